@@ -1,0 +1,1 @@
+"""What an artifact costs and what it gives: mIoU, latency, parameters, memory, on one page."""

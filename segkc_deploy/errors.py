@@ -1,0 +1,54 @@
+"""Everything this package raises on purpose.
+
+SegKCError
+├── UserError                 a user's mistake: one line that names the file and the fix; exit code 2
+│   ├── ConfigError           a recipe, a data spec or a command-line value
+│   ├── DataError             an image, a mask or a list of them
+│   ├── ArtifactError         an artifact or its manifest: damaged, missing, or made for something else
+│   ├── RunDirectoryError     a run directory that is missing, incomplete, or in use
+│   └── MissingDependencyError   an optional package that the command needs
+├── VerificationError         an exported artifact that does not agree with its network; exit code 1
+└── NonFiniteLossError        training diverged; exit code 1
+
+The command line alone turns these into exit codes (`segkc_deploy.cli`).
+"""
+
+
+class SegKCError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+    exit_code = 1
+
+
+class UserError(SegKCError):
+    """A mistake that the user can mend; the message says where and how, in one line."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A recipe, a data spec or a command-line value that cannot be used."""
+
+
+class DataError(UserError):
+    """An image, a mask or a list of them that cannot be used."""
+
+
+class ArtifactError(UserError):
+    """An artifact or its manifest that is damaged, missing, or made for something else."""
+
+
+class RunDirectoryError(UserError):
+    """A run directory that is missing, incomplete, or already holds another run."""
+
+
+class MissingDependencyError(UserError):
+    """An optional package that the command needs is not installed."""
+
+
+class VerificationError(SegKCError):
+    """An exported artifact does not agree with the network it came from."""
+
+
+class NonFiniteLossError(SegKCError):
+    """A loss term became NaN or infinite during training."""

@@ -1,0 +1,148 @@
+"""The JSON file beside every artifact: what it takes and gives, where it came from, and how well it agrees."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segkc_deploy import atomic
+from segkc_deploy.errors import ArtifactError
+from segkc_deploy.labels import Labels
+
+#: Raised when a reader of an older format could misread a newer manifest.
+FORMAT = "segkc-deploy-artifact/1"
+
+_CHUNK = 1 << 20
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorContract(_Part):
+    """One input or output: its name in the graph, element type and layout (`NHWC`, `NHW`)."""
+
+    name: str
+    dtype: str
+    layout: str
+
+
+class Contract(_Part):
+    """What the artifact takes and gives. Normalization, upsampling and argmax are inside the graph.
+
+    `size` is the input's (height, width) in pixels; `batch` is -1 where any batch size is accepted.
+    Images of another size are resized (`resize`: to `size`, ignoring the aspect ratio) before and masks after.
+    """
+
+    input: TensorContract
+    outputs: tuple[TensorContract, ...]
+    size: tuple[int, int]
+    batch: int = -1
+    color: Literal["RGB"] = "RGB"
+    resize: Literal["stretch"] = "stretch"
+
+
+class Normalization(_Part):
+    """(image / 255 - mean) / std per RGB channel; applied inside the graph, kept here for the record."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Source(_Part):
+    """Where the weights came from: the run directory, the weights' sha256 and what the run says of itself."""
+
+    run: str
+    weights_sha256: str
+    recipe: str
+    method: str
+    step: int
+    backbone: str
+    decoder: str
+
+
+class Verification(_Part):
+    """The artifact against the PyTorch junior on real images, at the artifact's own input size.
+
+    `agreement` is the share of pixels with the same class (0-1), mIoU is in percent at each image's own size.
+    """
+
+    images: int
+    agreement: float
+    required_agreement: float
+    max_logit_difference: float
+    miou_network: float
+    miou_artifact: float
+
+
+class Manifest(_Part):
+    """Everything that is known about an artifact; stored as `<artifact>.json`."""
+
+    format: str = FORMAT
+    artifact: str
+    sha256: str
+    bytes: int
+    engine: str
+    precision: str
+    contract: Contract
+    labels: Labels
+    normalization: Normalization
+    parameters: int
+    flops: int = Field(description="floating-point operations for one image, two for each multiply-add")
+    source: Source
+    verification: Verification | None = None
+    machine: dict[str, Any] = Field(default_factory=dict)
+    command: str = ""
+    created: str = ""
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the hexadecimal sha256 of a file's content."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def manifest_path(artifact: str | Path) -> Path:
+    """Return the path of the manifest that belongs to `artifact`: the same name with `.json` appended."""
+    artifact = Path(artifact)
+    return artifact.with_name(artifact.name + ".json")
+
+
+def write_manifest(artifact: str | Path, manifest: Manifest) -> Path:
+    """Write `manifest` beside `artifact` and return its path."""
+    path = manifest_path(artifact)
+    atomic.write_text(path, manifest.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def read_manifest(artifact: str | Path) -> Manifest:
+    """Read and check the manifest beside `artifact`, and the artifact's bytes against it.
+
+    Raises:
+        ArtifactError: the artifact or its manifest is missing or unreadable, or the bytes are not the ones that
+            were exported. Nothing of the artifact is executed before this check.
+    """
+    artifact = Path(artifact)
+    if not artifact.is_file():
+        raise ArtifactError(f"{artifact}: no such artifact; make one with `segkc-deploy export RUN`")
+    path = manifest_path(artifact)
+    if not path.is_file():
+        raise ArtifactError(f"{artifact}: its manifest {path.name} is missing; copy it beside the artifact")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ArtifactError(f"{path}: not a manifest of this version: {where}: {first['msg']}; export again") from None
+    if manifest.format != FORMAT:
+        raise ArtifactError(f"{path}: format {manifest.format!r}, but this version reads {FORMAT!r}; export again")
+    if sha256_of(artifact) != manifest.sha256:
+        raise ArtifactError(
+            f"{artifact}: the file's sha256 differs from its manifest's: it is damaged or was changed after export;"
+            " copy it again or export again"
+        )
+    return manifest

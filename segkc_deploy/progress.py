@@ -1,0 +1,38 @@
+"""One way to show that long work goes on: a bar on a terminal, a plain line now and then elsewhere."""
+
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+#: Progress and remarks go to stderr, so that stdout holds a command's result alone.
+console = Console(stderr=True, highlight=False)
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterate over `items` and show how far the work has come.
+
+    Args:
+        items: what is worked through.
+        description: what the work is, in a few words.
+        total: how many items there are, when `items` has no length.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield from progress.track(items, total=total, description=description)
+        return
+    last_line = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
+            console.print(f"{description}: {done}/{total or '?'}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""One backend, one file, behind the interface of `base.Runner`."""

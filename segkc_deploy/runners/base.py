@@ -1,0 +1,38 @@
+"""The interface behind which every backend runs a network."""
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+
+class Runner(ABC):
+    """Runs one network on one backend. A context manager: entering activates it, leaving frees what it holds."""
+
+    #: what runs the network, for reports: `onnxruntime 1.31 CPUExecutionProvider`
+    description: str
+
+    @abstractmethod
+    def activate(self) -> None:
+        """Load the network and take what it needs of the device."""
+
+    @abstractmethod
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run on `images`, uint8 (N, H, W, 3) RGB at the network's input size, and return its outputs by name.
+
+        `masks` is uint8 (N, H, W), class indices. The call returns when the result is in host memory.
+        """
+
+    @abstractmethod
+    def deactivate(self) -> None:
+        """Free the network and what it holds of the device."""
+
+    def __enter__(self) -> Self:
+        self.activate()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.deactivate()

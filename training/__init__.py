@@ -1,0 +1,1 @@
+"""The workshop: data sets, networks, methods and the co-training loop."""

@@ -1,0 +1,1 @@
+"""What only training needs of data: augmentation, datasets and samplers."""

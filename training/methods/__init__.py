@@ -1,0 +1,1 @@
+"""Training methods: one file each; `segkc` is the product's own."""

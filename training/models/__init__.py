@@ -1,0 +1,1 @@
+"""Backbones, decoders and the networks made of them."""
