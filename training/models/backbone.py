@@ -1,0 +1,124 @@
+"""Any timm network as four feature maps."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import model_entrypoint
+from torch import Tensor, nn
+
+from segkc_deploy.errors import ConfigError, DataError
+
+from .spec import NetworkSpec
+
+#: timm's modules of plain ViTs: one grid throughout, so feature maps are tapped between blocks.
+_PLAIN_VIT_MODULES = {"vision_transformer", "eva", "deit"}
+
+#: Published taps (0-based blocks) where they are not the ends of the four quarters (DINOv2, UniMatch V2).
+_PUBLISHED_TAPS = {24: (4, 11, 17, 23), 40: (9, 19, 29, 39)}
+
+_STAGES = 4
+
+
+class Backbone(nn.Module):
+    """Four feature maps of a timm network.
+
+    A plain ViT gives the normalized tokens after the last block of each quarter, all on the patch grid. A hierarchical
+    network gives its last four stages, fine to coarse.
+
+    Args:
+        spec: the timm name and where its weights come from.
+        fixed_size: (height, width) that a ViT's position embedding is made for; by default it is resampled to each
+            input, to any size that is a multiple of the patch.
+
+    Attributes:
+        channels: channels of the four maps.
+        reductions: input pixels per cell of each map.
+        size_multiple: sides of the input have to be multiples of this (the patch, or the coarsest reduction).
+        mean, std: the input normalization that the weights expect, per RGB channel.
+
+    Raises:
+        ConfigError: the name is not timm's, or the weights cannot be had.
+    """
+
+    def __init__(self, spec: NetworkSpec, fixed_size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.is_plain_vit = is_plain_vit(spec.backbone)
+        if self.is_plain_vit:
+            size_options = {"img_size": fixed_size} if fixed_size else {"dynamic_img_size": True}
+            self.network = _create(spec, num_classes=0, **size_options)
+            self.taps = taps_of(len(self.network.blocks))
+            patch = self.network.patch_embed.patch_size[0]
+            self.channels = (int(self.network.embed_dim),) * _STAGES
+            self.reductions = (patch,) * _STAGES
+        else:
+            self.network = _create(spec, features_only=True)
+            self.channels = tuple(self.network.feature_info.channels()[-_STAGES:])
+            self.reductions = tuple(self.network.feature_info.reduction()[-_STAGES:])
+            if len(self.channels) < _STAGES or len(set(self.reductions)) < _STAGES:
+                raise ConfigError(
+                    f"backbone {spec.backbone!r} has feature maps at 1/{self.reductions} of the input;"
+                    f" {_STAGES} stages of falling size are needed: take a ResNet, ConvNeXt, MobileNet or a plain ViT"
+                )
+        self.size_multiple = max(self.reductions)
+        config = _pretrained_config(self.network)
+        self.mean: tuple[float, float, float] = tuple(config["mean"])
+        self.std: tuple[float, float, float] = tuple(config["std"])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalized images (N, 3, H, W) to four maps (N, channels[i], H / reductions[i], W / reductions[i])."""
+        if self.is_plain_vit:
+            return self.network.forward_intermediates(
+                images, indices=list(self.taps), norm=True, intermediates_only=True
+            )
+        return self.network(images)[-_STAGES:]
+
+
+def is_plain_vit(name: str) -> bool:
+    """Whether timm's `name` is a ViT with one grid throughout.
+
+    Raises:
+        ConfigError: timm knows no such name; the closest ones are in the message.
+    """
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
+        raise ConfigError(f"backbone {name!r}: timm has no network of this name; {hint}")
+    return model_entrypoint(name).__module__.rpartition(".")[2] in _PLAIN_VIT_MODULES
+
+
+def taps_of(depth: int) -> tuple[int, ...]:
+    """Return the 0-based blocks after which a ViT of `depth` blocks is tapped: (2, 5, 8, 11) of 12."""
+    return _PUBLISHED_TAPS.get(depth, tuple(depth * quarter // _STAGES - 1 for quarter in range(1, _STAGES + 1)))
+
+
+def _create(spec: NetworkSpec, **options: Any) -> Any:
+    if spec.drop_path_rate:
+        options["drop_path_rate"] = spec.drop_path_rate
+    if isinstance(spec.pretrained, Path):
+        if not spec.pretrained.is_file():
+            raise ConfigError(f"{spec.pretrained}: no such weights file (pretrained of {spec.backbone})")
+        options["pretrained_cfg_overlay"] = {"file": str(spec.pretrained)}
+    try:
+        return timm.create_model(spec.backbone, pretrained=bool(spec.pretrained), **options)
+    except TypeError as error:
+        # timm passes options on to constructors, some of which know no drop_path_rate.
+        raise ConfigError(f"backbone {spec.backbone!r}: {_first_line(error)}") from error
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        if not spec.pretrained:
+            raise
+        raise DataError(
+            f"pretrained weights of {spec.backbone} could not be loaded ({_first_line(error)});"
+            " give a file that matches (pretrained: path/to/weights.safetensors) or pretrained: false"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _pretrained_config(network: Any) -> dict[str, Any]:
+    default = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    config = getattr(network, "pretrained_cfg", None)
+    return dict(config) if config and config.get("mean") else default

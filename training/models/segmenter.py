@@ -1,0 +1,74 @@
+"""A segmentation network: normalization, a backbone and a decoder."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segkc_deploy.errors import ConfigError
+
+from .backbone import Backbone
+from .dpt import DPTDecoder
+from .fpn import FPNDecoder
+from .spec import NetworkSpec
+
+
+class Segmenter(nn.Module):
+    """Images to class logits.
+
+    It takes images as values from 0 to 1 and normalizes them itself, so that a senior and a junior with different
+    statistics see the same batch, and an exported network cannot be fed wrongly normalized images.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: NetworkSpec, num_classes: int, fixed_size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.num_classes = num_classes
+        self.backbone = Backbone(spec, fixed_size)
+        self.decoder = build_decoder(spec, self.backbone, num_classes)
+        self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def size_multiple(self) -> int:
+        """Both sides of the input have to be multiples of this."""
+        return self.backbone.size_multiple
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return the backbone's four feature maps of `images` (N, 3, H, W), values from 0 to 1."""
+        return self.backbone((images - self.mean) / self.std)
+
+    def decode(self, features: Sequence[Tensor], size: tuple[int, int] | torch.Size) -> Tensor:
+        """Return logits (N, C, *size) from four feature maps."""
+        return self.upsample(self.decoder(list(features)), size)
+
+    def upsample(self, logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+        """Resize logits to `size` bilinearly, by the decoder's own corner convention."""
+        return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=self.decoder.align_corners)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, C, H, W) of images (N, 3, H, W), values from 0 to 1."""
+        return self.decode(self.features(images), images.shape[2:])
+
+
+def build_decoder(spec: NetworkSpec, backbone: Backbone, num_classes: int) -> DPTDecoder | FPNDecoder:
+    """Build the decoder that `spec` names, at its published width unless the spec says another.
+
+    Raises:
+        ConfigError: the decoder does not fit the backbone.
+    """
+    kind = spec.decoder if spec.decoder != "auto" else ("dpt" if backbone.is_plain_vit else "fpn")
+    if kind == "dpt":
+        if not backbone.is_plain_vit:
+            raise ConfigError(f"decoder dpt needs a plain ViT, and {spec.backbone} is hierarchical: use decoder: fpn")
+        embed_dim = backbone.channels[0]
+        # As published: 64 features for an embedding of 384, 128 for 768, 256 for 1024 and above.
+        features = spec.decoder_channels or (256 if embed_dim >= 1024 else max(embed_dim // 6, 32))
+        return DPTDecoder(embed_dim, features, num_classes)
+    if backbone.is_plain_vit:
+        raise ConfigError(f"decoder fpn needs a hierarchical backbone, and {spec.backbone} is a ViT: use decoder: dpt")
+    return FPNDecoder(backbone.channels, spec.decoder_channels or 128, num_classes)
