@@ -1,0 +1,127 @@
+"""The networks of a run, run by PyTorch with the same contract as an artifact: the reference and the eager baseline."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.manifest import Contract, TensorContract
+from segkc_deploy.predictor import Predictor
+from segkc_deploy.runners.base import Runner
+from segkc_deploy.training.network_file import load_network
+
+from .deploy_graph import INPUT_NAME, OUTPUT_NAME, DeployGraph
+
+
+class TorchRunner(Runner):
+    """Runs a `DeployGraph` eagerly.
+
+    Args:
+        graph: the network for one input size.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+
+    def __init__(self, graph: DeployGraph, device: str = "auto") -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("--device cuda: torch sees no CUDA device; use --device cpu")
+        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self.graph = graph
+        self.description = f"PyTorch {torch.__version__} eager, {self.device.type}"
+
+    def activate(self) -> None:
+        self.graph.eval().to(self.device)
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            return {OUTPUT_NAME: self.graph(torch.from_numpy(images).to(self.device)).cpu().numpy()}
+
+    def infer_logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits (N, C, H, W) behind the masks."""
+        with torch.inference_mode():
+            logits: np.ndarray = self.graph.logits(torch.from_numpy(images).to(self.device)).cpu().numpy()
+            return logits
+
+    def deactivate(self) -> None:
+        self.graph.cpu()
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What a report says of a run's network. FLOPs are for one image at the input size, two per multiply-add."""
+
+    role: str
+    backbone: str
+    decoder: str
+    method: str
+    recipe: str
+    step: int
+    input_size: tuple[int, int]
+    parameters: int
+    flops: int
+    weights: Path
+    weights_bytes: int
+
+
+def describe_run(run: Path, role: str = "junior") -> RunDescription:
+    """Describe the `junior` or the `senior` of a run.
+
+    Raises:
+        RunDirectoryError: the run has no such network.
+    """
+    path = run / f"{role}.safetensors"
+    network, card = load_network(path)
+    return RunDescription(
+        role=role,
+        backbone=card.network.backbone,
+        decoder=type(network.decoder).__name__.removesuffix("Decoder").lower(),
+        method=card.method,
+        recipe=card.recipe,
+        step=card.step,
+        input_size=card.input_size,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        flops=count_flops(DeployGraph(network, card.input_size), card.input_size),
+        weights=path,
+        weights_bytes=path.stat().st_size,
+    )
+
+
+def load_run_predictor(
+    run: Path, role: str = "junior", device: str = "auto", size: tuple[int, int] | None = None
+) -> Predictor:
+    """Return a predictor of a run's `junior` or `senior`, with the preprocessing and size that its artifact has.
+
+    Raises:
+        RunDirectoryError: the run has no such network.
+    """
+    network, card = load_network(run / f"{role}.safetensors")
+    size = size or card.input_size
+    runner = TorchRunner(DeployGraph(network, size), device)
+    runner.activate()
+    return Predictor(runner, card.labels, contract(size))
+
+
+def contract(size: tuple[int, int]) -> Contract:
+    """Return the contract that every artifact of `size` (height, width) keeps."""
+    return Contract(
+        input=TensorContract(name=INPUT_NAME, dtype="uint8", layout="NHWC"),
+        outputs=(TensorContract(name=OUTPUT_NAME, dtype="uint8", layout="NHW"),),
+        size=size,
+    )
+
+
+def count_flops(graph: DeployGraph, size: tuple[int, int]) -> int:
+    """Return the floating-point operations of matrix products and convolutions for one image, two per multiply-add."""
+    images = torch.zeros(1, *size, 3, dtype=torch.uint8, device=next(graph.parameters()).device)
+    # The counter knows the plain formula of attention, not every fused kernel's.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        graph(images)
+    return int(counter.get_total_flops())
+
+

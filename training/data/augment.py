@@ -1,0 +1,95 @@
+"""Augmentation of single images with OpenCV, on uint8 RGB; all randomness comes from the generator handed in.
+
+The weak view is geometry alone; a strong view is the weak one with its colors and sharpness changed, so that one
+mask fits both.
+"""
+
+import cv2
+import numpy as np
+
+from ..recipe import StrongAugmentation, WeakAugmentation
+
+#: CCIR 601 luma, what OpenCV and torchvision both use for gray.
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def weak_view(
+    image: np.ndarray,
+    mask: np.ndarray,
+    crop_size: tuple[int, int],
+    ignore_index: int,
+    config: WeakAugmentation,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale, pad, crop and flip an image (H, W, 3) with its mask (H, W).
+
+    The long side is scaled by a factor uniform in `config.scale`; what the crop then lacks is padded right and below
+    with black, `ignore_index` in the mask. Returns both at `crop_size` (height, width).
+    """
+    factor = rng.uniform(*config.scale)
+    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
+    shrinks = factor < 1
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+    crop_height, crop_width = crop_size
+    bottom, right = max(crop_height - height, 0), max(crop_width - width, 0)
+    if bottom or right:
+        image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        mask = cv2.copyMakeBorder(mask, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(ignore_index,))
+    top = int(rng.integers(image.shape[0] - crop_height + 1))
+    left = int(rng.integers(image.shape[1] - crop_width + 1))
+    image = image[top : top + crop_height, left : left + crop_width]
+    mask = mask[top : top + crop_height, left : left + crop_width]
+    if rng.random() < config.flip:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def strong_view(image: np.ndarray, config: StrongAugmentation, rng: np.random.Generator) -> np.ndarray:
+    """Jitter, desaturate and blur an image (H, W, 3); CutMix follows on the batch."""
+    if rng.random() < config.jitter_probability:
+        image = _color_jitter(image, config, rng)
+    if rng.random() < config.grayscale_probability:
+        image = adjust_saturation(image, 0.0)
+    if rng.random() < config.blur_probability:
+        image = cv2.GaussianBlur(image, (0, 0), sigmaX=rng.uniform(*config.blur_sigma))
+    return image
+
+
+def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply values by `factor`."""
+    return cv2.convertScaleAbs(image, alpha=factor)
+
+
+def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Blend with the image's mean gray: factor * image + (1 - factor) * mean."""
+    mean = float(image.reshape(-1, 3).mean(axis=0) @ _LUMA)
+    table = np.clip(np.arange(256) * factor + (1 - factor) * mean, 0, 255).round().astype(np.uint8)
+    return cv2.LUT(image, table)
+
+
+def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Blend with the image's own gray: factor * image + (1 - factor) * gray."""
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(image, factor, gray, 1 - factor, 0)
+
+
+def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
+    """Turn the hue by `shift` of the full circle (-0.5 to 0.5)."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # wraps around, as hues do
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def _color_jitter(image: np.ndarray, config: StrongAugmentation, rng: np.random.Generator) -> np.ndarray:
+    changes = [
+        (adjust_brightness, rng.uniform(max(1 - config.brightness, 0), 1 + config.brightness)),
+        (adjust_contrast, rng.uniform(max(1 - config.contrast, 0), 1 + config.contrast)),
+        (adjust_saturation, rng.uniform(max(1 - config.saturation, 0), 1 + config.saturation)),
+        (adjust_hue, rng.uniform(-config.hue, config.hue)),
+    ]
+    for index in rng.permutation(len(changes)):
+        change, amount = changes[index]
+        image = change(image, amount)
+    return image

@@ -1,0 +1,48 @@
+"""CutMix between the images of a batch (Yun et al. 2019, arXiv 1905.04899; French et al. 2020 for segmentation)."""
+
+import torch
+from torch import Tensor
+
+from ..recipe import StrongAugmentation
+
+_ATTEMPTS = 100
+
+
+def cutmix_boxes(count: int, size: tuple[int, int], config: StrongAugmentation) -> Tensor:
+    """Draw one box for each of `count` images and return them as bool masks (count, H, W), true inside.
+
+    With probability 1 - `cutmix_probability` a mask is empty. The box's area is uniform in `cutmix_area` (share of
+    the image), its ratio of height to width uniform in `cutmix_ratio`. Uses torch's global generator on the CPU, whose
+    state a checkpoint holds.
+    """
+    height, width = size
+    boxes = torch.zeros(count, height, width, dtype=torch.bool)
+    for box in boxes:
+        if torch.rand(()).item() >= config.cutmix_probability:
+            continue
+        for _ in range(_ATTEMPTS):
+            area = _uniform(*config.cutmix_area) * height * width
+            ratio = _uniform(*config.cutmix_ratio)
+            box_height, box_width = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+            if 0 < box_height <= height and 0 < box_width <= width:
+                top = int(torch.randint(height - box_height + 1, ()).item())
+                left = int(torch.randint(width - box_width + 1, ()).item())
+                box[top : top + box_height, left : left + box_width] = True
+                break
+    return boxes
+
+
+def paste(values: Tensor, boxes: Tensor) -> Tensor:
+    """Fill each image's box with the next image's content (the last one's with the first's).
+
+    Args:
+        values: (N, H, W) or (N, C, H, W): images, pseudo-labels, confidences or ignore masks alike.
+        boxes: bool (N, H, W).
+    """
+    if values.ndim == 4:
+        boxes = boxes[:, None]
+    return torch.where(boxes, values.roll(-1, dims=0), values)
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(()).item()

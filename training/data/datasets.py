@@ -1,0 +1,124 @@
+"""Training images, each a pure function of (seed, stream, draw number).
+
+Neither worker processes nor the sampler hold state of their own: draw number n of a stream is the same image with the
+same augmentation in every run, whatever the number of workers, so a run resumes at a draw number.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from segkc_deploy.data.images import read_image
+from segkc_deploy.data.masks import read_sample
+from segkc_deploy.data.samples import ImageSets, Sample
+
+from ..recipe import Recipe
+from .augment import strong_view, weak_view
+
+#: Streams of random numbers; their values enter every seed, so they never change.
+LABELED_STREAM, UNLABELED_STREAM = 0, 1
+_ORDER, _AUGMENTATION = 0, 1
+
+
+class DrawDataset(Dataset[dict[str, Tensor]]):
+    """Maps a draw number to an augmented training example.
+
+    The draws run through the samples in a new random order every epoch, for ever. A set of fewer samples than another
+    is thereby oversampled.
+    """
+
+    def __init__(self, samples: tuple[Sample, ...], sets: ImageSets, recipe: Recipe, stream: int) -> None:
+        assert samples, "an empty set has no draws"
+        self.samples = samples
+        self.sets = sets
+        self.recipe = recipe
+        self.stream = stream
+
+    def sample_of(self, draw: int) -> Sample:
+        """Return the sample that draw number `draw` takes."""
+        epoch, position = divmod(draw, len(self.samples))
+        order = np.random.default_rng([self.recipe.seed, self.stream, _ORDER, epoch]).permutation(len(self.samples))
+        return self.samples[order[position]]
+
+    def generator(self, draw: int) -> np.random.Generator:
+        """Return the random numbers of draw number `draw`."""
+        return np.random.default_rng([self.recipe.seed, self.stream, _AUGMENTATION, draw])
+
+
+class LabeledDataset(DrawDataset):
+    """`image` uint8 (3, H, W) and `mask` int64 (H, W), weakly augmented."""
+
+    def __init__(self, sets: ImageSets, recipe: Recipe) -> None:
+        super().__init__(sets.labeled, sets, recipe, LABELED_STREAM)
+
+    def __getitem__(self, draw: int) -> dict[str, Tensor]:
+        image, mask = read_sample(self.sample_of(draw), self.sets)
+        assert mask is not None
+        image, mask = weak_view(
+            image,
+            mask,
+            self.recipe.crop_size,
+            self.sets.labels.ignore_index,
+            self.recipe.weak,
+            self.generator(draw),
+        )
+        return {"image": _to_tensor(image), "mask": torch.from_numpy(mask).long()}
+
+
+class UnlabeledDataset(DrawDataset):
+    """`weak` and `strong_1` … `strong_n`, uint8 (3, H, W), of one geometry; `ignored` bool (H, W), true on padding."""
+
+    def __init__(self, sets: ImageSets, recipe: Recipe, strong_views: int) -> None:
+        super().__init__(sets.unlabeled, sets, recipe, UNLABELED_STREAM)
+        self.strong_views = strong_views
+
+    def __getitem__(self, draw: int) -> dict[str, Tensor]:
+        image = read_image(self.sample_of(draw).image)
+        rng = self.generator(draw)
+        valid = np.zeros(image.shape[:2], dtype=np.uint8)
+        weak, padding = weak_view(image, valid, self.recipe.crop_size, 255, self.recipe.weak, rng)
+        example = {"weak": _to_tensor(weak), "ignored": torch.from_numpy(padding == 255)}
+        for view in range(1, self.strong_views + 1):
+            example[f"strong_{view}"] = _to_tensor(strong_view(weak, self.recipe.strong, rng))
+        return example
+
+
+class DrawSampler(Sampler[list[int]]):
+    """Batches of consecutive draw numbers from `first` on, `batches` of them."""
+
+    def __init__(self, first: int, batch_size: int, batches: int) -> None:
+        self.first, self.batch_size, self.batches = first, batch_size, batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(self.batches):
+            start = self.first + batch * self.batch_size
+            yield list(range(start, start + self.batch_size))
+
+    def __len__(self) -> int:
+        return self.batches
+
+
+def draw_loader(
+    dataset: DrawDataset, batch_size: int, first_batch: int, batches: int, workers: int, pin_memory: bool
+) -> DataLoader[dict[str, Tensor]]:
+    """Load batches number `first_batch` to `batches` - 1 of `dataset`."""
+    return DataLoader(
+        dataset,
+        batch_sampler=DrawSampler(first_batch * batch_size, batch_size, batches - first_batch),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_one_thread if workers else None,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    # Each worker is one of several processes; OpenCV's own threads would fight over the same cores.
+    cv2.setNumThreads(0)
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -1,0 +1,51 @@
+"""Loss terms of the steps since the last report, kept on the device so that no step waits for the host."""
+
+import torch
+from torch import Tensor
+
+from segkc_deploy.errors import NonFiniteLossError
+
+from .methods.base import StepOutput
+
+
+class LossWindow:
+    """Collects each step's terms and monitors; `flush` averages them and refuses NaN and infinity."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.names: list[str] = []
+        self.term_count = 0
+        self.rows: list[Tensor] = []
+
+    def add(self, step: int, output: StepOutput, total: Tensor) -> None:
+        """Keep the values of 1-based `step`; with accumulation a step adds several."""
+        values = {"loss": total, **output.terms, **output.monitors}
+        self.names = list(values)
+        self.term_count = 1 + len(output.terms)
+        self.steps.append(step)
+        self.rows.append(torch.stack([value.detach().float().reshape(()) for value in values.values()]))
+
+    def flush(self, last_checkpoint: str) -> dict[str, float]:
+        """Return the mean of each value since the last flush, by name.
+
+        Args:
+            last_checkpoint: where training can go on from, for the message.
+
+        Raises:
+            NonFiniteLossError: a term was NaN or infinite; the message names the first step and term.
+        """
+        table = torch.stack(self.rows).cpu()
+        bad = (~torch.isfinite(table[:, : self.term_count])).nonzero()
+        if len(bad):
+            row = int(bad[0, 0])
+            # The total is bad whenever a term is; the term tells more.
+            columns = [int(column) for column in bad[bad[:, 0] == row, 1]]
+            column = columns[1] if len(columns) > 1 else columns[0]
+            raise NonFiniteLossError(
+                f"step {self.steps[row]}: the loss term {self.names[column]} is {table[row, column].item()};"
+                f" last good checkpoint: {last_checkpoint}; lower optimizer.lr, set optimizer.clip_norm,"
+                " or use precision=bf16 instead of fp16, and --resume or start anew"
+            )
+        means = dict(zip(self.names, table.mean(dim=0).tolist(), strict=True))
+        self.steps, self.rows = [], []
+        return means

@@ -1,0 +1,102 @@
+"""What a training method is: the networks that learn, their averaged copies, and the loss terms of one step."""
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from ..models.segmenter import Segmenter
+from ..recipe import Recipe
+
+
+class MethodConfig(BaseModel):
+    """The settings under `method:` in a recipe; every method has its own subclass."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+
+
+@dataclass
+class Batch:
+    """One step's images on the device. Keys and shapes are those of `training.data.datasets`, with a batch axis.
+
+    Images are floats from 0 to 1. `unlabeled` is None for methods that use none.
+    """
+
+    labeled: dict[str, Tensor]
+    unlabeled: dict[str, Tensor] | None = None
+
+
+@dataclass
+class StepOutput:
+    """Loss terms before weighting, their weights, and what else is worth watching (`mask_ratio_…`, from 0 to 1)."""
+
+    terms: dict[str, Tensor]
+    weights: dict[str, float]
+    monitors: dict[str, Tensor] = field(default_factory=dict)
+
+    def total(self) -> Tensor:
+        """Return the weighted sum that is minimized."""
+        return torch.stack([self.weights[name] * term for name, term in self.terms.items()]).sum()
+
+
+class Method(nn.Module, ABC):
+    """Base of all methods. A subclass sets `Config`, fills `learners`, and computes one step's terms.
+
+    Attributes:
+        learners: what the optimizer changes: `junior`, `senior` where there is one, and helpers.
+        averaged: the exponential moving average of all of it, buffers too, never trained, always in evaluation mode.
+        strong_views: strong views wanted of each unlabeled image; 0 for a method that uses no unlabeled images.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, recipe: Recipe, config: MethodConfig, learners: dict[str, nn.Module], ignore_index: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.ignore_index = ignore_index
+        self.learners = nn.ModuleDict(learners)
+        self.averaged = copy.deepcopy(self.learners).requires_grad_(False).eval()
+        self.strong_views = 0
+
+    @classmethod
+    @abstractmethod
+    def build(cls, recipe: Recipe, config: MethodConfig, num_classes: int, ignore_index: int) -> "Method":
+        """Make the method with fresh networks for `num_classes` classes."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, step: int) -> StepOutput:
+        """Return the loss terms of optimizer step number `step` (0-based)."""
+
+    def train(self, mode: bool = True) -> "Method":
+        super().train(mode)
+        self.averaged.eval()
+        return self
+
+    def networks(self) -> dict[str, Segmenter]:
+        """Return the networks that can be scored by name: `junior`, `senior`, `junior_ema`, `senior_ema`."""
+        found: dict[str, Segmenter] = {}
+        for suffix, modules in (("", self.learners), ("_ema", self.averaged)):
+            for role in ("junior", "senior"):
+                if role in modules:
+                    network = modules[role]
+                    assert isinstance(network, Segmenter)
+                    found[role + suffix] = network
+        return found
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Move the averaged copies towards the learners after optimizer step number `step` (0-based)."""
+        decay = min(1 - 1 / (step + 1), self.recipe.ema.decay)
+        averaged = [*self.averaged.parameters(), *self.averaged.buffers()]
+        current = [*self.learners.parameters(), *self.learners.buffers()]
+        floats = [(old, new) for old, new in zip(averaged, current, strict=True) if old.is_floating_point()]
+        torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
+        for old, new in zip(averaged, current, strict=True):
+            if not old.is_floating_point():
+                old.copy_(new)

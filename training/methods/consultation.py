@@ -1,0 +1,49 @@
+"""Knowledge consultation at feature level: what the junior tells the senior, and where the senior's knowledge goes.
+
+The two directions and the level are SegKC's (arXiv 2503.10693); the form, gated addition and projected cosine
+distance, is our reading. Nothing here is part of either network: gates, alignments and projections end with training.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .losses import feature_distillation, resize_like
+
+
+class Consultation(nn.Module):
+    """Both directions of the exchange between four junior and four senior feature maps.
+
+    Args:
+        junior_channels, senior_channels: channels of the four maps of each.
+        dropout: probability, per image, that the senior gets no advice in training, so that it learns to run alone.
+    """
+
+    def __init__(self, junior_channels: Sequence[int], senior_channels: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        pairs = list(zip(junior_channels, senior_channels, strict=True))
+        self.alignments = nn.ModuleList(nn.Conv2d(junior, senior, 1) for junior, senior in pairs)
+        self.projections = nn.ModuleList(nn.Conv2d(junior, senior, 1) for junior, senior in pairs)
+        # Zero: at the start the senior decodes exactly its own features.
+        self.gates = nn.Parameter(torch.zeros(len(pairs)))
+        self.dropout = dropout
+
+    def advise_senior(self, senior: Sequence[Tensor], junior: Sequence[Tensor]) -> list[Tensor]:
+        """Return F_S + g · A(sg F_J) level by level; the junior gets no gradient."""
+        keep = self._keep(senior[0])
+        advised = []
+        for level, (own, other) in enumerate(zip(senior, junior, strict=True)):
+            advice = resize_like(self.alignments[level](other.detach()), own)
+            advised.append(own + self.gates[level] * keep * advice)
+        return advised
+
+    def junior_distance(self, junior: Sequence[Tensor], senior: Sequence[Tensor]) -> Tensor:
+        """Return Σ_l mean(1 - cos(P_l F_J, sg F_S)); the senior gets no gradient."""
+        projected = [projection(feature) for projection, feature in zip(self.projections, junior, strict=True)]
+        return feature_distillation(projected, senior)
+
+    def _keep(self, like: Tensor) -> Tensor:
+        if not self.training or self.dropout == 0:
+            return like.new_ones(len(like), 1, 1, 1)
+        return (torch.rand(len(like), 1, 1, 1, device=like.device) >= self.dropout).to(like.dtype)

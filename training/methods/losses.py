@@ -1,0 +1,69 @@
+"""The loss terms that methods are made of. Logits are (N, C, H, W); masks of classes (N, H, W); results are scalars."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def supervised_loss(logits: Tensor, mask: Tensor, ignore_index: int) -> Tensor:
+    """Mean cross-entropy over the pixels whose class is not `ignore_index`; zero where there is none."""
+    total = F.cross_entropy(logits.float(), mask, ignore_index=ignore_index, reduction="sum")
+    return total / (mask != ignore_index).sum().clamp(min=1)
+
+
+def pseudo_label_loss(logits: Tensor, labels: Tensor, confident: Tensor, ignored: Tensor) -> Tensor:
+    """Cross-entropy against pseudo-labels, summed over confident pixels, divided by all that are not ignored.
+
+    Dividing by all valid pixels, not by the confident ones, keeps few confident pixels from shouting (FixMatch,
+    arXiv 2001.07685; UniMatch V2).
+
+    Args:
+        logits: (N, C, H, W).
+        labels: int64 (N, H, W), classes given by the other network.
+        confident: bool (N, H, W), whether a label's confidence reaches the threshold.
+        ignored: bool (N, H, W), true on padding.
+    """
+    per_pixel = F.cross_entropy(logits.float(), labels, reduction="none")
+    counted = confident & ~ignored
+    return (per_pixel * counted).sum() / (~ignored).sum().clamp(min=1)
+
+
+def pseudo_labels(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the most probable class (N, H, W) and its probability (N, H, W), without gradient."""
+    confidence, labels = logits.detach().float().softmax(dim=1).max(dim=1)
+    return labels, confidence
+
+
+def feature_distillation(projected: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Sum over levels of the mean of 1 - cos between each cell's projected and target vectors; no gradient to targets.
+
+    Args:
+        projected: per level (N, D, h, w), the learning network's features projected to the target's width.
+        targets: per level (N, D, h', w'); resized bilinearly where the grids differ.
+    """
+    loss = projected[0].new_zeros((), dtype=torch.float32)
+    for source, target in zip(projected, targets, strict=True):
+        target = resize_like(target.detach(), source)
+        loss = loss + (1 - F.cosine_similarity(source.float(), target.float(), dim=1)).mean()
+    return loss
+
+
+def prediction_distillation(logits: Tensor, target_logits: Tensor, temperature: float, ignored: Tensor) -> Tensor:
+    """T² KL(softmax(target / T) ‖ softmax(logits / T)), mean over valid pixels; no gradient to the target.
+
+    Hinton et al. 2015 (arXiv 1503.02531); the factor T² keeps the gradient's size independent of T.
+    """
+    log_probability = F.log_softmax(logits.float() / temperature, dim=1)
+    log_target = F.log_softmax(target_logits.detach().float() / temperature, dim=1)
+    divergence = F.kl_div(log_probability, log_target, reduction="none", log_target=True).sum(dim=1)
+    valid = ~ignored
+    return temperature**2 * (divergence * valid).sum() / valid.sum().clamp(min=1)
+
+
+def resize_like(features: Tensor, reference: Tensor) -> Tensor:
+    """Resize (N, C, h, w) to the reference's grid, bilinearly; the same tensor where it has that grid already."""
+    if features.shape[2:] == reference.shape[2:]:
+        return features
+    return F.interpolate(features, reference.shape[2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,93 @@
+"""One network in one safetensors file: weights, and in the header everything needed to build and run it again."""
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from segkc_deploy.atomic import atomic_path
+from segkc_deploy.errors import RunDirectoryError
+from segkc_deploy.labels import Labels
+
+from .models.segmenter import Segmenter
+from .models.spec import NetworkSpec
+
+_HEADER_KEY = "segkc_deploy"
+
+
+class NetworkCard(BaseModel):
+    """What a weights file says of itself.
+
+    `input_size` is the (height, width) at which the network was validated and is exported by default; `scores` are
+    mIoU in percent on the validation set at `step`, by network (`junior`, `junior_ema`, …).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str = "segkc-deploy-network/1"
+    role: str
+    network: NetworkSpec
+    labels: Labels
+    input_size: tuple[int, int]
+    recipe: str
+    method: str
+    step: int
+    averaged: bool
+    scores: dict[str, float]
+
+
+def save_network(path: Path, network: Segmenter, card: NetworkCard) -> None:
+    """Write the network's weights and its card to `path`, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_HEADER_KEY: card.model_dump_json()})
+
+
+def read_card(path: Path) -> NetworkCard:
+    """Read the card alone.
+
+    Raises:
+        RunDirectoryError: there is no such file, or it is not a network of this package.
+    """
+    return _read(path, with_tensors=False)[0]
+
+
+def load_network(path: Path) -> tuple[Segmenter, NetworkCard]:
+    """Build the network that `path` holds, in evaluation mode on the CPU, and return it with its card.
+
+    Raises:
+        RunDirectoryError: there is no such file, it is damaged, or it is not a network of this package.
+    """
+    card, tensors = _read(path, with_tensors=True)
+    # The weights are in the file: a later machine needs neither the hub nor the original file.
+    network = Segmenter(card.network.model_copy(update={"pretrained": False}), card.labels.num_classes)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        detail = str(error).strip().splitlines()[-1].strip()
+        raise RunDirectoryError(f"{path}: the weights do not fit {card.network.backbone}: {detail}") from None
+    return network.eval(), card
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[NetworkCard, dict[str, Tensor]]:
+    if not path.is_file():
+        raise RunDirectoryError(f"{path}: no such file; is its folder a run made by `segkc-deploy train`?")
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_HEADER_KEY)
+            if with_tensors:
+                tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise RunDirectoryError(f"{path}: damaged or not a safetensors file ({error}); copy it again") from None
+    if header is None:
+        raise RunDirectoryError(f"{path}: weights without a description of their network; not made by this package")
+    try:
+        return NetworkCard.model_validate(json.loads(header)), tensors
+    except (ValidationError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunDirectoryError(f"{path}: its description cannot be read by this version ({reason})") from None

@@ -1,0 +1,103 @@
+"""The folder that holds everything one training produced, and the rules for opening it."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segkc_deploy import __version__, atomic
+from segkc_deploy.errors import ConfigError, RunDirectoryError
+from segkc_deploy.validation import load_yaml, validate
+
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths inside a run directory."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe and where the data is."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state from which `--resume` goes on."""
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def network(self, role: str) -> Path:
+        """Weights and description of the `junior` or the `senior`."""
+        return self.path / f"{role}.safetensors"
+
+
+def create_run(path: Path, recipe: Recipe, data: Path, overwrite: bool) -> RunDirectory:
+    """Make an empty run directory and write its `config.yaml`.
+
+    Raises:
+        RunDirectoryError: the folder has content and `overwrite` is not set, or has content that no run wrote.
+    """
+    run = RunDirectory(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not overwrite:
+            raise RunDirectoryError(f"{path}: not empty; add --resume to go on, --overwrite to start anew")
+        if not run.config.is_file():
+            raise RunDirectoryError(f"{path}: not empty and not a run, so it is not overwritten; choose another --out")
+        shutil.rmtree(path)
+    run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "segkc_deploy": __version__,
+        "data": str(data.resolve()),
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+    }
+    atomic.write_text(run.config, yaml.safe_dump(content, sort_keys=False))
+    return run
+
+
+def read_config(run: RunDirectory) -> tuple[Recipe, Path]:
+    """Return the recipe and the data spec's path of an existing run.
+
+    Raises:
+        RunDirectoryError: this is not a run directory.
+    """
+    if not run.config.is_file():
+        raise RunDirectoryError(f"{run.path}: not a run directory (it has no config.yaml)")
+    content = load_yaml(run.config)
+    return validate(Recipe, content.get("recipe"), f"{run.config}, recipe"), Path(str(content.get("data")))
+
+
+def check_same_recipe(run: RunDirectory, stored: Recipe, given: Recipe) -> None:
+    """Raise ConfigError, naming the first key that differs, unless a resumed run is given the recipe it began with."""
+    difference = _first_difference(stored.model_dump(mode="json"), given.model_dump(mode="json"))
+    if difference:
+        key, old, new = difference
+        raise ConfigError(
+            f"{run.config}: this run began with {key} = {old}, not {new}; leave --recipe and -o out to resume it,"
+            " or train into another --out"
+        )
+
+
+def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in old.keys() | new.keys():
+            found = _first_difference(old.get(name), new.get(name), f"{key}.{name}".removeprefix("."))
+            if found:
+                return found
+        return None
+    return None if old == new else (key, old, new)

@@ -1,0 +1,97 @@
+"""Where a training tells how it goes: the terminal, `train.log`, `metrics.jsonl` and TensorBoard."""
+
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from segkc_deploy.progress import console
+
+from .run_directory import RunDirectory
+
+
+class RunLog:
+    """A context manager for the length of a training.
+
+    Args:
+        run: where the files go.
+        steps: optimizer steps of the whole run.
+        first_step: steps already done; what the files hold beyond them is from the interrupted run and is dropped.
+    """
+
+    def __init__(self, run: RunDirectory, steps: int, first_step: int) -> None:
+        self.run = run
+        self.steps = steps
+        self.first_step = first_step
+        _drop_records_after(run.metrics, first_step)
+        self.tensorboard = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1 if first_step else None)
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[state]}"))
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.progress.add_task("", total=steps, completed=first_step, state="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+        self.tensorboard.close()
+
+    def line(self, text: str) -> None:
+        """Show a remark and keep it in `train.log`."""
+        console.print(text, soft_wrap=True, markup=False)
+        with self.run.log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def training(self, step: int, values: dict[str, float]) -> None:
+        """Record the values of the steps since the last record, at `step` steps done."""
+        self._record(step, "train", values)
+        shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
+        self.progress.update(self.task, completed=step, state=shown)
+        if not console.is_terminal:
+            self.line(f"step {step}/{self.steps}  {shown}")
+
+    def validation(self, step: int, miou: dict[str, float]) -> None:
+        """Record the mIoU (percent) of each network at `step` steps done."""
+        self._record(step, "validation", {f"miou_{name}": value for name, value in miou.items()})
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in miou.items())
+        self.line(f"step {step}/{self.steps}  validation mIoU: {scores}")
+
+    def pictures(self, step: int, panels: list[np.ndarray]) -> None:
+        """Show panels, uint8 (H, W, 3), in TensorBoard."""
+        for index, panel in enumerate(panels):
+            self.tensorboard.add_image(f"validation/{index}", panel, step, dataformats="HWC")
+
+    def _record(self, step: int, kind: str, values: dict[str, float]) -> None:
+        record: dict[str, Any] = {"step": step, "kind": kind, **values}
+        with self.run.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        for name, value in values.items():
+            self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _drop_records_after(path: Path, step: int) -> None:
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue  # the line at which the interrupted run was cut off
+    path.write_text("".join(kept), encoding="utf-8")
