@@ -1,0 +1,109 @@
+"""Score masks against the validation masks of a data set: training, the benchmark and `eval` all do it here."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from segkc_deploy.data.masks import read_sample
+from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.errors import DataError
+from segkc_deploy.labels import Labels
+from segkc_deploy.metrics import ConfusionMatrix, Scores
+from segkc_deploy.preprocess import resize_mask
+from segkc_deploy.progress import track
+from segkc_deploy.read_ahead import read_ahead
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """One validation image: `image` uint8 (H, W, 3) RGB, `truth` and `prediction` uint8 (H, W), its own `scores`."""
+
+    sample: Sample
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one network on one validation set.
+
+    `images` is how many images were scored and `resolution` says in words at which size.
+    """
+
+    scores: Scores
+    labels: Labels
+    images: int
+    resolution: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON values: percentages, and null where a figure does not exist."""
+        return {
+            "miou": _finite(self.scores.miou),
+            "pixel_accuracy": _finite(self.scores.pixel_accuracy),
+            "iou": dict(zip(self.labels.names, map(_finite, self.scores.iou), strict=True)),
+            "images": self.images,
+            "pixels": self.scores.pixels,
+            "resolution": self.resolution,
+            "rule": self.scores.rule,
+        }
+
+
+def evaluate(
+    predict: Callable[[np.ndarray], np.ndarray],
+    sets: ImageSets,
+    description: str = "Evaluating",
+    on_image: Callable[[ScoredImage], None] | None = None,
+) -> Evaluation:
+    """Predict every validation image of `sets` at its own size and compare with its mask at the mask's own size.
+
+    Args:
+        predict: from an image, uint8 (H, W, 3) RGB, to its mask, uint8 (H, W) class ids.
+        sets: the data; `sets.val` is evaluated.
+        description: what the progress bar says.
+        on_image: called with each image after it was scored, for instance to keep the worst ones.
+
+    Raises:
+        DataError: there are no validation images, or one cannot be used.
+    """
+    if not sets.val:
+        raise DataError("the data spec names no validation images; add a val section with images and masks")
+    labels = sets.labels
+    total = ConfusionMatrix(labels.num_classes, labels.ignore_index)
+    read = partial(_read, sets)
+    sizes: set[tuple[int, int]] = set()
+    for sample, image, truth in track(read_ahead(read, sets.val), description, total=len(sets.val)):
+        prediction = resize_mask(predict(image), truth.shape)
+        matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
+        try:
+            matrix.update(truth, prediction)
+        except DataError as error:
+            raise DataError(f"{sample.mask}: {error}") from None
+        total += matrix
+        sizes.add(truth.shape)
+        if on_image is not None:
+            on_image(ScoredImage(sample, image, truth, prediction, matrix.scores()))
+    return Evaluation(total.scores(), labels, len(sets.val), _resolution(sizes))
+
+
+def _read(sets: ImageSets, sample: Sample) -> tuple[Sample, np.ndarray, np.ndarray]:
+    image, mask = read_sample(sample, sets)
+    if mask is None:
+        raise DataError(f"{sample.image}: a validation image needs a mask")
+    return sample, image, mask
+
+
+def _resolution(sizes: set[tuple[int, int]]) -> str:
+    """Say at which sizes, (height, width) each, masks were compared."""
+    smallest, largest = (bound(sizes, key=lambda size: (math.prod(size), size)) for bound in (min, max))
+    texts = [f"{width}×{height}" for height, width in (smallest, largest)]
+    return f"each mask's own size, {' to '.join(dict.fromkeys(texts))} (width × height)"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,79 @@
+"""What this machine is, for manifests and reports: a figure without it says little."""
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("numpy", "opencv-python", "onnxruntime-gpu", "onnxruntime", "torch", "tensorrt")
+
+_NVIDIA_SMI_TIMEOUT_S = 20
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the machine as JSON values.
+
+    Keys: `cpu` (model), `cores` (that this process may use), `ram_gib`, `os`, `python`, `packages` (name to version, of
+    those installed; none is imported) and `gpus` (a list of `name`, `driver`, `memory_mib`; empty without nvidia-smi).
+    """
+    return {
+        "cpu": _cpu_model(),
+        "cores": _cores(),
+        "ram_gib": _ram_gib(),
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "packages": _versions(),
+        "gpus": _gpus(),
+    }
+
+
+def _cpu_model() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model"):
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _ram_gib() -> float | None:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _gpus() -> list[dict[str, Any]]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    command = [program, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_NVIDIA_SMI_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [[field.strip() for field in line.split(",")] for line in answer.stdout.splitlines()]
+    return [
+        {"name": row[0], "driver": row[1], "memory_mib": int(row[2]) if row[2].isdigit() else None}
+        for row in rows
+        if len(row) == 3
+    ]

@@ -1,0 +1,99 @@
+"""Predict image files and write what comes out: masks as PNG, overlays as JPEG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segkc_deploy import atomic
+from segkc_deploy.data.images import read_image
+from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.overlay import overlay
+from segkc_deploy.predictor import Predictor
+from segkc_deploy.progress import console, track
+from segkc_deploy.read_ahead import read_ahead
+from segkc_deploy.sources import SourceImage
+
+_JPEG_QUALITY = 92
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make the folder for the results.
+
+    Raises:
+        ConfigError: it cannot be made, or holds files already and `overwrite` is not set.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        occupied = any(out.iterdir())
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be used as the output folder: {error.strerror}; choose another") from None
+    if occupied and not overwrite:
+        raise ConfigError(f"{out}: the folder is not empty; choose another, or add --overwrite to write into it")
+
+
+def predict_files(
+    predictor: Predictor, images: Sequence[SourceImage], out: Path, batch_size: int = 1, alpha: float | None = 0.5
+) -> int:
+    """Write `out/masks/<id>.png` and `out/overlays/<id>.jpg` for each image.
+
+    A mask file is a single-channel 8-bit PNG of class ids at the image's own size. An image that cannot be read is
+    named on stderr and left out.
+
+    Args:
+        predictor: what predicts.
+        images: what is predicted.
+        out: the folder for the results.
+        batch_size: how many images run at once, where the artifact leaves that open.
+        alpha: how strongly the overlays show the colors (0-1); None writes no overlays.
+
+    Returns:
+        How many images could not be read.
+
+    Raises:
+        ConfigError: a result could not be written.
+    """
+    batch_size = predictor.batch_size(batch_size)
+    failed = 0
+    batch: list[tuple[SourceImage, np.ndarray]] = []
+    for image, pixels in track(read_ahead(_read, images), "Predicting", total=len(images)):
+        if isinstance(pixels, DataError):
+            failed += 1
+            console.print(f"left out: {pixels}", style="yellow", markup=False, soft_wrap=True)
+            continue
+        batch.append((image, pixels))
+        if len(batch) == batch_size:
+            _predict_batch(predictor, batch, out, alpha)
+            batch = []
+    if batch:
+        _predict_batch(predictor, batch, out, alpha)
+    return failed
+
+
+def _read(image: SourceImage) -> tuple[SourceImage, np.ndarray | DataError]:
+    try:
+        return image, read_image(image.path)
+    except DataError as error:
+        return image, error
+
+
+def _predict_batch(
+    predictor: Predictor, batch: list[tuple[SourceImage, np.ndarray]], out: Path, alpha: float | None
+) -> None:
+    masks = predictor.predict([pixels for _, pixels in batch], batch_size=len(batch))
+    for (image, pixels), mask in zip(batch, masks, strict=True):
+        _write(out / "masks" / f"{image.id}.png", mask, [])
+        if alpha is not None:
+            picture = cv2.cvtColor(overlay(pixels, mask, predictor.labels, alpha), cv2.COLOR_RGB2BGR)
+            _write(out / "overlays" / f"{image.id}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+
+
+def _write(path: Path, pixels: np.ndarray, parameters: list[int]) -> None:
+    """Encode `pixels` as the suffix of `path` says and write them."""
+    encoded, data = cv2.imencode(path.suffix, pixels, parameters)
+    assert encoded
+    try:
+        atomic.write_bytes(path, data.tobytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None

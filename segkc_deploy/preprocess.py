@@ -1,0 +1,50 @@
+"""Resizing: the one place that training's validation, the export's verification and the device share.
+
+Everything else that prepares an image (normalization) is inside the exported graph.
+"""
+
+import cv2
+import numpy as np
+
+#: Bilinear interpolation reads four neighbors; shrinking by more than this factor would skip pixels between them.
+_LARGEST_BILINEAR_SHRINK = 2
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize an image to `size`, ignoring its aspect ratio.
+
+    Bilinear, with pixel centers aligned; where a side shrinks by more than 2, its pixels are averaged by area instead.
+    The bilinear step is computed in integers, so every machine gets the same bytes.
+
+    Args:
+        image: uint8 (H, W, 3).
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8 (height, width, 3); `image` itself when it already has that size.
+    """
+    height, width = size
+    if image.shape[0] > _LARGEST_BILINEAR_SHRINK * height or image.shape[1] > _LARGEST_BILINEAR_SHRINK * width:
+        # Averaging can only shrink: a side that has to grow is left to the bilinear step.
+        shrunk = (min(image.shape[1], width), min(image.shape[0], height))
+        image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a mask of class ids to `size` by taking the nearest pixel, with pixel centers aligned as for images.
+
+    Args:
+        mask: uint8 (H, W).
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8 (height, width); `mask` itself when it already has that size.
+    """
+    height, width = size
+    if mask.shape == (height, width):
+        return mask
+    # Plain INTER_NEAREST measures from pixel corners, which moves the mask against its image by up to half a pixel.
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -1,0 +1,196 @@
+"""Run an ONNX artifact with ONNX Runtime, on the CPU or on an NVIDIA GPU."""
+
+import contextlib
+import ctypes
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from segkc_deploy.errors import ArtifactError, ConfigError
+from segkc_deploy.runners.base import Runner
+
+Device = Literal["auto", "cpu", "cuda"]
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+
+#: Errors reach the user as exceptions; without this level the same text would be logged to stderr as well.
+_LOG_FATAL_ONLY = 4
+
+
+class OnnxRuntimeRunner(Runner):
+    """Runs an ONNX file on ONNX Runtime.
+
+    Args:
+        path: the ONNX file.
+        device: `cpu`, `cuda`, or `auto`: CUDA where it can really be loaded, else the CPU.
+        threads: how many CPU threads one inference uses; ONNX Runtime's own choice if None.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"device {device!r} is not known; use auto, cpu or cuda")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads is {threads}; use 1 or more")
+        self._path = Path(path)
+        self._device = cast(Device, device)
+        self._threads = threads
+        self._session: Any = None
+        self.description = "onnxruntime, not yet activated"
+
+    def activate(self) -> None:
+        """Load the file and choose the provider.
+
+        Raises:
+            ArtifactError: the file is damaged, or is not a network with this package's inputs and outputs.
+            ConfigError: `cuda` was asked for and cannot be had; the message says what is missing.
+        """
+        onnxruntime = _import_onnxruntime()
+        session = None
+        if self._device != "cpu":
+            session, obstacle = self._open_on_cuda(onnxruntime)
+            if session is None and self._device == "cuda":
+                raise ConfigError(f"device cuda cannot be used: {obstacle}; or use the device cpu")
+        if session is None:
+            session = self._open_on_cpu(onnxruntime)
+        _check_interface(session, self._path)
+        self._session = session
+        self.description = f"onnxruntime {onnxruntime.__version__} {session.get_providers()[0]}"
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run on `images`, uint8 (N, H, W, 3) RGB, and return the outputs by name.
+
+        Raises:
+            ArtifactError: ONNX Runtime could not run the network on this batch.
+        """
+        assert self._session is not None, "activate the runner first"
+        names = [output.name for output in self._session.get_outputs()]
+        try:
+            values = self._session.run(names, {self._session.get_inputs()[0].name: images})
+        except _onnxruntime_errors() as error:
+            raise ArtifactError(
+                f"{self._path}: onnxruntime could not run it on a batch of shape {images.shape}: {_one_line(error)}"
+            ) from None
+        return dict(zip(names, values, strict=True))
+
+    def deactivate(self) -> None:
+        """Free the session."""
+        self._session = None
+
+    def _open(self, onnxruntime: ModuleType, providers: list[str]) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _LOG_FATAL_ONLY
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        return onnxruntime.InferenceSession(str(self._path), options, providers=providers, enable_fallback=0)
+
+    def _open_on_cpu(self, onnxruntime: ModuleType) -> Any:
+        try:
+            return self._open(onnxruntime, [_CPU])
+        except _onnxruntime_errors() as error:
+            raise ArtifactError(
+                f"{self._path}: onnxruntime cannot load it: {_one_line(error)}; copy it again or export again"
+            ) from None
+
+    def _open_on_cuda(self, onnxruntime: ModuleType) -> tuple[Any, str]:
+        """Return a session on CUDA and "", or None and the reason."""
+        if obstacle := _cuda_obstacle(onnxruntime):
+            return None, obstacle
+        with contextlib.redirect_stdout(io.StringIO()) as remarks:
+            # Finds the CUDA libraries of pip's nvidia-* packages, which no library path holds.
+            onnxruntime.preload_dlls(directory="")
+        try:
+            with _captured_stderr() as log:
+                session = self._open(onnxruntime, [_CUDA, _CPU])
+        except _onnxruntime_errors() as error:
+            return None, _one_line(error)
+        if session.get_providers()[0] == _CUDA:
+            return session, ""
+        missing = re.search(r"(\S+): cannot open shared object file", remarks.getvalue() + "".join(log))
+        reason = f"{missing[1]} was not found" if missing else "onnxruntime could not load its CUDA provider"
+        return None, f'{reason}; pip install "onnxruntime-gpu[cuda,cudnn]" brings the CUDA libraries'
+
+
+def _import_onnxruntime() -> ModuleType:
+    # Its search for GPUs warns at import about virtual display cards (WSL, cloud machines, Raspberry Pi).
+    with contextlib.nullcontext() if "onnxruntime" in sys.modules else _captured_stderr():
+        import onnxruntime
+    return cast(ModuleType, onnxruntime)
+
+
+def _onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime raises for a file or a batch it cannot use; its exceptions share no base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = (
+        "EPFail",
+        "EngineError",
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "ModelLoadCanceled",
+        "NoModel",
+        "NoSuchFile",
+        "NotImplemented",
+        "RuntimeException",
+    )
+    return (RuntimeError, *(getattr(state, name) for name in names if hasattr(state, name)))
+
+
+def _cuda_obstacle(onnxruntime: ModuleType) -> str:
+    """Return why CUDA is out of the question here, or "" if it has to be tried."""
+    if _CUDA not in onnxruntime.get_available_providers():
+        return "the installed onnxruntime has no CUDA provider; pip install onnxruntime-gpu"
+    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return f"there is no NVIDIA driver ({name} was not found); install it"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return "the NVIDIA driver finds no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+    return ""
+
+
+def _check_interface(session: Any, path: Path) -> None:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if [value.type for value in inputs] != ["tensor(uint8)"] or "masks" not in [value.name for value in outputs]:
+        taken = ", ".join(f"{value.name} {value.type}" for value in inputs) or "nothing"
+        given = ", ".join(f"{value.name} {value.type}" for value in outputs) or "nothing"
+        raise ArtifactError(
+            f"{path}: takes {taken} and gives {given}, not uint8 images and masks;"
+            " export it with `segkc-deploy export RUN --engine onnx`"
+        )
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[list[str]]:
+    """Keep what native code writes to stderr from the terminal; the list holds it after the block."""
+    text: list[str] = []
+    try:
+        saved = os.dup(2)
+    except OSError:  # a service without stderr: there is nothing to keep quiet
+        yield text
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield text
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+        file.seek(0)
+        text.append(file.read().decode(errors="replace"))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

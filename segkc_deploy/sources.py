@@ -1,0 +1,74 @@
+"""What `--source` means: one image, a folder with everything below it, or a glob pattern."""
+
+import glob
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkc_deploy.data.images import IMAGE_SUFFIXES
+from segkc_deploy.errors import DataError
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image to predict, and the path, without a suffix, under which its results are written."""
+
+    path: Path
+    id: str
+
+
+def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
+    """Return the images that `source` names, in the order of their paths.
+
+    Args:
+        source: an image file, a folder (searched with its subfolders), or a glob pattern (`**` goes through folders).
+        exclude: a folder whose files are left out, so that results inside the source are not taken for images.
+
+    Raises:
+        DataError: no image was found.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [SourceImage(path, path.stem)]
+    if path.is_dir():
+        base, found = path, list(path.rglob("*"))
+    elif glob.has_magic(source):
+        base, found = _fixed_part(source), [Path(name) for name in glob.glob(source, recursive=True)]
+    else:
+        raise DataError(f"{source}: no such image or folder")
+    images = sorted(image for image in found if _is_image(image) and not _is_within(image, exclude))
+    if not images:
+        raise DataError(f"{source}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return [SourceImage(image, name) for image, name in zip(images, _distinct_ids(images, base), strict=True)]
+
+
+def _is_image(path: Path) -> bool:
+    # macOS and some cameras leave `._name.jpg` files that are no images.
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _is_within(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder.resolve())
+
+
+def _fixed_part(pattern: str) -> Path:
+    """Return the folder above the first part of a glob pattern that is a pattern."""
+    folder = Path(pattern).parent
+    while glob.has_magic(str(folder)):
+        folder = folder.parent
+    return folder
+
+
+def _distinct_ids(images: list[Path], base: Path) -> list[str]:
+    """Return each image's path below `base` without its suffix, or with it where two images would share the rest.
+
+    Ids that differ only in upper and lower case count as shared, since some file systems make one file of them.
+    """
+    full = [image.relative_to(base).as_posix() for image in images]
+    ids = [name.removesuffix(image.suffix) for name, image in zip(full, images, strict=True)]
+    while True:
+        uses = Counter(name.casefold() for name in ids)
+        distinct = [whole if uses[name.casefold()] > 1 else name for name, whole in zip(ids, full, strict=True)]
+        if distinct == ids:
+            return ids
+        ids = distinct

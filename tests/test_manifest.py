@@ -1,0 +1,108 @@
+import hashlib
+import json
+
+import pytest
+from tiny_artifact import LABELS, make_artifact, manifest_of
+
+from segkc_deploy.errors import ArtifactError
+from segkc_deploy.manifest import manifest_path, read_manifest, sha256_of, write_manifest
+
+
+def edit(artifact, **changes):
+    path = manifest_path(artifact)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refusal(artifact):
+    with pytest.raises(ArtifactError) as refused:
+        read_manifest(artifact)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert artifact.name in message
+    return message
+
+
+def test_what_was_written_is_read(tmp_path):
+    artifact = make_artifact(tmp_path)
+    manifest = read_manifest(artifact)
+    assert manifest == manifest_of(artifact)
+    assert manifest.labels == LABELS
+    assert manifest_path(artifact).name == "tiny.onnx.json"
+
+
+def test_the_file_is_plain_json_with_these_keys(tmp_path):
+    """Readers in other languages rely on the names: a change of them is a change of `format`."""
+    stored = json.loads(manifest_path(make_artifact(tmp_path)).read_text())
+    assert stored["format"] == "segkc-deploy-artifact/1"
+    assert list(stored) == [
+        *("format", "artifact", "sha256", "bytes", "engine", "precision", "contract", "labels", "normalization"),
+        *("parameters", "flops", "source", "verification", "machine", "command", "created"),
+    ]
+    assert stored["contract"] == {
+        "input": {"name": "images", "dtype": "uint8", "layout": "NHWC"},
+        "outputs": [{"name": "masks", "dtype": "uint8", "layout": "NHW"}],
+        "size": [8, 12],
+        "batch": -1,
+        "color": "RGB",
+        "resize": "stretch",
+    }
+    assert stored["labels"]["names"] == ["dark", "red", "green", "blue"]
+
+
+def test_sha256_is_that_of_the_whole_file(tmp_path):
+    content = bytes(range(256)) * 9000  # more than one of the pieces it is read in
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("position", [0, 100, -1])
+def test_one_flipped_bit_is_noticed(tmp_path, position):
+    artifact = make_artifact(tmp_path)
+    content = bytearray(artifact.read_bytes())
+    content[position] ^= 1
+    artifact.write_bytes(content)
+    assert "sha256" in refusal(artifact)
+
+
+def test_a_missing_artifact_names_the_command_that_makes_one(tmp_path):
+    assert "segkc-deploy export" in refusal(tmp_path / "none.onnx")
+
+
+def test_a_missing_manifest_is_named(tmp_path):
+    artifact = make_artifact(tmp_path)
+    manifest_path(artifact).unlink()
+    assert "tiny.onnx.json" in refusal(artifact)
+
+
+def test_a_manifest_of_another_format_is_refused(tmp_path):
+    artifact = make_artifact(tmp_path)
+    edit(artifact, format="segkc-deploy-artifact/2")
+    assert "segkc-deploy-artifact/2" in refusal(artifact)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"precision": None}, "precision"),
+        ({"labels": {"names": ["a", "b"], "palette": [[0, 0, 0]]}}, "labels"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_manifest_with_a_wrong_field_names_it(tmp_path, changes, part):
+    artifact = make_artifact(tmp_path)
+    edit(artifact, **changes)
+    assert part in refusal(artifact)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
+    artifact = make_artifact(tmp_path)
+    manifest_path(artifact).write_bytes(content)
+    assert "not a manifest" in refusal(artifact)
+
+
+def test_a_manifest_is_replaced_whole(tmp_path):
+    artifact = make_artifact(tmp_path)
+    write_manifest(artifact, manifest_of(artifact, precision="fp16"))
+    assert read_manifest(artifact).precision == "fp16"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.onnx", "tiny.onnx.json"]
