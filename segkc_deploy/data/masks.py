@@ -1,0 +1,142 @@
+"""Mask files into arrays of class ids, and every way in which a mask can be wrong told with its fix."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from segkc_deploy.data.images import PILLOW_ERRORS, read_image
+from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.errors import DataError
+from segkc_deploy.labels import Labels
+
+#: Lossless formats alone: JPEG changes class ids.
+MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp"})
+
+_MOST_VALUES_SHOWN = 8
+
+
+def raw_mask(path: Path) -> np.ndarray:
+    """Return the mask's values as the file holds them: uint8, or uint16 for a 16-bit file, (H, W).
+
+    A palette file gives its indices, a file of one bit gives 0 and 1.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds colors instead of ids.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode in {"1", "P", "L"}:
+                return np.array(image, np.uint8)
+            values = np.array(image)
+            mode = image.mode
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such mask") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a readable mask: not an image; save it as a single-channel PNG") from None
+    except PILLOW_ERRORS as error:
+        raise DataError(f"{path}: not a readable mask: {' '.join(str(error).split())}") from None
+    if values.ndim == 3:
+        raise DataError(f"{path}: {_colors_instead_of_ids(values, mode)}")
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+        raise DataError(f"{path}: {mode} values are no class ids; save it as a single-channel 8-bit PNG")
+    return values.astype(np.uint16)
+
+
+def apply_label_mapping(values: np.ndarray, label_mapping: Mapping[int, int]) -> np.ndarray:
+    """Return the uint8 or uint16 mask with every value that is a key of `label_mapping` replaced, all at once.
+
+    Values that are no key stay as they are. Same shape and type as `values`.
+    """
+    if not label_mapping:
+        return values
+    table = _lookup_table(tuple(label_mapping.items()), values.dtype.str)
+    return cv2.LUT(values, table) if values.dtype == np.uint8 else table[values]
+
+
+def read_mask(path: Path, labels: Labels, label_mapping: Mapping[int, int]) -> np.ndarray:
+    """Return the mask as uint8 (H, W): class ids below `labels.num_classes`, or `labels.ignore_index`.
+
+    Raises:
+        DataError: the file is no mask, or holds values that mean nothing after `label_mapping`.
+    """
+    values = raw_mask(path)
+    mask = apply_label_mapping(values, label_mapping)
+    if _is_foreign(mask, labels).any():
+        foreign = foreign_values(np.unique(values), labels, label_mapping)
+        raise DataError(f"{path}: {foreign_values_message(foreign, labels)}")
+    return mask.astype(np.uint8, copy=False)
+
+
+def foreign_values(values: np.ndarray, labels: Labels, label_mapping: Mapping[int, int]) -> list[int]:
+    """Return those of the raw mask `values` that are neither a class, nor ignored, nor mapped to one of these."""
+    foreign: list[int] = values[_is_foreign(apply_label_mapping(values, label_mapping), labels)].tolist()
+    return foreign
+
+
+def foreign_values_message(values: list[int], labels: Labels) -> str:
+    """Say which `values` (at least one) are foreign and what to write into the data spec."""
+    if values == [255]:
+        return (
+            "holds 255, which is neither a class nor ignore_index"
+            f" {labels.ignore_index}; if 255 marks class 1 of a 0/255 mask, add `label_mapping: {{255: 1}}`"
+        )
+    shown = ", ".join(map(str, values[:_MOST_VALUES_SHOWN]))
+    more = f" and {len(values) - _MOST_VALUES_SHOWN} more" if len(values) > _MOST_VALUES_SHOWN else ""
+    return (
+        f"holds {shown}{more}, neither a class (0-{labels.num_classes - 1}) nor ignore_index {labels.ignore_index};"
+        f" name the missing classes, or map the values in the data spec:"
+        f" `label_mapping: {{{values[0]}: {labels.ignore_index}}}`"
+    )
+
+
+def read_sample(sample: Sample, sets: ImageSets) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the image, uint8 (H, W, 3) RGB, and its mask, uint8 (H, W), or None where the sample has none.
+
+    Raises:
+        DataError: a file cannot be used, or the mask's size is not the image's.
+    """
+    image = read_image(sample.image)
+    if sample.mask is None:
+        return image, None
+    mask = read_mask(sample.mask, sets.labels, sets.label_mapping)
+    if mask.shape != image.shape[:2]:
+        raise DataError(size_mismatch(sample, image.shape[:2], mask.shape))
+    return image, mask
+
+
+def size_mismatch(sample: Sample, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> str:
+    """Say that a mask has another (height, width) than its image, and what may be the cause."""
+    fix = "make the mask again at the image's size"
+    if mask_size == image_size[::-1]:
+        fix = "the mask lies on its side: rotate it as the image's EXIF data rotates the image"
+    return (
+        f"{sample.mask}: the mask is {mask_size[1]}x{mask_size[0]} pixels, but its image {sample.image}"
+        f" is {image_size[1]}x{image_size[0]}; {fix}"
+    )
+
+
+@lru_cache(maxsize=8)
+def _lookup_table(mapping: tuple[tuple[int, int], ...], dtype: str) -> np.ndarray:
+    table = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
+    for value, class_id in mapping:
+        if value < len(table):
+            table[value] = class_id
+    return table
+
+
+def _is_foreign(mapped: np.ndarray, labels: Labels) -> np.ndarray:
+    return (mapped >= labels.num_classes) & (mapped != labels.ignore_index)
+
+
+def _colors_instead_of_ids(values: np.ndarray, mode: str) -> str:
+    channels = values[..., :3] if mode in {"RGB", "RGBA"} else values[..., :1]
+    if (channels == channels[..., :1]).all():
+        return f"a {mode} image whose color channels are equal, where one is expected; save one channel as the mask"
+    return (
+        f"a {mode} image, where one class id a pixel is expected;"
+        " replace each color by its class id and save a single-channel or palette PNG"
+    )
