@@ -1,0 +1,114 @@
+"""Side-by-side pictures: which validation images to show, and small files of what each row made of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segkc_deploy import atomic
+from segkc_deploy.benchmarks.schema import BenchmarkResult, Cell, Comparison, Row
+from segkc_deploy.data.masks import read_sample
+from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.labels import Labels
+from segkc_deploy.overlay import colorize
+from segkc_deploy.preprocess import resize_image, resize_mask
+
+#: The longer side of a picture in pixels.
+_LONGER_SIDE = 360
+_JPEG_QUALITY = 82
+_WORST = 4
+#: The color of pixels without a class in the truth.
+NOT_LABELED = (212, 212, 212)
+
+
+def chooser(rows: Sequence[Row]) -> Row | None:
+    """Return the row whose mistakes choose the pictures: the first junior, else the first artifact, else any."""
+    scored = [row for row in rows if row.accuracy and row.accuracy.image_miou]
+    return min(scored, key=lambda row: ("junior", "artifact", "senior").index(row.role), default=None)
+
+
+def choose(image_miou: Mapping[str, float | None], worst: int = _WORST) -> list[tuple[str, str]]:
+    """Return (image id, reason): the `worst` by mIoU first, then the median one and the best one, none twice."""
+    scored = [(value, image) for image, value in image_miou.items() if value is not None]
+    ranked = [image for _, image in sorted(scored)]
+    if not ranked:
+        return []
+    reasons = {image: f"{_ordinal(place)}worst" for place, image in enumerate(ranked[:worst], start=1)}
+    reasons.setdefault(ranked[len(ranked) // 2], "median")
+    reasons.setdefault(ranked[-1], "best")
+    return list(reasons.items())
+
+
+def _ordinal(place: int) -> str:
+    return "" if place == 1 else {2: "2nd ", 3: "3rd "}.get(place, f"{place}th ")
+
+
+def save_pictures(result: BenchmarkResult, sets: ImageSets, masks: Mapping[str, Path], out: Path) -> None:
+    """Write the pictures into `out/pictures` and list them in `result.comparisons`.
+
+    Args:
+        result: its rows choose the images.
+        sets: where the validation images and their truth are.
+        masks: for each row's name the folder with its predicted masks, as `save_mask` names them.
+        out: the report's folder.
+    """
+    row = chooser(result.rows)
+    if row is None or row.accuracy is None:
+        return
+    result.chosen_by = row.name
+    places = {sample.id: place for place, sample in enumerate(sets.val)}
+    result.comparisons = []
+    for number, (image_id, reason) in enumerate(choose(row.accuracy.image_miou), start=1):
+        place = places[image_id]
+        image, truth = read_sample(sets.val[place], sets)
+        size = _small(image.shape[:2])
+        pictures = {"input": resize_image(image, size), "truth": _colored(truth, result.labels, size)}
+        for other in result.rows:
+            if other.name in masks and mask_path(masks[other.name], place).exists():
+                pictures[other.name] = _colored(read_mask(masks[other.name], place), result.labels, size)
+        cells = [
+            Cell(title=title, file=_write(picture, out, f"pictures/{number:02d}-{column:02d}", photo=title == "input"))
+            for column, (title, picture) in enumerate(pictures.items())
+        ]
+        score = row.accuracy.image_miou[image_id]
+        result.comparisons.append(Comparison(id=image_id, reason=reason, miou=score, cells=cells))
+
+
+def mask_path(folder: Path, place: int) -> Path:
+    """Return the file of the mask of the validation image at `place`."""
+    return folder / f"{place:06d}.png"
+
+
+def save_mask(folder: Path, place: int, mask: np.ndarray) -> None:
+    """Keep a predicted mask, uint8 (H, W)."""
+    written = cv2.imwrite(str(mask_path(folder, place)), mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert written, mask_path(folder, place)
+
+
+def read_mask(folder: Path, place: int) -> np.ndarray:
+    """Return a mask that `save_mask` kept, uint8 (H, W)."""
+    mask = cv2.imread(str(mask_path(folder, place)), cv2.IMREAD_UNCHANGED)
+    assert mask is not None, mask_path(folder, place)
+    return mask.astype(np.uint8, copy=False)
+
+
+def _small(size: tuple[int, int]) -> tuple[int, int]:
+    factor = min(_LONGER_SIDE / max(size), 1.0)
+    return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
+
+
+def _colored(mask: np.ndarray, labels: Labels, size: tuple[int, int]) -> np.ndarray:
+    small = resize_mask(mask, size)
+    picture = colorize(small, labels)
+    picture[small >= labels.num_classes] = NOT_LABELED  # black can be a class's color
+    return picture
+
+
+def _write(picture: np.ndarray, out: Path, stem: str, photo: bool) -> str:
+    name = f"{stem}.jpg" if photo else f"{stem}.png"
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if photo else [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    done, data = cv2.imencode(Path(name).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    assert done, name
+    atomic.write_bytes(out / name, data.tobytes())
+    return name

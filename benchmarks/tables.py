@@ -1,0 +1,80 @@
+"""Markdown tables of studies: `python -m segkc_deploy.benchmarks.tables FILE.json...`."""
+
+import statistics
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from segkc_deploy.benchmarks.results import StudyRow, read_rows
+from segkc_deploy.errors import SegKCError
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right_from: int) -> str:
+    """Return a Markdown table; columns from `right_from` on are aligned to the right. `|` is escaped."""
+    lines = [header, [":--"] * right_from + ["--:"] * (len(header) - right_from)]
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [*lines, *escaped])
+
+
+def study_table(rows: Sequence[StudyRow]) -> str:
+    """Return the Markdown table of a study: one line per row, role and condition, over the seeds.
+
+    mIoU is the mean ± sample standard deviation over the seeds (no spread for one seed); latency figures are
+    means over the seeds. The latency columns are there when a row has them.
+    """
+    timed = any(row.p50_ms is not None for row in rows)
+    header = ["row", "role", "labels", "seeds", "steps", "size", "params (M)", "mIoU (%)"]
+    if timed:
+        header += ["engine", "precision", "batch", "p50 (ms)", "p90 (ms)", "p99 (ms)", "images/s"]
+    order: dict[tuple[object, ...], int] = {}
+    for row in rows:
+        order.setdefault(_condition(row), len(order))
+    ordered = sorted(rows, key=lambda row: order[_condition(row)])
+    lines = [_line(list(group), timed) for _, group in groupby(ordered, key=_condition)]
+    return markdown(header, lines, right_from=4)
+
+
+def _condition(row: StudyRow) -> tuple[object, ...]:
+    """What rows that differ by seed alone have in common."""
+    return (row.study, row.row, row.role, row.labels, row.steps, row.size, row.engine, row.precision, row.batch)
+
+
+def _line(group: list[StudyRow], timed: bool) -> list[str]:
+    first = group[0]
+    seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in group}))
+    size = str(first.size) if isinstance(first.size, int) else f"{first.size[0]}×{first.size[1]}"
+    line = [first.row, first.role, first.labels, seeds, str(first.steps), size]
+    line += [f"{statistics.fmean(row.params_m for row in group):.2f}", _mean_and_spread([row.miou for row in group])]
+    if timed:
+        line += [first.engine or "–", first.precision or "–", str(first.batch or "–")]
+        line += [_mean(group, name) for name in ("p50_ms", "p90_ms", "p99_ms", "images_per_s")]
+    return line
+
+
+def _mean_and_spread(values: list[float]) -> str:
+    mean = f"{statistics.fmean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def _mean(group: list[StudyRow], name: str) -> str:
+    values = [value for row in group if (value := getattr(row, name)) is not None]
+    return f"{statistics.fmean(values):.2f}" if values else "–"
+
+
+def main(paths: Sequence[str]) -> int:
+    """Print the table of each file and return the exit code."""
+    if not paths:
+        print("usage: python -m segkc_deploy.benchmarks.tables FILE.json...", file=sys.stderr)
+        return 2
+    try:
+        for path in paths:
+            print(f"### {Path(path).stem}\n\n{study_table(read_rows(path))}")
+    except SegKCError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,200 @@
+"""Measures one row in a process of its own: `python -m segkc_deploy.benchmarks.worker ORDER.json ROW.json`.
+
+The row is written again after each part, so that what was measured survives a crash of a later part.
+"""
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from segkc_deploy import atomic
+from segkc_deploy.benchmarks.latency import Budget, measure_batch, measure_latency
+from segkc_deploy.benchmarks.memory import device_used_mib, host_now_mib, host_peak_mib
+from segkc_deploy.benchmarks.pictures import save_mask
+from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, Memory, Role, Row
+from segkc_deploy.data.images import read_image
+from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.errors import DataError, SegKCError
+from segkc_deploy.evaluation import ScoredImage, evaluate
+from segkc_deploy.manifest import Manifest, sha256_of
+from segkc_deploy.predictor import Predictor, load
+from segkc_deploy.progress import console
+
+
+class Order(BaseModel):
+    """What to measure and how long; `masks` is the folder for the predicted masks of the validation images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    role: Role
+    target: Path
+    data: Path
+    masks: Path
+    device: str = "auto"
+    threads: int | None = None
+    batches: tuple[int, ...] = (1, 2, 4, 8)
+    seconds: float = 5.0
+    samples: int | None = None
+    images: int = 32
+
+
+def measure(order: Order, row_file: Path) -> Row:
+    """Measure the row and write it to `row_file` after each part.
+
+    Raises:
+        UserError: the target or the data cannot be used.
+    """
+    sets = load_data_spec(order.data).resolve()
+    images = _some_images(sets, order.images)
+    if order.threads is not None:
+        cv2.setNumThreads(order.threads)
+    budget = Budget(order.seconds, order.samples)
+
+    host_before, device_before = host_now_mib(), device_used_mib()
+    began = time.perf_counter()
+    with _open(order) as predictor:
+        predictor.predict(images[0])
+        row = _new_row(order, predictor, cold_start_s=time.perf_counter() - began)
+        if predictor.labels.names != sets.labels.names:
+            raise DataError(f"{order.data}: its classes are not those that {order.target} was trained on")
+
+        console.print(f"{order.name}: latency", soft_wrap=True)
+        row.latency = measure_latency(predictor, images, budget)
+        row.memory = _memory(host_before, device_before, row.engine)
+        row.threads = _threads(order.threads)
+        _keep(row, row_file)
+
+        row.accuracy = _accuracy(predictor, sets, order)
+        _keep(row, row_file)
+
+        for batch in sorted(order.batches):
+            console.print(f"{order.name}: batch {batch}", soft_wrap=True)
+            row.throughput.append(_batch_point(predictor, images, batch, budget))
+            _keep(row, row_file)
+    _describe(row, order, predictor.manifest)
+    _keep(row, row_file)
+    return row
+
+
+def _some_images(sets: ImageSets, count: int) -> list[np.ndarray]:
+    """Decode up to `count` validation images, evenly spaced over the set."""
+    if not sets.val:
+        raise DataError("the data spec has no validation images, and a benchmark is made of them (section `val:`)")
+    places = np.linspace(0, len(sets.val) - 1, min(count, len(sets.val))).round().astype(int)
+    return [read_image(sets.val[place].image) for place in places]
+
+
+def _open(order: Order) -> Predictor:
+    if order.role == "artifact":
+        return load(order.target, order.device, order.threads)
+    from segkc_deploy.export.torch_runner import load_run_predictor
+
+    return load_run_predictor(order.target, order.role, order.device)
+
+
+def _new_row(order: Order, predictor: Predictor, cold_start_s: float) -> Row:
+    return Row(
+        name=order.name,
+        role=order.role,
+        target=str(order.target),
+        engine=predictor.description,
+        precision=predictor.manifest.precision if predictor.manifest else "fp32",
+        size=predictor.contract.size,
+        cold_start_s=cold_start_s,
+    )
+
+
+def _memory(host_before: float, device_before: float | None, engine: str) -> Memory:
+    peak = host_peak_mib()
+    on_device = any(word in engine.lower() for word in ("cuda", "tensorrt"))
+    device_after = device_used_mib() if on_device else None
+    added = device_after - device_before if device_after is not None and device_before is not None else None
+    return Memory(
+        host_baseline_mib=host_before,
+        host_peak_mib=peak,
+        host_added_mib=peak - host_before,
+        device_added_mib=added,
+    )
+
+
+def _threads(asked: int | None) -> dict[str, int | None]:
+    threads = {"asked": asked, "opencv": cv2.getNumThreads()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        threads["torch"] = torch.get_num_threads()
+    return threads
+
+
+def _accuracy(predictor: Predictor, sets: ImageSets, order: Order) -> Accuracy:
+    image_miou: dict[str, float | None] = {}
+
+    def keep(scored: ScoredImage) -> None:
+        save_mask(order.masks, len(image_miou), scored.prediction)
+        image_miou[scored.sample.id] = scored.scores.miou
+
+    evaluation = evaluate(predictor.predict, sets, f"{order.name}: mIoU", keep)
+    scores = evaluation.scores
+    return Accuracy(
+        images=evaluation.images,
+        miou=scores.miou,
+        pixel_accuracy=scores.pixel_accuracy,
+        iou=list(scores.iou),
+        image_miou=image_miou,
+    )
+
+
+def _batch_point(predictor: Predictor, images: list[np.ndarray], batch: int, budget: Budget) -> BatchPoint:
+    if 0 < predictor.contract.batch < batch:
+        return BatchPoint(batch=batch, error=f"the artifact has a fixed batch size of {predictor.contract.batch}")
+    point = measure_batch(predictor, images, batch, budget)
+    point.host_peak_mib = host_peak_mib()
+    return point
+
+
+def _describe(row: Row, order: Order, manifest: Manifest | None) -> None:
+    if manifest is not None:
+        row.parameters, row.flops, row.file_bytes = manifest.parameters, manifest.flops, manifest.bytes
+        row.about = manifest.source.model_dump()
+        return
+    from segkc_deploy.export.torch_runner import describe_run
+
+    run = describe_run(order.target, order.role)
+    row.parameters, row.flops, row.file_bytes = run.parameters, run.flops, run.weights_bytes
+    row.about = {
+        "run": str(order.target),
+        "weights_sha256": sha256_of(run.weights),
+        "recipe": run.recipe,
+        "method": run.method,
+        "step": run.step,
+        "backbone": run.backbone,
+        "decoder": run.decoder,
+    }
+
+
+def _keep(row: Row, row_file: Path) -> None:
+    atomic.write_text(row_file, row.model_dump_json())
+
+
+def main(order_file: Path, row_file: Path) -> None:
+    """Measure the row of `order_file`; why it failed, if it did, is in `<row_file>.error`."""
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        # A user's mistake needs no traceback; anything else does, and the report gets its last line.
+        told = str(error) if isinstance(error, SegKCError) else f"{kind.__name__}: {error}"
+        atomic.write_text(row_file.with_suffix(".error"), told)
+        if not isinstance(error, SegKCError):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = report
+    measure(Order.model_validate_json(order_file.read_bytes()), row_file)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
