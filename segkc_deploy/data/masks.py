@@ -54,7 +54,7 @@ def apply_label_mapping(values: np.ndarray, label_mapping: Mapping[int, int]) ->
     if not label_mapping:
         return values
     table = _lookup_table(tuple(label_mapping.items()), values.dtype.str)
-    return cv2.LUT(values, table) if values.dtype == np.uint8 else table[values]
+    return cv2.LUT(values, table).reshape(values.shape) if values.dtype == np.uint8 else table[values]
 
 
 def read_mask(path: Path, labels: Labels, label_mapping: Mapping[int, int]) -> np.ndarray:

@@ -1,0 +1,151 @@
+"""From the sections of a data spec to lists of samples."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from segkc_deploy.data.files import existing_folder
+from segkc_deploy.data.layouts import Layout, MaskName, Split
+from segkc_deploy.data.pools import Pool, draw_fraction, require_masks
+from segkc_deploy.data.samples import Sample
+from segkc_deploy.data.sections import LabeledSection, UnlabeledSection, ValSection
+from segkc_deploy.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Places:
+    """What paths in a spec are relative to: folders to `root`, lists to the spec's own folder or to `root`."""
+
+    spec: Path
+    root: Path
+
+    @classmethod
+    def of_spec(cls, spec: Path, root: str) -> "Places":
+        return cls(spec, existing_folder(spec.parent / expanded(root, f"{spec}: root"), f"{spec}: root"))
+
+    def folder(self, text: str, key: str) -> Path:
+        where = f"{self.spec}: {key}"
+        return existing_folder(self.root / expanded(text, where), where)
+
+    def list_file(self, text: str, key: str) -> Path:
+        where = f"{self.spec}: {key}"
+        candidates = [parent / expanded(text, where) for parent in (self.spec.parent, self.root)]
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+        raise ConfigError(f"{where}: no file {' nor '.join(dict.fromkeys(map(str, candidates)))}")
+
+
+def expanded(text: str, where: str) -> Path:
+    """Return the path with `~` and environment variables replaced; raise a ConfigError for one that is not set."""
+    for name in re.findall(r"\$\{?(\w+)", text):
+        if name not in os.environ:
+            raise ConfigError(f"{where}: the environment variable {name} is not set")
+    return Path(os.path.expandvars(text)).expanduser()
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """The images with masks that a section (`key`, as in the spec) chooses from."""
+
+    places: Places
+    key: str
+    section: ValSection
+    split: Split
+    layout: Layout
+    mask_ending: str
+
+    @cached_property
+    def masks(self) -> tuple[Path, ...]:
+        if self.section.masks is not None:
+            return (self.places.folder(self.section.masks, f"{self.key}.masks"),)
+        there = tuple(path for path in (self.places.root / text for text in self.split.masks) if path.is_dir())
+        if not there and self.split.masks:
+            self.places.folder(self.split.masks[-1], f"{self.key}.masks")
+        return there
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Every image of the section's folder."""
+        images = self.section.images or self.split.images
+        if self.section.ids is None:
+            for name, given in (("images", images), ("masks", self.section.masks or self.split.masks)):
+                if not given:
+                    raise ConfigError(f"{self.places.spec}: {self.key}.{name} is missing; name the folder")
+        if not images:  # the list then holds paths
+            return Pool({}, self.places.root)
+        folder = self.places.folder(images, f"{self.key}.images")
+        pool = Pool.of_folders(self.places.root, folder, self.masks, self.layout.image_ending, self.mask_ending)
+        if not pool.samples:
+            raise ConfigError(f"{self.places.spec}: {self.key}.images: no images in {folder}")
+        return pool
+
+    @cached_property
+    def available(self) -> tuple[Sample, ...]:
+        """The images that the layout's own list names, or all of them."""
+        if self.section.images is not None or not self.split.lists:
+            return tuple(self.pool.samples.values())
+        for name in self.split.lists:
+            if (self.places.root / name).is_file():
+                return self.pool.listed(self.places.root / name)
+        raise ConfigError(
+            f"{self.places.spec}: {self.key}: no list {self.places.root / self.split.lists[-1]};"
+            f" name one as `{self.key}: {{ids: FILE}}`"
+        )
+
+    def chosen(self) -> tuple[Sample, ...]:
+        if self.section.ids is not None:
+            return self.pool.listed(self.places.list_file(self.section.ids, f"{self.key}.ids"))
+        if not isinstance(self.section, LabeledSection):
+            return self.available
+        masked = tuple(sample for sample in self.available if sample.mask is not None)
+        if not masked:
+            self.require_masks(self.available)
+        if self.section.fraction is not None:
+            return draw_fraction(masked, self.section.fraction, self.section.seed)
+        return masked
+
+    def require_masks(self, samples: Iterable[Sample]) -> None:
+        """Raise a DataError that names the samples without a mask."""
+        require_masks(samples, f"{self.places.spec}: {self.key}", self.masks, self.mask_ending)
+
+
+def choose_mask_name(layout: Layout, places: Places, sections: Iterable[ValSection | None]) -> MaskName:
+    """Return the first of the layout's mask names that a file has; the first of all when none has."""
+    folders = [places.root / text for split in (layout.train, layout.val) for text in split.masks]
+    folders += [places.root / section.masks for section in sections if section and section.masks]
+    for name in layout.mask_names:
+        if any(next(folder.rglob(f"*{name.ending}.*"), None) for folder in folders):
+            return name
+    return layout.mask_names[0]
+
+
+def unlabeled_images(
+    places: Places, section: UnlabeledSection, layout: Layout, training: LabeledImages | None
+) -> tuple[Sample, ...]:
+    """Return the images that are used without masks, before labeled and validation images are left out."""
+    if isinstance(section.images, str):
+        folders = [places.folder(section.images, "unlabeled.images")]
+    elif section.images is not None:
+        folders = [places.folder(text, "unlabeled.images") for text in section.images]
+    elif section.ids is not None:
+        folders = []
+    else:
+        folders = [places.root / text for text in layout.unlabeled if (places.root / text).is_dir()]
+    pools = [Pool.of_folders(places.root, folder, image_ending=layout.image_ending) for folder in folders]
+    for folder, pool in zip(folders, pools, strict=True):
+        if not pool.samples:
+            raise ConfigError(f"{places.spec}: unlabeled.images: no images in {folder}")
+    samples = [sample for pool in pools for sample in pool.samples.values()]
+    if section.ids is not None:
+        if section.images is None and training is not None:
+            pool = training.pool
+        else:
+            pool = Pool({sample.id: sample for sample in samples}, places.root, layout.image_ending)
+        samples = list(pool.listed(places.list_file(section.ids, "unlabeled.ids")))
+    elif section.images is None and training is not None:
+        samples = [*training.available, *samples]
+    return tuple(replace(sample, mask=None) for sample in samples)

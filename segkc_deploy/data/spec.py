@@ -1,0 +1,137 @@
+"""The data spec: a YAML file that says where the images and masks are and what the masks' values mean."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+
+from segkc_deploy.data.layouts import IGNORED, LAYOUTS, MaskName
+from segkc_deploy.data.pools import without
+from segkc_deploy.data.resolve import LabeledImages, Places, choose_mask_name, unlabeled_images
+from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.sections import LabeledSection, UnlabeledSection, ValSection
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.labels import MAX_CLASSES, Labels, default_palette
+from segkc_deploy.validation import load_yaml, validate
+
+_Channel = Annotated[int, Field(ge=0, le=255)]
+_Names = list[str]
+_Colors = dict[str, tuple[_Channel, _Channel, _Channel]]
+
+
+class DataSpec(BaseModel):
+    """What a data spec file holds. `load_data_spec` reads one, `resolve` finds its files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layout: Literal["folders", "voc", "cityscapes", "camvid"] = "folders"
+    root: str = "."
+    classes: _Names | _Colors | None = None
+    ignore_index: int = Field(default=255, ge=0, le=255)
+    label_mapping: dict[Annotated[int, Field(ge=0, le=65535)], Annotated[int, Field(ge=0, le=255)]] = {}
+    labeled: LabeledSection | None = None
+    unlabeled: UnlabeledSection | None = None
+    val: ValSection | None = None
+
+    _path: Path = PrivateAttr(default=Path("data spec"))
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: _Names | _Colors | None) -> _Names | _Colors | None:
+        if classes is None:
+            return None
+        if not 2 <= len(classes) <= MAX_CLASSES:
+            raise ValueError(f"should name 2 to {MAX_CLASSES} classes, but names {len(classes)}")
+        if twice := [name for name in dict.fromkeys(classes) if list(classes).count(name) > 1]:
+            raise ValueError(f"the class {twice[0]!r} is named twice")
+        return classes
+
+    @property
+    def path(self) -> Path:
+        """The file that the spec was read from; its folder is what `root` is relative to."""
+        return self._path
+
+    def labels(self) -> Labels:
+        """Return the classes: the spec's own, or else the layout's.
+
+        Raises:
+            ConfigError: neither names any, or `ignore_index` is the id of a class.
+        """
+        known = LAYOUTS[self.layout].classes
+        classes = self.classes or (dict(known) if known else None)
+        if classes is None:
+            raise ConfigError(f"{self.path}: classes is missing; list the names in the order of their ids")
+        if isinstance(classes, dict):
+            palette = tuple(classes.values())
+        else:
+            same_classes = known is not None and len(known) == len(classes)
+            palette = tuple(known.values()) if known and same_classes else default_palette(len(classes))
+        return validate(
+            Labels, {"names": tuple(classes), "palette": palette, "ignore_index": self.ignore_index}, self.path
+        )
+
+    def resolve(self, *, allow_missing_masks: bool = False) -> ImageSets:
+        """Find the files.
+
+        Labeled and validation images, and files that come twice, are left out of the unlabeled list, links followed.
+
+        Args:
+            allow_missing_masks: return labeled and validation samples without a mask instead of raising.
+
+        Raises:
+            ConfigError: a folder or a list is missing or the spec contradicts itself.
+            DataError: a list names images that are not there, or masks are missing.
+        """
+        labels = self.labels()
+        layout = LAYOUTS[self.layout]
+        places = Places.of_spec(self.path, self.root)
+        mask_name = choose_mask_name(layout, places, (self.labeled, self.val))
+        mapping = self._mapping(mask_name, labels)
+
+        training = validation = None
+        if self.labeled or layout.train.images:
+            section = self.labeled or LabeledSection()
+            training = LabeledImages(places, "labeled", section, layout.train, layout, mask_name.ending)
+        if self.val or layout.val.images:
+            validation = LabeledImages(places, "val", self.val or ValSection(), layout.val, layout, mask_name.ending)
+        if not (training or validation or self.unlabeled):
+            raise ConfigError(f"{self.path}: names no images; add labeled, unlabeled or val")
+
+        labeled = _chosen(training, allow_missing_masks)
+        val = _chosen(validation, allow_missing_masks)
+        unlabeled = unlabeled_images(places, self.unlabeled or UnlabeledSection(), layout, training)
+        return ImageSets(labels, labeled, without(unlabeled, labeled + val), val, mapping)
+
+    def _mapping(self, mask_name: MaskName, labels: Labels) -> dict[int, int]:
+        for value, class_id in self.label_mapping.items():
+            if class_id >= labels.num_classes and class_id != labels.ignore_index:
+                raise ConfigError(
+                    f"{self.path}: label_mapping: {value} is mapped to {class_id}, which is neither a class"
+                    f" (0-{labels.num_classes - 1}) nor ignore_index {labels.ignore_index}"
+                )
+        known = {
+            value: labels.ignore_index if class_id == IGNORED else class_id
+            for value, class_id in mask_name.mapping.items()
+        }
+        return known | self.label_mapping
+
+
+def load_data_spec(path: str | Path) -> DataSpec:
+    """Read and check a data spec; no image is looked for before `resolve`.
+
+    Raises:
+        ConfigError: one line that names the file, the key and the fix.
+    """
+    path = Path(path)
+    spec = validate(DataSpec, load_yaml(path), path)
+    spec._path = path
+    return spec
+
+
+def _chosen(images: LabeledImages | None, allow_missing_masks: bool) -> tuple[Sample, ...]:
+    if images is None:
+        return ()
+    chosen = images.chosen()
+    if not allow_missing_masks:
+        images.require_masks(chosen)
+    return chosen
