@@ -13,7 +13,6 @@ from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.metrics import ConfusionMatrix, Scores
-from segkc_deploy.preprocess import resize_mask
 from segkc_deploy.progress import track
 from segkc_deploy.read_ahead import read_ahead
 
@@ -60,7 +59,7 @@ def evaluate(
     description: str = "Evaluating",
     on_image: Callable[[ScoredImage], None] | None = None,
 ) -> Evaluation:
-    """Predict every validation image of `sets` at its own size and compare with its mask at the mask's own size.
+    """Predict every validation image of `sets` at its own size and compare with its mask, which has that size too.
 
     Args:
         predict: from an image, uint8 (H, W, 3) RGB, to its mask, uint8 (H, W) class ids.
@@ -78,12 +77,12 @@ def evaluate(
     read = partial(_read, sets)
     sizes: set[tuple[int, int]] = set()
     for sample, image, truth in track(read_ahead(read, sets.val), description, total=len(sets.val)):
-        prediction = resize_mask(predict(image), truth.shape)
+        prediction = predict(image)
         matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
         try:
             matrix.update(truth, prediction)
         except DataError as error:
-            raise DataError(f"{sample.mask}: {error}") from None
+            raise DataError(f"{sample.image}: {error}") from None
         total += matrix
         sizes.add(truth.shape)
         if on_image is not None:
@@ -102,7 +101,7 @@ def _resolution(sizes: set[tuple[int, int]]) -> str:
     """Say at which sizes, (height, width) each, masks were compared."""
     smallest, largest = (bound(sizes, key=lambda size: (math.prod(size), size)) for bound in (min, max))
     texts = [f"{width}×{height}" for height, width in (smallest, largest)]
-    return f"each mask's own size, {' to '.join(dict.fromkeys(texts))} (width × height)"
+    return f"each image's own size, {' to '.join(dict.fromkeys(texts))} (width × height)"
 
 
 def _finite(value: float) -> float | None:

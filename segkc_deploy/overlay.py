@@ -70,7 +70,10 @@ def _entries(mask: np.ndarray, labels: Labels) -> list[_Entry]:
     """Return what the legend says, the largest class first."""
     counts = np.bincount(mask.ravel(), minlength=256)[: labels.num_classes]
     present = sorted(np.flatnonzero(counts), key=lambda index: -counts[index])
-    return [_Entry(f"{labels.names[index]} {_percent(counts[index] / mask.size)}", labels.palette[index]) for index in present]
+    return [
+        _Entry(f"{labels.names[index]} {_percent(counts[index] / mask.size)}", labels.palette[index])
+        for index in present
+    ]
 
 
 def _percent(share: float) -> str:

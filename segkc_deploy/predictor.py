@@ -73,8 +73,8 @@ class Predictor:
             raise ConfigError(f"a batch of {wanted} images is not possible; use 1 or more")
         return self.contract.batch if self.contract.batch > 0 else wanted
 
-    @overload
-    def predict(self, images: Image, batch_size: int = ...) -> np.ndarray: ...
+    @overload  # mypy minds that a str is also a sequence
+    def predict(self, images: Image, batch_size: int = ...) -> np.ndarray: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, images: Sequence[Image], batch_size: int = ...) -> list[np.ndarray]: ...
     def predict(self, images: Image | Sequence[Image], batch_size: int = 8) -> np.ndarray | list[np.ndarray]:
@@ -138,7 +138,7 @@ def _runner(path: Path, engine: str, device: str, threads: int | None) -> Runner
 
         return OnnxRuntimeRunner(path, device, threads)
     raise ArtifactError(
-        f"{path}: made for the engine {engine!r}; this version runs {', '.join(_KNOWN_ENGINES)}; export it for one of these"
+        f"{path}: made for the engine {engine!r}; this version runs {', '.join(_KNOWN_ENGINES)}; export for that"
     )
 
 

@@ -33,7 +33,8 @@ def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
     if path.is_dir():
         base, found = path, list(path.rglob("*"))
     elif glob.has_magic(source):
-        base, found = _fixed_part(source), [Path(name) for name in glob.glob(source, recursive=True)]
+        base = _fixed_part(path)
+        found = list(base.glob(str(path.relative_to(base))))
     else:
         raise DataError(f"{source}: no such image or folder")
     images = sorted(image for image in found if _is_image(image) and not _is_within(image, exclude))
@@ -51,9 +52,9 @@ def _is_within(path: Path, folder: Path | None) -> bool:
     return folder is not None and path.resolve().is_relative_to(folder.resolve())
 
 
-def _fixed_part(pattern: str) -> Path:
+def _fixed_part(pattern: Path) -> Path:
     """Return the folder above the first part of a glob pattern that is a pattern."""
-    folder = Path(pattern).parent
+    folder = pattern.parent
     while glob.has_magic(str(folder)):
         folder = folder.parent
     return folder

@@ -10,11 +10,13 @@ from onnx import TensorProto, helper, numpy_helper
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import Contract, Manifest, Normalization, Source, TensorContract, sha256_of, write_manifest
 
-LABELS = Labels(names=("dark", "red", "green", "blue"), palette=((40, 40, 40), (220, 30, 30), (30, 200, 30), (30, 30, 220)))
+LABELS = Labels(
+    names=("dark", "red", "green", "blue"), palette=((40, 40, 40), (220, 30, 30), (30, 200, 30), (30, 30, 220))
+)
 
 #: One score per class from (R, G, B): the strongest channel wins, unless all are dark. Integers, hence exact.
 WEIGHTS = np.array([[0, 0, 0], [3, -1, -1], [-1, 3, -1], [-1, -1, 3]])
-BIAS = np.array([60, 0, 0, 0])
+BIAS = np.array([200, 0, 0, 0])
 
 
 def expected_mask(image: np.ndarray) -> np.ndarray:
@@ -52,7 +54,13 @@ def manifest_of(path: Path, size: tuple[int, int] = (8, 12), batch: int = -1, **
         "parameters": WEIGHTS.size + BIAS.size,
         "flops": 2 * WEIGHTS.size * size[0] * size[1],
         "source": Source(
-            run="runs/tiny", weights_sha256="0" * 64, recipe="tiny", method="none", step=0, backbone="none", decoder="none"
+            run="runs/tiny",
+            weights_sha256="0" * 64,
+            recipe="tiny",
+            method="none",
+            step=0,
+            backbone="none",
+            decoder="none",
         ),
     }
     return Manifest(**(fields | changes))

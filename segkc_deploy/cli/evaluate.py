@@ -1,0 +1,93 @@
+"""`segkc-deploy eval`: the scores of an artifact or of a run's network on validation images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from segkc_deploy.cli.app import app
+
+if TYPE_CHECKING:
+    from segkc_deploy.evaluation import Evaluation
+    from segkc_deploy.predictor import Predictor
+
+
+@app.command("eval")
+def eval_command(
+    target: Annotated[Path, typer.Argument(help="An artifact, or a run directory.")],
+    data: Annotated[Path, typer.Option(help="Data spec (YAML) whose validation images are scored.")],
+    role: Annotated[Literal["junior", "senior"], typer.Option(help="Which network of a run directory.")] = "junior",
+    device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Print the IoU of each class, mIoU and pixel accuracy.
+
+    Example: `segkc-deploy eval junior-fp32.onnx --data data.yaml`
+    """
+    import json
+
+    from segkc_deploy import atomic
+    from segkc_deploy.data.spec import load_data_spec
+    from segkc_deploy.evaluation import evaluate
+
+    sets = load_data_spec(data).resolve()
+    with _load(target, role, device) as predictor:
+        _require_same_classes(target, predictor.labels.names, data, sets.labels.names)
+        evaluation = evaluate(predictor.predict, sets, f"Evaluating {target.name}")
+        height, width = predictor.contract.size
+        facts = {
+            "target": str(target),
+            "role": role,
+            "data": str(data),
+            "network_size": [height, width],
+            "ran_on": predictor.description,
+        }
+    if json_file is not None:
+        atomic.write_text(json_file, json.dumps(facts | evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
+    _print_scores(target, evaluation)
+    typer.echo(f"network input: {width}×{height} (width × height), {facts['ran_on']}")
+    typer.echo(f"compared at: {evaluation.resolution}")
+    typer.echo(f"rule: {evaluation.scores.rule}")
+
+
+def _load(target: Path, role: str, device: str) -> "Predictor":
+    from segkc_deploy.cli.extras import needs_extra
+    from segkc_deploy.errors import ConfigError
+    from segkc_deploy.predictor import load
+
+    if target.is_dir():
+        with needs_extra("train"):
+            from segkc_deploy.export.torch_runner import load_run_predictor
+
+        return load_run_predictor(target, role, device)
+    if role != "junior":
+        raise ConfigError(f"{target}: an artifact holds the junior alone; give the run directory for --role {role}")
+    return load(target, device)
+
+
+def _require_same_classes(target: Path, names: tuple[str, ...], data: Path, data_names: tuple[str, ...]) -> None:
+    from segkc_deploy.errors import DataError
+
+    if names == data_names:
+        return
+    if len(names) != len(data_names):
+        difference = f"{len(names)} classes against {len(data_names)}"
+    else:
+        index = next(index for index, (own, other) in enumerate(zip(names, data_names, strict=True)) if own != other)
+        difference = f"class {index} is {names[index]!r} against {data_names[index]!r}"
+    raise DataError(f"{target} and {data} have different classes ({difference}); use the data spec it was trained with")
+
+
+def _print_scores(target: Path, evaluation: "Evaluation") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{target}: {evaluation.images} images", title_justify="left")
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    for name, value in evaluation.to_json()["iou"].items():
+        table.add_row(name, "absent" if value is None else f"{value:.2f}")
+    table.add_section()
+    table.add_row("mIoU", f"{evaluation.scores.miou:.2f}", style="bold")
+    table.add_row("pixel accuracy", f"{evaluation.scores.pixel_accuracy:.2f}")
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,223 @@
+import errno
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from command_line import CommandLine
+from tiny_artifact import expected_mask, make_artifact, manifest_of, network
+
+from segkc_deploy.errors import DataError
+from segkc_deploy.manifest import manifest_path, write_manifest
+from segkc_deploy.sources import find_images
+
+SIZE = (8, 12)
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    return CommandLine(monkeypatch, capfd)
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    return make_artifact(tmp_path / "artifact", size=SIZE)
+
+
+def write_image(path, seed=0, size=SIZE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return image
+
+
+def files_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def ids(source, **options):
+    return [image.id for image in find_images(str(source), **options)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_a_folder_gives_a_mask_and_an_overlay_for_each_image(command, artifact, tmp_path, batch):
+    images = {name: write_image(tmp_path / "in" / f"{name}.png", seed) for seed, name in enumerate(["a", "b/c", "b/d"])}
+    finished = command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", "--batch", batch)
+    assert finished.code == 0
+    assert finished.err == ""
+    assert "3 of 3 images" in finished.out
+    assert files_below(tmp_path / "out") == [
+        *("masks/a.png", "masks/b/c.png", "masks/b/d.png", "overlays/a.jpg", "overlays/b/c.jpg", "overlays/b/d.jpg")
+    ]
+    for name, image in images.items():
+        mask = cv2.imread(str(tmp_path / "out" / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.dtype == np.uint8
+        np.testing.assert_array_equal(mask, expected_mask(image))
+
+
+def test_masks_have_the_images_own_size(command, artifact, tmp_path):
+    write_image(tmp_path / "wide.bmp", size=(30, 200))
+    finished = command("predict", artifact, "--source", tmp_path / "wide.bmp", "--out", tmp_path / "out")
+    assert finished.code == 0
+    assert cv2.imread(str(tmp_path / "out/masks/wide.png"), cv2.IMREAD_UNCHANGED).shape == (30, 200)
+
+
+def test_overlays_can_be_left_out(command, artifact, tmp_path):
+    write_image(tmp_path / "in" / "a.png")
+    command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", "--no-overlay")
+    assert files_below(tmp_path / "out") == ["masks/a.png"]
+
+
+def test_unreadable_images_are_named_and_the_rest_is_done(command, artifact, tmp_path):
+    for name in ("a.png", "c.png"):
+        write_image(tmp_path / "in" / name)
+    (tmp_path / "in" / "b.png").write_bytes(b"not an image")
+    finished = command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", "--no-overlay")
+    assert finished.code == 2
+    assert files_below(tmp_path / "out") == ["masks/a.png", "masks/c.png"]
+    assert "2 of 3 images" in finished.out
+    left_out, error = finished.err.splitlines()
+    assert left_out.startswith("left out: ")
+    assert "b.png" in left_out
+    assert error.startswith("error: 1 of 3 images could not be read")
+
+
+def test_images_with_one_stem_do_not_overwrite_each_other(command, artifact, tmp_path):
+    images = {name: write_image(tmp_path / "in" / name, seed) for seed, name in enumerate(["a.bmp", "a.png", "b.png"])}
+    finished = command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", "--no-overlay")
+    assert finished.code == 0
+    assert files_below(tmp_path / "out") == ["masks/a.bmp.png", "masks/a.png.png", "masks/b.png"]
+    for name in ("a.bmp", "a.png"):
+        mask = cv2.imread(str(tmp_path / "out" / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(mask, expected_mask(images[name]))
+
+
+def test_a_folder_that_is_not_empty_is_refused_unless_overwrite(command, artifact, tmp_path):
+    write_image(tmp_path / "in" / "a.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", out)
+    assert "--overwrite" in command.refused(*arguments)
+    assert files_below(out) == ["notes.txt"]
+    assert command(*arguments, "--overwrite").code == 0
+    assert files_below(out) == ["masks/a.png", "notes.txt", "overlays/a.jpg"]
+
+
+def test_results_inside_the_source_are_not_predicted_again(command, artifact, tmp_path):
+    write_image(tmp_path / "in" / "a.png")
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "in" / "out")
+    for options in ((), ("--overwrite",)):
+        assert "1 of 1 images" in command(*arguments, *options).out
+
+
+def test_the_output_may_not_be_a_file(command, artifact, tmp_path):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "out").write_text("")
+    assert "out" in command.refused("predict", artifact, "--source", tmp_path / "a.png", "--out", tmp_path / "out")
+
+
+def flip_a_bit(artifact):
+    content = bytearray(artifact.read_bytes())
+    content[len(content) // 2] ^= 1
+    artifact.write_bytes(content)
+
+
+def cut_with_fitting_manifest(artifact):
+    artifact.write_bytes(network(SIZE, -1).SerializeToString()[:-40])
+    write_manifest(artifact, manifest_of(artifact))
+
+
+def change_manifest(**changes):
+    def change(artifact):
+        path = manifest_path(artifact)
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_bit, "sha256 differs"),
+        (lambda artifact: manifest_path(artifact).unlink(), "manifest tiny.onnx.json is missing"),
+        (change_manifest(format="segkc-deploy-artifact/9"), "segkc-deploy-artifact/9"),
+        (change_manifest(engine="abacus"), "'abacus'; this version runs onnx"),
+        (cut_with_fitting_manifest, "onnxruntime cannot load it"),
+        (lambda artifact: artifact.unlink(), "no such artifact"),
+    ],
+)
+def test_a_damaged_artifact_is_one_line_and_exit_code_2(command, artifact, tmp_path, damage, message):
+    write_image(tmp_path / "a.png")
+    damage(artifact)
+    line = command.refused("predict", artifact, "--source", tmp_path / "a.png", "--out", tmp_path / "out")
+    assert message in line
+    assert "tiny.onnx" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("source", ["none.png", "empty", "none/*.png", "empty/**/*"])
+def test_a_source_without_images_is_one_line_and_exit_code_2(command, artifact, tmp_path, source):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("")
+    line = command.refused("predict", artifact, "--source", tmp_path / source, "--out", tmp_path / "out")
+    assert source in line
+
+
+def test_a_folder_is_searched_with_its_subfolders_and_by_suffix(tmp_path):
+    for name in ("b.JPG", "a/c.tiff", "a/._c.tiff", "notes.txt", "a.webp"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "folder.png").mkdir()
+    assert ids(tmp_path) == ["a/c", "a", "b"]
+
+
+def test_a_glob_pattern_is_relative_to_its_fixed_part(tmp_path):
+    for name in ("x/1/left.png", "x/2/left.png", "x/2/right.png"):
+        write_image(tmp_path / name)
+    assert ids(tmp_path / "x/*/left.png") == ["1/left", "2/left"]
+    assert ids(tmp_path / "x/**/*.png") == ["1/left", "2/left", "2/right"]
+    assert ids(tmp_path / "x/2/r*.png") == ["right"]
+
+
+def test_a_pattern_without_a_folder_is_searched_here(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert ids("*.png") == ["a"]
+
+
+def test_brackets_in_a_name_are_no_pattern(tmp_path):
+    write_image(tmp_path / "image[1].png")
+    assert ids(tmp_path / "image[1].png") == ["image[1]"]
+
+
+@pytest.mark.parametrize(
+    "names", [["a.png", "a.jpg", "a.jpg.png"], ["A.png", "a.jpg"], ["a/b.png", "a/b.bmp", "b.png"]]
+)
+def test_ids_never_meet(tmp_path, names):
+    for name in names:
+        write_image(tmp_path / name)
+    found = find_images(str(tmp_path))
+    assert len({image.id.casefold() for image in found}) == len(names)
+    assert all(image.path.relative_to(tmp_path).as_posix().startswith(image.id) for image in found)
+
+
+def test_the_excluded_folder_alone_is_left_out(tmp_path, monkeypatch):
+    for name in ("a.png", "out/b.png", "outer/c.png"):
+        write_image(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert ids(tmp_path, exclude=Path("out")) == ["a", "outer/c"]
+    with pytest.raises(DataError):
+        find_images(str(tmp_path / "out"), exclude=Path("out"))
+
+
+def test_a_full_disk_is_one_line(command, artifact, tmp_path, monkeypatch):
+    def no_space(target, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_image(tmp_path / "a.png")
+    monkeypatch.setattr("segkc_deploy.atomic.write_bytes", no_space)
+    line = command.refused("predict", artifact, "--source", tmp_path / "a.png", "--out", tmp_path / "out")
+    assert "a.png: cannot be written: No space left on device" in line
