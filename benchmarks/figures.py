@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from segkc_deploy.benchmarks.formatting import shortened, significant
 from segkc_deploy.benchmarks.schema import Latency, Row
-from segkc_deploy.benchmarks.svg import SURFACE, TEXT, drawing, label_points, row_color, row_marker, to_svg
+from segkc_deploy.benchmarks.svg import SURFACE, TEXT, drawing, label_ends, label_points, row_color, row_marker, to_svg
 
 _WIDTH, _HEIGHT = 4.7, 3.1
 _LONGEST_LABEL = 26
@@ -36,7 +36,9 @@ def miou_against_latency(rows: Sequence[Row]) -> Markup | None:
         if row.latency and row.accuracy and row.accuracy.miou is not None
     ]
     tails = {index: row.latency.total.p99 for index, row in enumerate(rows) if row.latency}
-    return _scatter(rows, points, "latency at batch 1, end to end: p50, line to p99 (ms)", "mIoU against latency", tails)
+    return _scatter(
+        rows, points, "latency at batch 1, end to end: p50, line to p99 (ms)", "mIoU against latency", tails
+    )
 
 
 def _scatter(
@@ -64,7 +66,9 @@ def _scatter(
             size = 9.5 - 3.5 * order / max(len(points) - 1, 1)
             axes.plot(x, y, row_marker(index), color=color, markersize=size, mec=SURFACE, mew=0.8, zorder=3)
         texts = [shortened(rows[index].name, _LONGEST_LABEL) for index, _, _ in points]
-        label_points(axes, [(x, y) for _, x, y in points], texts, [row_color(index) for index, _, _ in points])
+        colors = [row_color(index) for index, _, _ in points]
+        reaches = [(tails or {}).get(index, x) for index, x, _ in points]
+        label_points(figure, axes, [(x, y) for _, x, y in points], texts, colors, reaches)
         return to_svg(figure, description)
 
 
@@ -105,14 +109,9 @@ def _split_bar(axes: Axes, place: int, row: Row, latency: Latency, color: str) -
     for value, height in ((latency.total.p50, 0.27), (latency.total.p90, 0.22), (latency.total.p99, 0.17)):
         axes.plot([value, value], [place - height, place + height], color=TEXT, linewidth=1.1)
     split = " + ".join(significant(median) for median in _stage_medians(latency))
-    axes.text(
-        0,
-        place - 0.28,
-        f"{shortened(row.name, 30)}   {split} ms",
-        va="bottom",
-        color=color,
-        transform=axes.get_yaxis_transform(),
-    )
+    style: dict[str, Any] = {"va": "bottom", "transform": axes.get_yaxis_transform()}
+    axes.text(0, place - 0.28, shortened(row.name, 30), color=color, **style)
+    axes.text(1, place - 0.28, f"{split} ms", ha="right", fontsize=7.5, **style)
 
 
 def latency_distribution(rows: Sequence[Row]) -> Markup | None:
@@ -172,5 +171,5 @@ def throughput(rows: Sequence[Row]) -> Markup | None:
             axes.plot(xs, rates, marker=row_marker(index), color=row_color(index), **style)
         ends = [(xs[-1], rates[-1]) for _, xs, rates in lines]
         texts = [shortened(rows[index].name, 18) for index, _, _ in lines]
-        label_points(axes, ends, texts, [row_color(index) for index, _, _ in lines], always_right=True)
+        label_ends(figure, axes, ends, texts, [row_color(index) for index, _, _ in lines])
         return to_svg(figure, "Throughput against batch size")

@@ -97,9 +97,7 @@ def measure_latency(predictor: StagedPredictor, images: Sequence[np.ndarray], bu
     return Latency(warm_up=warmed, **by_stage, total=summarize(total), times_ms=total.round(4).tolist())
 
 
-def measure_batch(
-    predictor: StagedPredictor, images: Sequence[np.ndarray], batch: int, budget: Budget
-) -> BatchPoint:
+def measure_batch(predictor: StagedPredictor, images: Sequence[np.ndarray], batch: int, budget: Budget) -> BatchPoint:
     """Time batches of `batch` images, cycled in order; images/s is images over the sum of the batches' times."""
     timed = _StageTimer(predictor, images, batch)
     warm_up(timed.run, at_most_s=max(budget.seconds, 2.0))

@@ -62,6 +62,7 @@ def save_pictures(result: BenchmarkResult, sets: ImageSets, masks: Mapping[str, 
     for number, (image_id, reason) in enumerate(choose(row.accuracy.image_miou), start=1):
         place = places[image_id]
         image, truth = read_sample(sets.val[place], sets)
+        assert truth is not None  # it has been scored
         size = _small(image.shape[:2])
         pictures = {"input": resize_image(image, size), "truth": _colored(truth, result.labels, size)}
         for other in result.rows:

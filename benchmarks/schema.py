@@ -1,4 +1,4 @@
-"""What a benchmark found, as it is stored in `benchmark.json`. A figure that was not measured is null, never made up."""
+"""What a benchmark found, as stored in `benchmark.json`. A figure that was not measured is null, never made up."""
 
 import math
 from pathlib import Path
@@ -138,7 +138,7 @@ class Cell(_Part):
 
 
 class Comparison(_Part):
-    """One validation image seen by every row; `reason` says why it was chosen, `miou` is the chooser's own (percent)."""
+    """One validation image seen by every row; `reason` says why, `miou` is that of the row that chose it (percent)."""
 
     id: str
     reason: str

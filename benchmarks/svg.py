@@ -5,11 +5,13 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from markupsafe import Markup
 
 #: Rows beyond this many share colors again; their marker still differs.
 ROW_COLORS = 10
@@ -20,8 +22,11 @@ TEXT, GRID, SURFACE = "#ab0100", "#ab0200", "#ab0300"
 _ROW = "#ab04{:02x}"
 _FONT_SIZE = 8.5
 _LABEL_GAP = 11.0  # points
+_CHARACTER_WIDTH = 4.7  # points, of the average character
 
-_STYLE = {
+Point = tuple[float, float]
+
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "sans-serif",
@@ -90,40 +95,80 @@ def _opening(description: str) -> str:
 
 
 def label_points(
+    figure: Figure,
     axes: Axes,
-    points: Sequence[tuple[float, float]],
+    points: Sequence[Point],
     texts: Sequence[str],
     colors: Sequence[str],
-    always_right: bool = False,
+    reaches: Sequence[float],
 ) -> None:
-    """Write each point's text beside it, apart from one another; limits must be set before.
+    """Write each point's text near it where it covers nothing; limits must be set before.
 
-    Points in the right half of the axes have their text to the left, unless `always_right`.
+    Points may coincide; `reaches` is how far to the right (in data) each point's own drawing extends. A text that had
+    to go further away is tied to its point by a thin line.
     """
-    axes.figure.draw_without_rendering()  # the layout decides where the points are
-    to_points = 72.0 / axes.figure.dpi
-    left, right = axes.transAxes.transform([(0, 0), (1, 0)])[:, 0]
-    placed = [axes.transData.transform(point) for point in points]
-    for side in ("left", "right"):
-        on_side = [
-            i for i, (x, _) in enumerate(placed) if (x > (left + right) / 2 and not always_right) == (side == "left")
+    figure.draw_without_rendering()  # the layout decides where the points are
+    scale = 72.0 / figure.dpi
+    frame = _Box(*(np.asarray(axes.bbox.extents) * scale))
+    placed = [(x * scale, y * scale) for x, y in (axes.transData.transform(point) for point in points)]
+    ends = [axes.transData.transform((reach, y))[0] * scale for reach, (_, y) in zip(reaches, points, strict=True)]
+    taken = [_Box(x - 6, y - 6, max(x, end) + 6, y + 6) for (x, y), end in zip(placed, ends, strict=True)]
+    for point, (x, y), text, color in zip(points, placed, texts, colors, strict=True):
+        width = _CHARACTER_WIDTH * len(text)
+        candidates = [(_Box(x + dx, y + dy - 5, x + dx + width, y + dy + 5), dx, dy) for dx, dy in _offsets(width)]
+        costs = [
+            3 * box.area_outside(frame) + sum(box.overlap(other) for other in taken) + abs(dy) + 0.1 * abs(dx)
+            for box, dx, dy in candidates
         ]
-        on_side.sort(key=lambda i: placed[i][1])
-        heights = spread([placed[i][1] * to_points for i in on_side], _LABEL_GAP)
-        for i, height in zip(on_side, heights, strict=True):
-            offset = height - placed[i][1] * to_points
-            axes.annotate(
-                texts[i],
-                points[i],
-                xytext=(-10 if side == "left" else 10, offset),
-                textcoords="offset points",
-                ha="right" if side == "left" else "left",
-                va="center_baseline",
-                color=colors[i],
-                arrowprops={"arrowstyle": "-", "color": colors[i], "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-                if abs(offset) > 1
-                else None,
-            )
+        box, dx, dy = candidates[int(np.argmin(costs))]
+        taken.append(box)
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
+        axes.annotate(
+            text,
+            point,
+            xytext=(dx, dy),
+            textcoords="offset points",
+            ha="left",
+            va="center_baseline",
+            color=color,
+            arrowprops=line if abs(dy) > _LABEL_GAP else None,
+        )
+
+
+def _offsets(width: float) -> list[Point]:
+    """Offsets in points of a text's left middle from its point: beside, above and below, ever further away."""
+    heights = [sign * step * _LABEL_GAP for step in range(6) for sign in (1, -1)]
+    beside = [(dx, dy) for dy in heights for dx in (9.0, -9.0 - width)]
+    return beside + [(-width / 2, dy) for dy in heights if dy]
+
+
+class _Box(NamedTuple):
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def overlap(self, other: "_Box") -> float:
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.top, other.top) - max(self.bottom, other.bottom)
+        return max(width, 0.0) * max(height, 0.0)
+
+    def area_outside(self, frame: "_Box") -> float:
+        return (self.right - self.left) * (self.top - self.bottom) - self.overlap(frame)
+
+
+def label_ends(
+    figure: Figure, axes: Axes, points: Sequence[Point], texts: Sequence[str], colors: Sequence[str]
+) -> None:
+    """Write each line's text to the right of its last point, apart from one another; limits must be set before."""
+    figure.draw_without_rendering()
+    heights = [axes.transData.transform(point)[1] * 72.0 / figure.dpi for point in points]
+    order = sorted(range(len(points)), key=heights.__getitem__)
+    for i, height in zip(order, spread([heights[i] for i in order], _LABEL_GAP), strict=True):
+        offset = (8, height - heights[i])
+        axes.annotate(
+            texts[i], points[i], xytext=offset, textcoords="offset points", va="center_baseline", color=colors[i]
+        )
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:

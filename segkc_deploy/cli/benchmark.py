@@ -44,5 +44,7 @@ def benchmark(
 def _batches(text: str) -> tuple[int, ...]:
     sizes = [size.strip() for size in text.split(",")]
     if not all(size.isdigit() and int(size) > 0 for size in sizes):
-        raise typer.BadParameter(f"{text!r}: write sizes of 1 or more with commas between, 1,2,4", param_hint="--batches")
+        raise typer.BadParameter(
+            f"{text!r}: write sizes of 1 or more with commas between, 1,2,4", param_hint="--batches"
+        )
     return tuple(sorted({int(size) for size in sizes}))
