@@ -1,4 +1,4 @@
-"""The junior as it is deployed: pixels in, mask out. The exported graph and the eager reference are both this module."""
+"""The junior as it is deployed: pixels in, mask out. The exported graph and the eager reference both are this."""
 
 import torch
 from torch import Tensor, nn

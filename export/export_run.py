@@ -9,6 +9,10 @@ from pathlib import Path
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, VerificationError
+from segkc_deploy.export.deploy_graph import DeployGraph
+from segkc_deploy.export.to_onnx import add_metadata, export_onnx
+from segkc_deploy.export.torch_runner import TorchRunner, contract, count_flops
+from segkc_deploy.export.verify import verify
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import (
     Manifest,
@@ -24,11 +28,6 @@ from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.network_file import NetworkCard, load_network
-
-from .deploy_graph import DeployGraph
-from .to_onnx import add_metadata, export_onnx
-from .torch_runner import TorchRunner, contract, count_flops
-from .verify import verify
 
 #: Share of pixels that has to agree with the PyTorch junior, by precision.
 REQUIRED_AGREEMENT = {"fp32": 0.999}

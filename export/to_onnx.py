@@ -9,9 +9,8 @@ import onnxslim
 import torch
 
 from segkc_deploy.atomic import atomic_path
+from segkc_deploy.export.deploy_graph import INPUT_NAME, OUTPUT_NAME, DeployGraph
 from segkc_deploy.manifest import Manifest
-
-from .deploy_graph import INPUT_NAME, OUTPUT_NAME, DeployGraph
 
 #: LayerNormalization (17) and Gelu (20) are single operators, which keeps engines from taking them apart.
 OPSET = 20

@@ -9,12 +9,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.export.deploy_graph import INPUT_NAME, OUTPUT_NAME, DeployGraph
 from segkc_deploy.manifest import Contract, TensorContract
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.training.network_file import load_network
-
-from .deploy_graph import INPUT_NAME, OUTPUT_NAME, DeployGraph
 
 
 class TorchRunner(Runner):
@@ -123,5 +122,3 @@ def count_flops(graph: DeployGraph, size: tuple[int, int]) -> int:
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         graph(images)
     return int(counter.get_total_flops())
-
-

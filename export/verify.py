@@ -8,14 +8,13 @@ import onnxruntime
 
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.export.deploy_graph import OUTPUT_NAME
+from segkc_deploy.export.to_onnx import with_logits
+from segkc_deploy.export.torch_runner import TorchRunner
 from segkc_deploy.manifest import Verification
 from segkc_deploy.metrics import ConfusionMatrix
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import track
-
-from .deploy_graph import OUTPUT_NAME
-from .to_onnx import with_logits
-from .torch_runner import TorchRunner
 
 
 def verify(

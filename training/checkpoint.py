@@ -56,7 +56,9 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer) -> tupl
         module.load_state_dict(_below(tensors, "module."))
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise RunDirectoryError(f"{path}: not a checkpoint of this run ({reason}); start anew with --overwrite") from None
+        raise RunDirectoryError(
+            f"{path}: not a checkpoint of this run ({reason}); start anew with --overwrite"
+        ) from None
     _restore_optimizer(optimizer, _below(tensors, "optimizer."))
     _restore_random_states(tensors)
     return int(header["step"]), dict(header["extra"])

@@ -9,24 +9,23 @@ from itertools import repeat
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.evaluation import evaluate
-
-from .checkpoint import load_checkpoint, save_checkpoint
-from .data.datasets import LabeledDataset, UnlabeledDataset, draw_loader
-from .loss_window import LossWindow
-from .methods.base import Batch, Method
-from .network_file import NetworkCard, save_network
-from .panels import comparison_panels
-from .prediction import input_size, mask_predictor, to_float_images
-from .recipe import Recipe
-from .run_directory import RunDirectory
-from .run_log import RunLog
-from .schedule import learning_rate_factor
+from segkc_deploy.training.checkpoint import load_checkpoint, save_checkpoint
+from segkc_deploy.training.data.datasets import LabeledDataset, UnlabeledDataset, draw_loader
+from segkc_deploy.training.loss_window import LossWindow
+from segkc_deploy.training.methods.base import Batch, Method
+from segkc_deploy.training.network_file import NetworkCard, save_network
+from segkc_deploy.training.panels import comparison_panels
+from segkc_deploy.training.prediction import input_size, mask_predictor, to_float_images
+from segkc_deploy.training.recipe import Recipe
+from segkc_deploy.training.run_directory import RunDirectory
+from segkc_deploy.training.run_log import RunLog
+from segkc_deploy.training.schedule import learning_rate_factor
 
 _PANELS = 4
 
@@ -41,7 +40,7 @@ class Trainer:
         optimizer = AdamW(
             parameter_groups(method, recipe), betas=recipe.optimizer.betas, weight_decay=recipe.optimizer.weight_decay
         )
-        method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method = method.to(memory_format=torch.channels_last)
         self.wrapped, self.optimizer = fabric.setup(method, optimizer)
         self.method: Method = self.wrapped.module
         if recipe.compile:
@@ -196,9 +195,7 @@ class Trainer:
         unlabeled: Iterator[dict[str, Tensor] | None] = repeat(None)
         if self.method.strong_views:
             dataset = UnlabeledDataset(self.sets, recipe, self.method.strong_views)
-            unlabeled = iter(
-                draw_loader(dataset, recipe.batch.unlabeled // passes, first, count, workers, pin_memory)
-            )
+            unlabeled = iter(draw_loader(dataset, recipe.batch.unlabeled // passes, first, count, workers, pin_memory))
         for labeled_part, unlabeled_part in zip(labeled, unlabeled, strict=False):
             yield Batch(self._to_device(labeled_part), self._to_device(unlabeled_part) if unlabeled_part else None)
 
@@ -221,7 +218,8 @@ class Trainer:
 
 def parameter_groups(method: Method, recipe: Recipe) -> list[dict[str, object]]:
     """Split the learners' parameters into backbones and everything else, each with its peak learning rate."""
-    backbone, rest = [], []
+    backbone: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in method.learners.named_parameters():
         (backbone if ".backbone." in name else rest).append(parameter)
     lr = recipe.optimizer.lr

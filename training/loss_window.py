@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from segkc_deploy.errors import NonFiniteLossError
-
-from .methods.base import StepOutput
+from segkc_deploy.training.methods.base import StepOutput
 
 
 class LossWindow:

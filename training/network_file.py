@@ -12,9 +12,8 @@ from torch import Tensor
 from segkc_deploy.atomic import atomic_path
 from segkc_deploy.errors import RunDirectoryError
 from segkc_deploy.labels import Labels
-
-from .models.segmenter import Segmenter
-from .models.spec import NetworkSpec
+from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.models.spec import NetworkSpec
 
 _HEADER_KEY = "segkc_deploy"
 

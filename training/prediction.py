@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from segkc_deploy.preprocess import resize_image
-
-from .models.segmenter import Segmenter
+from segkc_deploy.training.models.segmenter import Segmenter
 
 
 def to_float_images(images: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.models.spec import NetworkSpec
 from segkc_deploy.validation import load_yaml, validate
-
-from .models.spec import NetworkSpec
 
 
 class _Section(BaseModel):

@@ -9,9 +9,8 @@ import yaml
 
 from segkc_deploy import __version__, atomic
 from segkc_deploy.errors import ConfigError, RunDirectoryError
+from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.validation import load_yaml, validate
-
-from .recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from segkc_deploy.progress import console
-
-from .run_directory import RunDirectory
+from segkc_deploy.training.run_directory import RunDirectory
 
 
 class RunLog:

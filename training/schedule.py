@@ -1,8 +1,7 @@
 """How long a training is and how its learning rate goes."""
 
 from segkc_deploy.data.samples import ImageSets
-
-from .recipe import Recipe
+from segkc_deploy.training.recipe import Recipe
 
 
 def total_steps(recipe: Recipe, sets: ImageSets) -> int:

@@ -9,14 +9,13 @@ from lightning.fabric import Fabric
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, UserError
-
-from .loop import Trainer
-from .methods.registry import build_method
-from .models.fixed_size import check_size
-from .recipe import Recipe, load_recipe
-from .run_directory import RunDirectory, check_same_recipe, create_run, read_config
-from .run_log import RunLog
-from .schedule import total_steps
+from segkc_deploy.training.loop import Trainer
+from segkc_deploy.training.methods.registry import build_method
+from segkc_deploy.training.models.fixed_size import check_size
+from segkc_deploy.training.recipe import Recipe, load_recipe
+from segkc_deploy.training.run_directory import RunDirectory, check_same_recipe, create_run, read_config
+from segkc_deploy.training.run_log import RunLog
+from segkc_deploy.training.schedule import total_steps
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 

@@ -7,7 +7,7 @@ mask fits both.
 import cv2
 import numpy as np
 
-from ..recipe import StrongAugmentation, WeakAugmentation
+from segkc_deploy.training.recipe import StrongAugmentation, WeakAugmentation
 
 #: CCIR 601 luma, what OpenCV and torchvision both use for gray.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..recipe import StrongAugmentation
+from segkc_deploy.training.recipe import StrongAugmentation
 
 _ATTEMPTS = 100
 

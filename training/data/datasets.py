@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
-
-from ..recipe import Recipe
-from .augment import strong_view, weak_view
+from segkc_deploy.training.data.augment import strong_view, weak_view
+from segkc_deploy.training.recipe import Recipe
 
 #: Streams of random numbers; their values enter every seed, so they never change.
 LABELED_STREAM, UNLABELED_STREAM = 0, 1

@@ -116,18 +116,26 @@ class Brush:
 
         Where `opaque` (the size of `flat`) is 0 what lies behind shows through, but belongs to the object all the same.
         """
+        points = np.rint(np.asarray(corners)).astype(np.int32)
+        left, top = np.maximum(points.min(axis=0), 0).tolist()
+        right, bottom = np.minimum(points.max(axis=0) + 1, self.shape[::-1]).tolist()
+        if left >= right or top >= bottom:  # outside the picture
+            return
+        size = right - left, bottom - top
         height, width = flat.shape[:2]
         source = np.asarray([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
-        matrix = cv2.getPerspectiveTransform(source, np.asarray(corners, np.float32))
-        size = self.shape[1], self.shape[0]
-        inside = np.zeros(self.shape, np.uint8)
-        cv2.fillPoly(inside, [np.rint(np.asarray(corners)).astype(np.int32)], 1)
+        matrix = cv2.getPerspectiveTransform(
+            source, np.asarray(corners, np.float32) - np.asarray((left, top), np.float32)
+        )
+        inside = np.zeros(size[::-1], np.uint8)
+        cv2.fillPoly(inside, [points - (left, top)], 1)
         painted = inside
         if opaque is not None:
             painted = inside & cv2.warpPerspective(opaque, matrix, size, flags=cv2.INTER_NEAREST)
         warped = cv2.warpPerspective(flat, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-        np.copyto(self.layer, warped, where=painted[..., None].astype(bool))
-        self.region |= inside
+        area = np.s_[top:bottom, left:right]
+        cv2.copyTo(warped, painted, self.layer[area])
+        self.region[area] |= inside
 
     def shade(self, texture: np.ndarray) -> None:
         """Multiply everything painted so far by a texture of the picture's size."""

@@ -4,10 +4,13 @@ Every function takes a brush, where the object touches the ground (`x`, `base`, 
 that one meter measures at that distance.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from segkc_deploy.training.data.scene_brush import (
     Brush,
+    Color,
     Point,
     Rng,
     bricks,
@@ -77,11 +80,13 @@ def draw_vehicle(brush: Brush, x: float, base: float, meter: float) -> None:
         outline = [(0, 0.12), (0, 0.5), (0.08, 0.98), (0.12, 1), (1, 1), (1, 0.12)]
         count = 2 if kind == "van" else 6
         edges = np.linspace(0.08, 0.4 if kind == "van" else 0.97, count + 1)
-        panes = [[(a, 0.5), (a + 0.01, 0.86), (b - 0.02, 0.86), (b - 0.02, 0.5)] for a, b in zip(edges, edges[1:])]
+        panes = [[(a, 0.5), (a + 0.01, 0.86), (b - 0.02, 0.86), (b - 0.02, 0.5)] for a, b in pairwise(edges)]
     brush.polygon([at(*point) for point in outline], color)
     brush.polygon([at(0, 0.15), at(0, 0.32), at(1, 0.32), at(1, 0.15)], scaled(color, 0.72))
     if rng.random() < 0.3:
-        brush.polygon([at(0.02, 0.36), at(0.02, 0.44), at(0.98, 0.44), at(0.98, 0.36)], pick_color(rng, "light", "bright"))
+        brush.polygon(
+            [at(0.02, 0.36), at(0.02, 0.44), at(0.98, 0.44), at(0.98, 0.36)], pick_color(rng, "light", "bright")
+        )
     for pane in panes:
         brush.polygon([at(*point) for point in pane], scaled(glass, rng.uniform(0.8, 1.4)))
     wheel = meter * (0.33 if kind == "car" else 0.42)
@@ -92,20 +97,32 @@ def draw_vehicle(brush: Brush, x: float, base: float, meter: float) -> None:
     brush.ellipse(at(0.02, 0.42), (meter * 0.12, meter * 0.1), (236, 226, 180))
 
 
-def _vehicle_end(brush: Brush, x: float, base: float, meter: float, color: tuple[int, int, int], glass: tuple) -> None:
+def _vehicle_end(brush: Brush, x: float, base: float, meter: float, color: Color, glass: Color) -> None:
     rng = brush.rng
     half, height = meter * rng.uniform(0.85, 1.1), meter * rng.uniform(1.4, 2.2)
     for side in (-1, 1):
-        brush.box(x + side * half * 0.7 - half * 0.16, base - height * 0.25, x + side * half * 0.7 + half * 0.16, base, (26, 26, 28))
+        brush.box(
+            x + side * half * 0.7 - half * 0.16,
+            base - height * 0.25,
+            x + side * half * 0.7 + half * 0.16,
+            base,
+            (26, 26, 28),
+        )
     brush.box(x - half, base - height * 0.58, x + half, base - height * 0.1, color)
     roof = [(x - half * 0.95, base - height * 0.56), (x - half * 0.72, base - height), (x + half * 0.72, base - height)]
     brush.polygon([*roof, (x + half * 0.95, base - height * 0.56)], scaled(color, 1.06))
-    pane = [(x - half * 0.8, base - height * 0.58), (x - half * 0.64, base - height * 0.93), (x + half * 0.64, base - height * 0.93)]
+    pane = [
+        (x - half * 0.8, base - height * 0.58),
+        (x - half * 0.64, base - height * 0.93),
+        (x + half * 0.64, base - height * 0.93),
+    ]
     brush.polygon([*pane, (x + half * 0.8, base - height * 0.58)], glass)
     lamp = (200, 40, 36) if rng.random() < 0.5 else (240, 234, 200)
     for side in (-1, 1):
         brush.ellipse((x + side * half * 0.78, base - height * 0.44), (half * 0.16, height * 0.06), lamp)
-    brush.box(x - half * 0.26, base - height * 0.3, x + half * 0.26, base - height * 0.2, pick_color(rng, "light", "bright"))
+    brush.box(
+        x - half * 0.26, base - height * 0.3, x + half * 0.26, base - height * 0.2, pick_color(rng, "light", "bright")
+    )
 
 
 def draw_person(brush: Brush, x: float, base: float, meter: float) -> None:
@@ -121,11 +138,18 @@ def draw_person(brush: Brush, x: float, base: float, meter: float) -> None:
         knee = x + side * stride * 0.8, base - height * 0.24
         brush.line((x + side * width * 0.4, hip), knee, height * 0.085, legs)
         brush.line(knee, (x + side * stride, base), height * 0.07, scaled(legs, 0.9))
-    torso = [(x - width + lean, shoulder), (x + width + lean, shoulder), (x + width * 0.75, hip), (x - width * 0.75, hip)]
+    torso = [
+        (x - width + lean, shoulder),
+        (x + width + lean, shoulder),
+        (x + width * 0.75, hip),
+        (x - width * 0.75, hip),
+    ]
     brush.polygon([*torso], top)
     if rng.random() < 0.3:  # a coat or a skirt
         hem = base - height * rng.uniform(0.22, 0.36)
-        brush.polygon([(x - width * 0.75, hip), (x + width * 0.75, hip), (x + width * 1.1, hem), (x - width * 1.1, hem)], top)
+        brush.polygon(
+            [(x - width * 0.75, hip), (x + width * 0.75, hip), (x + width * 1.1, hem), (x - width * 1.1, hem)], top
+        )
     for side in (-1, 1):
         elbow = x + lean + side * width * rng.uniform(1.1, 1.7), base - height * 0.62
         brush.line((x + lean + side * width * 0.9, shoulder + height * 0.03), elbow, height * 0.06, scaled(top, 0.85))
@@ -153,7 +177,9 @@ def draw_pole(brush: Brush, x: float, base: float, meter: float) -> None:
     elif kind == "sign":
         _sign_plate(brush, (x, top), meter * rng.uniform(0.35, 0.55))
     elif kind == "bollard":
-        brush.box(x - thick / 2, base - height * 0.8, x + thick / 2, base - height * 0.6, pick_color(rng, "light", "red"))
+        brush.box(
+            x - thick / 2, base - height * 0.8, x + thick / 2, base - height * 0.6, pick_color(rng, "light", "red")
+        )
 
 
 def _sign_plate(brush: Brush, center: Point, radius: float) -> None:
@@ -177,7 +203,9 @@ def facade(rng: Rng, floors: int, columns: int) -> np.ndarray:
     texture = {
         "bricks": lambda: bricks(rng, shape, int(rng.integers(4, 8)), rng.uniform(0.08, 0.2)),
         "plaster": lambda: speckle(rng, shape, rng.uniform(8, 30), rng.uniform(0.03, 0.1)),
-        "planks": lambda: stripes(rng, shape, rng.uniform(6, 12), rng.uniform(0.04, 0.1), vertical=bool(rng.integers(2))),
+        "planks": lambda: stripes(
+            rng, shape, rng.uniform(6, 12), rng.uniform(0.04, 0.1), vertical=bool(rng.integers(2))
+        ),
         "panels": lambda: stripes(rng, shape, _FLAT / columns, 0.06, vertical=True) * speckle(rng, shape, 20, 0.04),
     }[kind]()
     flat = np.clip(np.asarray(wall, np.float32) * texture[..., None], 0, 255).astype(np.uint8)

@@ -2,15 +2,16 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from ..models.segmenter import Segmenter
-from ..recipe import Recipe
+from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.recipe import Recipe
 
 
 class MethodConfig(BaseModel):
@@ -36,9 +37,15 @@ class Batch:
 class StepOutput:
     """Loss terms before weighting, their weights, and what else is worth watching (`mask_ratio_…`, from 0 to 1)."""
 
-    terms: dict[str, Tensor]
-    weights: dict[str, float]
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     monitors: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, weight: float, term: Callable[..., Tensor], *arguments: Any) -> None:
+        """Add the term `term(*arguments)`, unless its weight is 0: then it is not even computed."""
+        if weight > 0:
+            self.terms[name] = term(*arguments)
+            self.weights[name] = weight
 
     def total(self) -> Tensor:
         """Return the weighted sum that is minimized."""
@@ -46,21 +53,21 @@ class StepOutput:
 
 
 class Method(nn.Module, ABC):
-    """Base of all methods. A subclass sets `Config`, fills `learners`, and computes one step's terms.
+    """Base of all methods. A subclass sets `Config`, hands over `learners`, and computes one step's terms.
 
     Attributes:
-        learners: what the optimizer changes: `junior`, `senior` where there is one, and helpers.
+        learners: what the optimizer changes, with attributes `junior`, `senior` where there is one, and helpers.
         averaged: the exponential moving average of all of it, buffers too, never trained, always in evaluation mode.
         strong_views: strong views wanted of each unlabeled image; 0 for a method that uses no unlabeled images.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
 
-    def __init__(self, recipe: Recipe, config: MethodConfig, learners: dict[str, nn.Module], ignore_index: int) -> None:
+    def __init__(self, recipe: Recipe, learners: nn.Module, ignore_index: int) -> None:
         super().__init__()
         self.recipe = recipe
         self.ignore_index = ignore_index
-        self.learners = nn.ModuleDict(learners)
+        self.learners = learners
         self.averaged = copy.deepcopy(self.learners).requires_grad_(False).eval()
         self.strong_views = 0
 
@@ -83,9 +90,8 @@ class Method(nn.Module, ABC):
         found: dict[str, Segmenter] = {}
         for suffix, modules in (("", self.learners), ("_ema", self.averaged)):
             for role in ("junior", "senior"):
-                if role in modules:
-                    network = modules[role]
-                    assert isinstance(network, Segmenter)
+                network = getattr(modules, role, None)
+                if isinstance(network, Segmenter):
                     found[role + suffix] = network
         return found
 

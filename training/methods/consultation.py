@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .losses import feature_distillation, resize_like
+from segkc_deploy.training.methods.losses import feature_distillation, resize_like
 
 
 class Consultation(nn.Module):

@@ -3,10 +3,9 @@
 from importlib import import_module, resources
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.methods.base import Method
+from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.validation import did_you_mean, validate
-
-from ..recipe import Recipe
-from .base import Method
 
 _NOT_METHODS = {"__init__", "base", "consultation", "losses", "registry"}
 

@@ -8,16 +8,23 @@ from typing import Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.data.cutmix import cutmix_boxes, paste
+from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput
+from segkc_deploy.training.methods.consultation import Consultation
+from segkc_deploy.training.methods.losses import (
+    prediction_distillation,
+    pseudo_label_loss,
+    pseudo_labels,
+    supervised_loss,
+)
+from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.recipe import Recipe
 
-from ..data.cutmix import cutmix_boxes, paste
-from ..models.segmenter import Segmenter
-from ..recipe import Recipe
-from .base import Batch, Method, MethodConfig, StepOutput
-from .consultation import Consultation
-from .losses import prediction_distillation, pseudo_label_loss, pseudo_labels, supervised_loss
+ROLES = ("junior", "senior")
+OTHER = {"junior": "senior", "senior": "junior"}
 
 
 class Weights(BaseModel):
@@ -49,17 +56,44 @@ class SegKCConfig(MethodConfig):
     weights: Weights = Weights()
 
 
+class Pair(nn.Module):
+    """A junior, a senior, and what they exchange."""
+
+    def __init__(self, junior: Segmenter, senior: Segmenter, config: SegKCConfig) -> None:
+        super().__init__()
+        self.junior = junior
+        self.senior = senior
+        self.consultation = Consultation(
+            junior.backbone.channels, senior.backbone.channels, config.consultation_dropout
+        )
+        self.senior_is_advised = config.feature_junior_to_senior
+
+    def features(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """Both networks' feature maps, by role."""
+        return {"junior": self.junior.features(images), "senior": self.senior.features(images)}
+
+    def logits(self, features: dict[str, list[Tensor]], size: torch.Size) -> dict[str, Tensor]:
+        """Both networks' logits (N, C, *size), by role; the senior decodes with the junior's advice if it gets any."""
+        senior_features = features["senior"]
+        if self.senior_is_advised:
+            senior_features = self.consultation.advise_senior(senior_features, features["junior"])
+        return {
+            "junior": self.junior.decode(features["junior"], size),
+            "senior": self.senior.decode(senior_features, size),
+        }
+
+
 class SegKC(Method):
     """One step: both networks on labeled and strong views, crossed pseudo-labels from the weak view, consultation."""
 
     Config = SegKCConfig
+    learners: Pair
+    averaged: Pair
 
     def __init__(
         self, recipe: Recipe, config: SegKCConfig, junior: Segmenter, senior: Segmenter, ignore_index: int
     ) -> None:
-        consultation = Consultation(junior.backbone.channels, senior.backbone.channels, config.consultation_dropout)
-        learners = {"junior": junior, "senior": senior, "consultation": consultation}
-        super().__init__(recipe, config, learners, ignore_index)
+        super().__init__(recipe, Pair(junior, senior, config), ignore_index)
         self.config = config
         self.strong_views = config.strong_views
 
@@ -81,55 +115,46 @@ class SegKC(Method):
         ]
         images = torch.cat([labeled["image"], *(view["image"] for view in views)])
         ignored = torch.cat([labeled["mask"] == self.ignore_index, *(view["ignored"] for view in views)])
-        logits, feature_distance = self._co_forward(images)
+        features = self.learners.features(images)
+        logits = self.learners.logits(features, images.shape[2:])
 
-        output = StepOutput({}, {})
-        for role, teacher in (("junior", "senior"), ("senior", "junior")):
-            own = logits[role]
-            self._add(
-                output,
+        output, weights, ramp = StepOutput(), self.config.weights, self._ramp(step)
+        of_labels, of_views = slice(None, len(labeled["image"])), slice(len(labeled["image"]), None)
+        for role, weight in (("junior", weights.supervised_junior), ("senior", weights.supervised_senior)):
+            output.add(
                 f"supervised_{role}",
-                supervised_loss(own[: len(labeled["image"])], labeled["mask"], self.ignore_index),
+                weight,
+                supervised_loss,
+                logits[role][of_labels],
+                labeled["mask"],
+                self.ignore_index,
             )
-            self._add(output, f"cps_{role}", self._cps(own[len(labeled["image"]) :], views, teacher))
-            confident = confidences[teacher] >= self.config.confidence_threshold
-            output.monitors[f"mask_ratio_{role}"] = _share(confident, ~unlabeled["ignored"])
-        ramp = self._ramp(step)
-        if feature_distance is not None:
-            self._add(output, "feature_senior_to_junior", feature_distance, ramp)
-        for source, target in (("senior", "junior"), ("junior", "senior")):
-            name = f"prediction_{source}_to_{target}"
-            if getattr(self.config.weights, name) > 0:
-                term = prediction_distillation(logits[target], logits[source], self.config.temperature, ignored)
-                self._add(output, name, term, ramp)
-        for level, gate in enumerate(self.learners["consultation"].gates.detach()):
-            output.monitors[f"gate_{level + 1}"] = gate.abs()
+        for role, weight in (("junior", weights.cps_junior), ("senior", weights.cps_senior)):
+            output.add(f"cps_{role}", weight, self._cps, logits[role][of_views], views, OTHER[role])
+        output.add(
+            "feature_senior_to_junior",
+            weights.feature_senior_to_junior * ramp,
+            self.learners.consultation.junior_distance,
+            features["junior"],
+            features["senior"],
+        )
+        for role, weight in (
+            ("junior", weights.prediction_senior_to_junior),
+            ("senior", weights.prediction_junior_to_senior),
+        ):
+            name = f"prediction_{OTHER[role]}_to_{role}"
+            arguments = (logits[role], logits[OTHER[role]], self.config.temperature, ignored)
+            output.add(name, weight * ramp, prediction_distillation, *arguments)
+        output.monitors = self._monitors(confidences, ~unlabeled["ignored"])
         return output
-
-    def _co_forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Both networks on the same images: logits by role, and the junior's distance to the senior's features."""
-        junior, senior = self.learners["junior"], self.learners["senior"]
-        consultation = self.learners["consultation"]
-        junior_features, senior_features = junior.features(images), senior.features(images)
-        distance = None
-        if self.config.weights.feature_senior_to_junior > 0:
-            distance = consultation.junior_distance(junior_features, senior_features)
-        if self.config.feature_junior_to_senior:
-            senior_features = consultation.advise_senior(senior_features, junior_features)
-        size = images.shape[2:]
-        return {"junior": junior.decode(junior_features, size), "senior": senior.decode(senior_features, size)}, distance
 
     @torch.no_grad()
     def _crossed_labels(self, weak: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Each network's classes and confidences on the weak view, by role."""
         teachers = self.averaged if self.config.labels_from_ema else self.learners
-        junior_features = teachers["junior"].features(weak)
-        senior_features = teachers["senior"].features(weak)
-        if self.config.feature_junior_to_senior:
-            senior_features = teachers["consultation"].advise_senior(senior_features, junior_features)
         labels, confidences = {}, {}
-        for role, features in (("junior", junior_features), ("senior", senior_features)):
-            labels[role], confidences[role] = pseudo_labels(teachers[role].decode(features, weak.shape[2:]))
+        for role, logits in teachers.logits(teachers.features(weak), weak.shape[2:]).items():
+            labels[role], confidences[role] = pseudo_labels(logits)
         return labels, confidences
 
     def _mixed_view(
@@ -138,7 +163,7 @@ class SegKC(Method):
         """CutMix one strong view; labels, confidences and padding follow the same boxes."""
         boxes = cutmix_boxes(len(strong), (strong.shape[2], strong.shape[3]), self.recipe.strong).to(strong.device)
         view = {"image": paste(strong, boxes), "ignored": paste(ignored, boxes)}
-        for role in ("junior", "senior"):
+        for role in ROLES:
             view[f"labels_{role}"] = paste(labels[role], boxes)
             view[f"confidence_{role}"] = paste(confidences[role], boxes)
         return view
@@ -151,18 +176,18 @@ class SegKC(Method):
             terms.append(pseudo_label_loss(own, view[f"labels_{teacher}"], confident, view["ignored"]))
         return torch.stack(terms).mean()
 
-    def _add(self, output: StepOutput, name: str, term: Tensor, factor: float = 1.0) -> None:
-        weight = getattr(self.config.weights, name)
-        if weight > 0:
-            output.terms[name] = term
-            output.weights[name] = weight * factor
+    def _monitors(self, confidences: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:
+        """Share of valid pixels that each network learns from the other, and how far each gate has opened."""
+        monitors = {}
+        for role in ROLES:
+            confident = confidences[OTHER[role]] >= self.config.confidence_threshold
+            monitors[f"mask_ratio_{role}"] = (confident & valid).sum() / valid.sum().clamp(min=1)
+        for level, gate in enumerate(self.learners.consultation.gates.detach()):
+            monitors[f"gate_{level + 1}"] = gate.abs()
+        return monitors
 
     def _ramp(self, step: int) -> float:
         return min((step + 1) / self.config.ramp_steps, 1.0) if self.config.ramp_steps else 1.0
-
-
-def _share(chosen: Tensor, of: Tensor) -> Tensor:
-    return (chosen & of).sum() / of.sum().clamp(min=1)
 
 
 METHOD = SegKC

@@ -2,15 +2,17 @@
 
 import difflib
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
+import torch
+from safetensors import SafetensorError
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError, DataError
-
-from .spec import NetworkSpec
+from segkc_deploy.training.models.spec import NetworkSpec
 
 #: timm's modules of plain ViTs: one grid throughout, so feature maps are tapped between blocks.
 _PLAIN_VIT_MODULES = {"vision_transformer", "eva", "deit"}
@@ -96,22 +98,50 @@ def taps_of(depth: int) -> tuple[int, ...]:
 def _create(spec: NetworkSpec, **options: Any) -> Any:
     if spec.drop_path_rate:
         options["drop_path_rate"] = spec.drop_path_rate
+    if not spec.pretrained:
+        return _create_from_timm(spec, options)
     if isinstance(spec.pretrained, Path):
         if not spec.pretrained.is_file():
             raise ConfigError(f"{spec.pretrained}: no such weights file (pretrained of {spec.backbone})")
         options["pretrained_cfg_overlay"] = {"file": str(spec.pretrained)}
+    return _create_pretrained(spec, options)
+
+
+def _create_from_timm(spec: NetworkSpec, options: dict[str, Any], pretrained: bool = False) -> Any:
     try:
-        return timm.create_model(spec.backbone, pretrained=bool(spec.pretrained), **options)
+        return timm.create_model(spec.backbone, pretrained=pretrained, **options)
     except TypeError as error:
         # timm passes options on to constructors, some of which know no drop_path_rate.
         raise ConfigError(f"backbone {spec.backbone!r}: {_first_line(error)}") from error
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        if not spec.pretrained:
-            raise
-        raise DataError(
-            f"pretrained weights of {spec.backbone} could not be loaded ({_first_line(error)});"
-            " give a file that matches (pretrained: path/to/weights.safetensors) or pretrained: false"
-        ) from error
+
+
+def _create_pretrained(spec: NetworkSpec, options: dict[str, Any]) -> Any:
+    """Create with weights, and refuse weights that fill only a part: timm only logs what it did not find."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = _create_from_timm(spec, options)
+        torch.manual_seed(0)
+        try:
+            network = _create_from_timm(spec, options, pretrained=True)
+        except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError, SafetensorError) as error:
+            raise _weights_error(spec, _first_line(error)) from error
+    # From the same seed, a weight that no file has filled is bit for bit the fresh one.
+    untouched = [
+        name
+        for (name, loaded), random in zip(network.named_parameters(), fresh.parameters(), strict=True)
+        if loaded.ndim > 1 and torch.equal(loaded, random)
+    ]
+    if untouched:
+        raise _weights_error(spec, f"{len(untouched)} weights are not in them, such as {untouched[0]}")
+    return network
+
+
+def _weights_error(spec: NetworkSpec, reason: str) -> DataError:
+    where = f"{spec.pretrained}: " if isinstance(spec.pretrained, Path) else ""
+    return DataError(
+        f"{where}pretrained weights of {spec.backbone} could not be loaded ({reason});"
+        " give a file that matches (pretrained: path/to/weights.safetensors) or pretrained: false"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -28,7 +28,7 @@ class FeatureFusionBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(channels, channels, 1)
-        # The coarsest block has no level to join and leaves resConfUnit1 unused; published weights hold it all the same.
+        # The coarsest block joins no level and leaves resConfUnit1 unused; published weights hold it all the same.
         self.resConfUnit1 = ResidualConvUnit(channels)
         self.resConfUnit2 = ResidualConvUnit(channels)
 

@@ -1,11 +1,10 @@
 """A network for one input size, as an exported graph needs it: a ViT's position embedding becomes a constant."""
 
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from segkc_deploy.errors import ConfigError
-
-from .segmenter import Segmenter
+from segkc_deploy.training.models.segmenter import Segmenter
 
 
 def at_fixed_size(segmenter: Segmenter, size: tuple[int, int]) -> Segmenter:

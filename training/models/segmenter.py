@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
-
-from .backbone import Backbone
-from .dpt import DPTDecoder
-from .fpn import FPNDecoder
-from .spec import NetworkSpec
+from segkc_deploy.training.models.backbone import Backbone
+from segkc_deploy.training.models.dpt import DPTDecoder
+from segkc_deploy.training.models.fpn import FPNDecoder
+from segkc_deploy.training.models.spec import NetworkSpec
 
 
 class Segmenter(nn.Module):

@@ -1,0 +1,96 @@
+"""Each loss against its formula in NumPy float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from segkc_deploy.training.methods.losses import (
+    feature_distillation,
+    prediction_distillation,
+    pseudo_label_loss,
+    pseudo_labels,
+    supervised_loss,
+)
+
+N, C, H, W = 2, 5, 6, 7
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def per_pixel_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return -np.take_along_axis(log_softmax(logits), labels[:, None], axis=1)[:, 0]
+
+
+def test_supervised_loss_is_the_mean_over_pixels_that_count(rng: np.random.Generator) -> None:
+    logits, mask = rng.normal(size=(N, C, H, W)), rng.integers(0, C, (N, H, W))
+    counted = rng.random((N, H, W)) < 0.7
+    expected = per_pixel_cross_entropy(logits, mask)[counted].mean()
+    mask[~counted] = 255
+    got = supervised_loss(torch.from_numpy(logits), torch.from_numpy(mask), 255)
+    assert got.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_supervised_loss_is_zero_where_nothing_counts() -> None:
+    logits = torch.randn(1, C, H, W, requires_grad=True)
+    loss = supervised_loss(logits, torch.full((1, H, W), 255), 255)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().max() == 0
+
+
+def test_pseudo_label_loss_divides_by_valid_not_by_confident_pixels(rng: np.random.Generator) -> None:
+    logits, labels = rng.normal(size=(N, C, H, W)), rng.integers(0, C, (N, H, W))
+    confident, ignored = rng.random((N, H, W)) < 0.4, rng.random((N, H, W)) < 0.2
+    losses = per_pixel_cross_entropy(logits, labels)
+    expected = losses[confident & ~ignored].sum() / (~ignored).sum()
+    tensors = (torch.from_numpy(array) for array in (logits, labels, confident, ignored))
+    assert pseudo_label_loss(*tensors).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_pseudo_labels_are_the_most_probable_classes_without_gradient(rng: np.random.Generator) -> None:
+    logits = rng.normal(size=(N, C, H, W))
+    labels, confidence = pseudo_labels(torch.from_numpy(logits).requires_grad_())
+    probability = np.exp(log_softmax(logits))
+    np.testing.assert_array_equal(labels.numpy(), probability.argmax(axis=1))
+    np.testing.assert_allclose(confidence.numpy(), probability.max(axis=1), rtol=1e-6)
+    assert not confidence.requires_grad
+
+
+def test_feature_distillation_sums_levels_and_stops_the_targets_gradient(rng: np.random.Generator) -> None:
+    sources = [rng.normal(size=(N, 4, 3, 3)), rng.normal(size=(N, 6, 2, 2))]
+    targets = [rng.normal(size=(N, 4, 3, 3)), rng.normal(size=(N, 6, 2, 2))]
+    expected = 0.0
+    for source, target in zip(sources, targets, strict=True):
+        norms = np.linalg.norm(source, axis=1) * np.linalg.norm(target, axis=1)
+        expected += (1 - (source * target).sum(axis=1) / norms).mean()
+    tensors = [torch.from_numpy(array).requires_grad_() for array in sources]
+    fixed = [torch.from_numpy(array).requires_grad_() for array in targets]
+    loss = feature_distillation(tensors, fixed)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    loss.backward()
+    assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in tensors)
+    assert all(tensor.grad is None for tensor in fixed)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_prediction_distillation_is_the_scaled_divergence(rng: np.random.Generator, temperature: float) -> None:
+    logits, target = rng.normal(size=(N, C, H, W)), rng.normal(size=(N, C, H, W))
+    ignored = rng.random((N, H, W)) < 0.3
+    log_p, log_q = log_softmax(logits / temperature), log_softmax(target / temperature)
+    divergence = (np.exp(log_q) * (log_q - log_p)).sum(axis=1)
+    expected = temperature**2 * divergence[~ignored].mean()
+    learner, teacher = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(target).requires_grad_()
+    loss = prediction_distillation(learner, teacher, temperature, torch.from_numpy(ignored))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert learner.grad is not None
+    assert teacher.grad is None
