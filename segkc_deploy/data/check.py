@@ -1,0 +1,146 @@
+"""Judges a data set before any GPU time is spent on it: every file is read once, every mistake is named."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from segkc_deploy.data.masks import foreign_values_message
+from segkc_deploy.data.reading import Reading, foreign, read
+from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.set_report import SetReport, report_set
+from segkc_deploy.labels import Labels
+from segkc_deploy.progress import track
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of mistake: what it is and how to mend it, and one line for each file that has it."""
+
+    level: Literal["error", "warning"]
+    kind: str
+    message: str
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found: figures for each set that has images, and the findings, errors first."""
+
+    labels: Labels
+    sets: tuple[SetReport, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.level == "error" for finding in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        return len(self.findings) - self.errors
+
+
+def check(sets: ImageSets, workers: int) -> CheckReport:
+    """Read every image and mask of `sets` in `workers` threads.
+
+    `sets` comes from `DataSpec.resolve(allow_missing_masks=True)`, so that missing masks are found beside the rest.
+    """
+    named = {"labeled": sets.labeled, "unlabeled": sets.unlabeled, "val": sets.val}
+    samples = [sample for group in named.values() for sample in group]
+    readings = iter(_read_all(samples, workers))
+    by_set = {name: [next(readings) for _ in group] for name, group in named.items() if group}
+    findings = sorted(_findings(by_set, sets), key=lambda finding: finding.level)  # "error" < "warning"
+    reports = tuple(report_set(name, group, sets) for name, group in by_set.items())
+    return CheckReport(sets.labels, reports, tuple(findings))
+
+
+def _read_all(samples: Sequence[Sample], workers: int) -> list[Reading]:
+    # Threads, not processes: decoding, hashing and counting release the interpreter's lock.
+    executor = ThreadPoolExecutor(workers)
+    try:
+        return list(track(executor.map(read, samples), "checking", total=len(samples)))
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _findings(by_set: dict[str, list[Reading]], sets: ImageSets) -> Iterator[Finding]:
+    every = [reading for group in by_set.values() for reading in group]
+    yield from _if_any("error", "unreadable", "unreadable files", (text for one in every for text in one.unreadable))
+    yield from _if_any("error", "size-mismatch", "masks of another size than their image", _mismatches(every))
+    yield from _foreign_values(every, sets)
+    for name in ("labeled", "val"):
+        group = by_set.get(name, [])
+        unmasked = (str(one.sample.image) for one in group if one.sample.mask is None)
+        yield from _if_any("error", "missing-mask", f"{name} images without a mask", unmasked)
+        yield from _zero_and_255(name, group, sets)
+        yield from _never_labeled(name, group, sets)
+    yield from _duplicates("error", "labeled", by_set)
+    yield from _duplicates("warning", "unlabeled", by_set)
+
+
+def _if_any(level: Literal["error", "warning"], kind: str, message: str, files: Iterable[str]) -> Iterator[Finding]:
+    if files := tuple(files):
+        yield Finding(level, kind, message, files)
+
+
+def _mismatches(readings: Iterable[Reading]) -> Iterator[str]:
+    return (reading.mismatch for reading in readings if reading.mismatch is not None)
+
+
+def _foreign_values(readings: Iterable[Reading], sets: ImageSets) -> Iterator[Finding]:
+    values: set[int] = set()
+    files = []
+    for reading in readings:
+        if (found := foreign(reading, sets)) and reading.values is not None:
+            values.update(found)
+            counts = ", ".join(f"{value} ({reading.values[value]} pixels)" for value in found[:4])
+            files.append(f"{reading.sample.mask}: {counts}{', …' if len(found) > 4 else ''}")
+    if values:
+        message = (
+            f"values outside the classes: the masks {_plural(foreign_values_message(sorted(values), sets.labels))}"
+        )
+        yield Finding("error", "foreign-values", message, tuple(files))
+
+
+def _plural(message: str) -> str:
+    return "hold" + message.removeprefix("holds")
+
+
+def _zero_and_255(name: str, readings: Iterable[Reading], sets: ImageSets) -> Iterator[Finding]:
+    """With ignore_index 255 such masks are valid and teach one class alone: the usual silent failure of 0/255 masks."""
+    if sets.labels.ignore_index != 255 or 255 in sets.label_mapping:
+        return
+    masks = [reading for reading in readings if reading.values]
+    binary = [str(reading.sample.mask) for reading in masks if set(reading.values or ()) == {0, 255}]
+    if not binary:
+        return
+    if all(set(reading.values or ()) <= {0, 255} for reading in masks):
+        message = (
+            f"every {name} mask holds only 0 and 255, so that all but class 0 is ignored;"
+            " if 255 marks class 1, add `label_mapping: {255: 1}`"
+        )
+        yield Finding("error", "zero-and-255", message, tuple(binary))
+    else:
+        message = f"{name} masks that hold only 0 and 255: class 0 and ignored pixels"
+        yield Finding("warning", "zero-and-255", message, tuple(binary))
+
+
+def _never_labeled(name: str, readings: list[Reading], sets: ImageSets) -> Iterator[Finding]:
+    if not readings:
+        return
+    pixels = report_set(name, readings, sets).class_pixels
+    missing = [label for label, count in zip(sets.labels.names, pixels, strict=True) if not count]
+    if missing and any(pixels):
+        effect = "cannot be learned from labels" if name == "labeled" else "cannot be scored"
+        message = f"classes that no {name} mask holds, and so {effect}: {', '.join(missing)}"
+        yield Finding("warning", "never-labeled", message)
+
+
+def _duplicates(level: Literal["error", "warning"], name: str, by_set: dict[str, list[Reading]]) -> Iterator[Finding]:
+    validation: dict[bytes, Path] = {one.content: one.sample.image for one in by_set.get("val", []) if one.content}
+    same = (
+        f"{one.sample.image} = {validation[one.content]}" for one in by_set.get(name, []) if one.content in validation
+    )
+    message = f"{name} images that are also validation images, pixel by pixel; take them out of one of the two sets"
+    yield from _if_any(level, f"{name}-in-val", message, same)
