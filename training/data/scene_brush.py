@@ -86,7 +86,7 @@ class Brush:
 
     def __init__(self, picture: np.ndarray, rng: Rng):
         self.layer = picture.copy()
-        self.region = np.zeros(picture.shape[:2], np.uint8)
+        self.region: np.ndarray = np.zeros(picture.shape[:2], np.uint8)
         self.rng = rng
 
     @property
