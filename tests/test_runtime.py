@@ -248,3 +248,16 @@ def test_gpus_are_those_of_nvidia_smi(tmp_path, monkeypatch):
         {"name": "NVIDIA H200", "driver": "580.65.06", "memory_mib": 143771},
         {"name": "NVIDIA Thor", "driver": "580.00", "memory_mib": None},
     ]
+
+
+def test_the_documented_lines_for_plain_onnxruntime_give_the_same_mask(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "runtime.md").read_text(encoding="utf-8")
+    code = page.split("With ONNX Runtime and nothing else:")[1].split("```python")[1].split("```")[0]
+    artifact = make_artifact(tmp_path, "junior-fp32.onnx", size=SIZE)
+    image = random_images(1, (13, 21))[0]
+    write_png(tmp_path / "street.png", image).rename(tmp_path / "street.jpg")  # read by content, and PNG keeps values
+    monkeypatch.chdir(tmp_path)
+    result: dict[str, np.ndarray] = {}
+    exec(code, result)
+    with segkc_deploy.load(artifact, device="cpu") as predictor:
+        np.testing.assert_array_equal(result["mask"], predictor.predict(image))

@@ -1,7 +1,7 @@
 """`segkc-deploy predict`: an artifact's masks of images, as files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +14,7 @@ def predict_command(
     source: Annotated[str, typer.Option(help="An image, a folder with its subfolders, or a glob pattern in quotes.")],
     out: Annotated[Path, typer.Option(help="The folder for `masks/` and `overlays/`.")],
     batch: Annotated[int, typer.Option(min=1, help="Images that run at once.")] = 1,
-    device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
     overlay: Annotated[bool, typer.Option(help="Also write pictures of image and mask, with a legend.")] = True,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Overlays: 0 shows the image, 1 the colors.")] = 0.5,
