@@ -1,6 +1,8 @@
 """How figures are written in the reports: the same digits everywhere, a dash for what was not measured."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 MISSING = "–"
 
@@ -57,3 +59,17 @@ def shortened(name: str, longest: int) -> str:
         return name
     tail = (longest - 1) // 2
     return f"{name[: longest - 1 - tail]}…{name[-tail:]}"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested JSON values as (dotted key, text), without the empty ones."""
+    lines: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for number, item in enumerate(value):
+                lines += flat(item, f"{prefix}{key}[{number}].")
+        elif value not in (None, [], {}):
+            lines.append((f"{prefix}{key}", str(value)))
+    return lines

@@ -1,7 +1,6 @@
 """The report's files from a result: `index.html` (one page, nothing fetched), `benchmark.md` and `benchmark.json`."""
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -48,7 +47,7 @@ def report_html(result: BenchmarkResult, pictures: Path) -> str:
         verdict=verdict(result),
         plots=_plots(result.rows),
         comparisons=_embedded(result.comparisons, pictures),
-        conditions=_flat(result.machine),
+        conditions=formatting.flat(result.machine),
         few_samples=[row.name for row in result.rows if row.latency and row.latency.total.samples < SAMPLES_FOR_P99],
         batch_errors=[(row.name, point) for row in result.rows for point in row.throughput if point.error],
         rule=RULE,
@@ -108,17 +107,3 @@ def _embedded(comparisons: list[Comparison], folder: Path) -> list[tuple[Compari
 def _data_uri(path: Path) -> str:
     kind = {".jpg": "image/jpeg", ".png": "image/png"}[path.suffix]
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested JSON values as (dotted key, text)."""
-    lines: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines += _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            for number, item in enumerate(value):
-                lines += _flat(item, f"{prefix}{key}[{number}].")
-        elif value not in (None, [], {}):
-            lines.append((f"{prefix}{key}", str(value)))
-    return lines

@@ -16,7 +16,7 @@ def report_markdown(result: BenchmarkResult) -> str:
         parts += ["## Errors", *(f"- {failure.name}: {failure.error}" for failure in result.failures)]
     if result.notes:
         parts += ["## Notes", *(f"- {note}" for note in result.notes)]
-    conditions = [f"- {name}: {value}" for name, value in (*result.machine.items(), *result.versions.items())]
+    conditions = [f"- {name}: {value}" for name, value in (*f.flat(result.machine), *result.versions.items())]
     parts += ["## Conditions", f"- date: {result.created}\n- data: {result.data}\n" + "\n".join(conditions)]
     parts += [f"```\n{result.command}\n```"]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
