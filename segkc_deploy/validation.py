@@ -98,6 +98,8 @@ def _mistakes(model_class: type[BaseModel], data: Any, errors: list[ErrorDetails
     for error in sorted(errors, key=lambda error: error["type"] != "extra_forbidden"):
         grouped.setdefault(_location(data, error), []).append(error)
     for location, same_place in grouped.items():
+        if any(len(other) > len(location) and other[: len(location)] == location for other in grouped):
+            continue  # another member of a union came further with this value: its mistake is the one meant
         if same_place[0]["type"] == "extra_forbidden":
             yield _unknown_key(model_class, location)
         elif same_place[0]["type"] == "missing":
@@ -150,7 +152,7 @@ def _wrong_value(location: tuple[int | str, ...], errors: list[ErrorDetails]) ->
     own = [error["msg"].removeprefix("Value error, ") for error in errors if error["type"] == "value_error"]
     if own:
         return key + own[0]
-    wanted = " or ".join(dict.fromkeys(re.sub(r"^Input should", "should", error["msg"]) for error in errors))
+    wanted = " or ".join(dict.fromkeys(re.sub(r"^Input |, unable to parse.*", "", error["msg"]) for error in errors))
     found = errors[0]["input"]
     hint = ""
     if errors[0]["type"] in {"literal_error", "enum"}:

@@ -76,8 +76,12 @@ def _message(data: object) -> str:
             "recipe.yaml: folders: should be a valid string or should be a valid list, but is 3",
         ),
         (
+            {"title": "a", "optimizer": {"learning_rate": "fast"}},
+            "recipe.yaml: optimizer.learning_rate: should be a valid number, but is 'fast'",
+        ),
+        (
             {"title": "a", "folders": ["x", 3]},
-            "recipe.yaml: folders: should be a valid string, but is ['x', 3] (and 1 more)",
+            "recipe.yaml: folders[1]: should be a valid string, but is 3",
         ),
     ],
 )
