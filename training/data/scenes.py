@@ -5,6 +5,7 @@ that leaves something to learn from unlabeled ones.
 """
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,15 +57,17 @@ def write_scenes(
             _write(out / "images" / split / f"{split}-{index:04}.jpg", image[..., ::-1])
             if with_masks:
                 _write(out / "masks" / split / f"{split}-{index:04}.png", mask)
-    spec = {
+    spec: dict[str, Any] = {
         "layout": "folders",
         "root": ".",
         "classes": {name: list(color) for name, color in CLASSES.items()},
         "ignore_index": IGNORE_INDEX,
         "labeled": {"images": "images/train", "masks": "masks/train"},
-        "unlabeled": {"images": ["images/unlabeled"]},
-        "val": {"images": "images/val", "masks": "masks/val"},
     }
+    if unlabeled:
+        spec["unlabeled"] = {"images": ["images/unlabeled"]}
+    if val:
+        spec["val"] = {"images": "images/val", "masks": "masks/val"}
     atomic.write_text(out / "data.yaml", yaml.safe_dump(spec, sort_keys=False, default_flow_style=None))
     return out / "data.yaml"
 
