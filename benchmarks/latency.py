@@ -36,7 +36,10 @@ class StagedPredictor(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to measure: `samples` runs where given, else `seconds` and at least `LEAST_SAMPLES` runs."""
+    """How long to measure: `samples` runs where given, else `seconds` and at least `LEAST_SAMPLES` runs.
+
+    The warm-up may last twice `seconds`, and once for each further batch size.
+    """
 
     seconds: float = 5.0
     samples: int | None = None
@@ -53,7 +56,14 @@ def summarize(times_ms: Sequence[float] | np.ndarray) -> Distribution:
     p50, p90, p99 = np.percentile(times, (50, 90, 99))
     mean, std = times.mean(), times.std(ddof=1) if times.size > 1 else 0.0
     return Distribution(
-        p50=p50, p90=p90, p99=p99, max=times.max(), mean=mean, std=std, cv=std / mean, samples=times.size
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        max=times.max(),
+        mean=mean,
+        std=std,
+        cv=std / mean if mean else 0.0,
+        samples=times.size,
     )
 
 
@@ -90,7 +100,7 @@ def measure_latency(predictor: StagedPredictor, images: Sequence[np.ndarray], bu
         budget: how many runs.
     """
     timed = _StageTimer(predictor, images, batch=1)
-    warmed = warm_up(timed.run, at_most_s=max(2 * budget.seconds, 5.0))
+    warmed = warm_up(timed.run, at_most_s=2 * budget.seconds)
     stages = timed.measure(budget)
     total = stages.sum(axis=1)
     by_stage = {name: summarize(stages[:, column]) for column, name in enumerate(_STAGES)}
@@ -100,7 +110,7 @@ def measure_latency(predictor: StagedPredictor, images: Sequence[np.ndarray], bu
 def measure_batch(predictor: StagedPredictor, images: Sequence[np.ndarray], batch: int, budget: Budget) -> BatchPoint:
     """Time batches of `batch` images, cycled in order; images/s is images over the sum of the batches' times."""
     timed = _StageTimer(predictor, images, batch)
-    warm_up(timed.run, at_most_s=max(budget.seconds, 2.0))
+    warm_up(timed.run, at_most_s=budget.seconds)
     stages = timed.measure(budget)
     total, infer = stages.sum(axis=1), stages[:, _STAGES.index("infer")]
     return BatchPoint(

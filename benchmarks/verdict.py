@@ -5,9 +5,9 @@ from segkc_deploy.benchmarks.schema import BenchmarkResult, Row
 
 
 def verdict(result: BenchmarkResult) -> list[str]:
-    """Return what the rows say, one sentence for the junior and one for each artifact, at most three artifacts."""
+    """Return what the rows say: juniors with one another, each junior with its senior, then up to three artifacts."""
     seniors, juniors, artifacts = ([row for row in result.rows if row.role == role] for role in _ROLES)
-    sentences = []
+    sentences = _gains(juniors)
     for junior in juniors:
         senior = next((row for row in seniors if row.target == junior.target), None)
         sentences.append(_junior(junior, senior))
@@ -24,6 +24,19 @@ def verdict(result: BenchmarkResult) -> list[str]:
 
 _ROLES = ("senior", "junior", "artifact")
 _ARTIFACTS_TOLD = 3
+
+
+def _gains(juniors: list[Row]) -> list[str]:
+    """How far the best junior is above each other junior of the same size, as after another method of training."""
+    scored = [(row.accuracy.miou, row) for row in juniors if row.accuracy and row.accuracy.miou is not None]
+    if not scored:
+        return []
+    best_miou, best = max(scored, key=lambda item: item[0])
+    return [
+        f"{best.name} is {significant(best_miou - miou)} points of mIoU above {row.name}, with the same number of parameters."
+        for miou, row in scored
+        if row is not best and row.parameters and row.parameters == best.parameters
+    ]
 
 
 def _twin(artifact: Row, juniors: list[Row]) -> Row | None:

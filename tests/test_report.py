@@ -211,6 +211,14 @@ def test_verdict_compares_what_belongs_together() -> None:
     assert "2.00× as fast as a junior" in second
 
 
+def test_verdict_starts_with_the_gain_over_the_other_juniors() -> None:
+    rows = [full_row("supervised junior", "junior", 50.0, 20.0), full_row("segkc junior", "junior", 53.25, 20.0)]
+    rows.append(full_row("large junior", "junior", 40.0, 20.0, parameters=9_000_000))
+    first, second, *_ = verdict(result(rows))
+    assert first == "segkc junior is 3.25 points of mIoU above supervised junior, with the same number of parameters."
+    assert second.startswith("supervised junior: 50.0% mIoU")
+
+
 def test_numbers() -> None:
     assert [formatting.significant(x) for x in (0.1234, 1.234, 12.34, 123.4, None)] == [
         "0.123",

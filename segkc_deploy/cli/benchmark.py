@@ -16,7 +16,9 @@ def benchmark(
     data: Annotated[Path, typer.Option(help="Data spec; its validation images are scored and timed.")],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     batches: Annotated[str, typer.Option(help="Batch sizes of the throughput.")] = "1,2,4,8",
-    seconds: Annotated[float, typer.Option(min=0.01, help="Time to measure each latency for.")] = 5.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="Time to measure each latency for; the warm-up may take twice that.")
+    ] = 5.0,
     samples: Annotated[int | None, typer.Option(min=1, help="Runs to measure instead of a time.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
