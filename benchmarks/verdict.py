@@ -33,7 +33,8 @@ def _gains(juniors: list[Row]) -> list[str]:
         return []
     best_miou, best = max(scored, key=lambda item: item[0])
     return [
-        f"{best.name} is {significant(best_miou - miou)} points of mIoU above {row.name}, with the same number of parameters."
+        f"{best.name} is {significant(best_miou - miou)} points of mIoU above {row.name},"
+        " with the same number of parameters."
         for miou, row in scored
         if row is not best and row.parameters and row.parameters == best.parameters
     ]
