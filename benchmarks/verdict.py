@@ -73,8 +73,8 @@ def _artifact(artifact: Row, twin: Row | None) -> str:
     text += _speed(artifact, " and answers in ")
     if twin and twin.latency and artifact.latency:
         gain = twin.latency.total.p50 / artifact.latency.total.p50
-        compared = f"{ratio(gain)} as fast as" if gain >= 1 else f"{ratio(1 / gain)} slower than"
-        text += f", {compared} {twin.name} in {twin.engine} here"
+        compared = f"{ratio(gain)} as fast as" if gain >= 1 else f"taking {ratio(1 / gain)} as long as"
+        text += f", {compared} {twin.name} ({twin.engine})"
     return text + "."
 
 
