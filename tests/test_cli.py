@@ -1,0 +1,126 @@
+"""The command line as a whole: its help, its start, and its exit codes."""
+
+import resource
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+import typer
+from command_line import CommandLine
+from typer.main import get_command
+
+from segkc_deploy import cli
+from segkc_deploy.cli import app
+from segkc_deploy.errors import NonFiniteLossError, SegKCError, UserError, VerificationError
+
+COMMANDS = ("check", "train", "eval", "export", "predict", "benchmark", "demo")
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(monkeypatch, capfd)
+
+
+def test_every_command_is_known() -> None:
+    assert set(get_command(app).commands) == set(COMMANDS)  # type: ignore[attr-defined]
+
+
+def example_of(name: str) -> list[str]:
+    """The arguments of the example in a command's help."""
+    text = get_command(app).commands[name].help  # type: ignore[attr-defined]
+    (line,) = [line for line in text.splitlines() if line.startswith("Example: `")]
+    program, *arguments = shlex.split(line.removeprefix("Example: `").removesuffix("`"))
+    assert program == "segkc-deploy"
+    return arguments
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_in_the_help_can_be_parsed(name: str) -> None:
+    command, *arguments = example_of(name)
+    assert command == name
+    known = get_command(app).commands[name]  # type: ignore[attr-defined]
+    with known.make_context(name, arguments):
+        pass
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_describes_every_option(name: str, command_line: CommandLine) -> None:
+    finished = command_line(name, "--help")
+    assert finished.code == 0
+    assert f"segkc-deploy {name}" in finished.out and "Example:" in finished.out
+    known = get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert [param.name for param in known.params if not getattr(param, "help", None)] == []
+
+
+def cpu_seconds(arguments: Sequence[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    finished = subprocess.run([sys.executable, "-m", "segkc_deploy", *arguments], capture_output=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("demo", "--help"), ("predict", "--help")])
+def test_help_answers_at_once(arguments: tuple[str, ...]) -> None:
+    # The processor's time, so that other work on the machine is not held against it: help waits for nothing else.
+    assert min(cpu_seconds(arguments) for _ in range(5)) < 0.5
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from segkc_deploy import cli; "
+        "print(*{'numpy', 'cv2', 'pydantic', 'yaml', 'torch', 'timm', 'onnx', 'onnxruntime'} & set(sys.modules))"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UserError, 2), (VerificationError, 1), (NonFiniteLossError, 1), (SegKCError, 1)],
+)
+def test_errors_become_one_line_and_an_exit_code(
+    error: type[SegKCError], code: int, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = typer.Typer()
+
+    @failing.command()
+    def fail() -> None:
+        raise error("data.yaml: [labeled] is missing; add it")
+
+    monkeypatch.setattr(cli, "app", failing)
+    finished = command_line()
+    assert (finished.code, finished.out) == (code, "")
+    assert finished.err == "error: data.yaml: [labeled] is missing; add it\n"
+
+
+def test_faults_of_ours_are_not_hidden(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = typer.Typer(pretty_exceptions_enable=False)
+
+    @failing.command()
+    def fail() -> None:
+        raise AssertionError("ours")
+
+    monkeypatch.setattr(cli, "app", failing)
+    monkeypatch.setattr(sys, "argv", ["segkc-deploy"])
+    with pytest.raises(AssertionError, match="ours"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no-such-command",),
+        ("check",),
+        ("train", "--no-such-option"),
+        ("benchmark", "--data", "data.yaml"),
+        ("demo", "--steps", "0"),
+        ("demo", "--seed", "many"),
+    ],
+)
+def test_a_wrong_call_exits_with_2(arguments: tuple[str, ...], command_line: CommandLine) -> None:
+    finished = command_line(*arguments)
+    assert finished.code == 2
+    assert "Usage: " in finished.err and "Traceback" not in finished.err
