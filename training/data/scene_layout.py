@@ -50,8 +50,8 @@ def compose(rng: Rng, height: int, width: int) -> "Scene":
         picture=np.zeros((height, width, 3), np.uint8),
         mask=np.zeros((height, width), np.uint8),
         horizon=int(height * rng.uniform(0.3, 0.5)),
-        camera_height=rng.uniform(1.8, 3.6),
-        haze=rng.uniform(0.4, 0.8) if rng.random() < 0.3 else rng.uniform(0.05, 0.3),
+        camera_height=rng.uniform(1.5, 2.6),
+        haze=rng.uniform(0.4, 0.7) if rng.random() < 0.2 else rng.uniform(0.05, 0.3),
     )
     _sky(scene)
     _ground(scene)
@@ -117,7 +117,7 @@ def _sky(scene: Scene) -> None:
 
 def _ground(scene: Scene) -> None:
     rng, side = scene.rng, 192
-    color = pick_color(rng, "grey", "grey", "earth", "green", "dark", "light")
+    color = pick_color(rng, "grey", "grey", "grey", "earth", "earth", "green", "dark")
     kind = rng.choice(["asphalt", "slabs", "grass", "planks"], p=[0.45, 0.25, 0.2, 0.1])
     texture = {
         "asphalt": lambda: speckle(rng, (side, side), rng.uniform(6, 20), rng.uniform(0.04, 0.14)),
@@ -200,10 +200,10 @@ def _objects(scene: Scene) -> None:
     """Trees, vehicles, persons, poles and stretches of fence at any distance, far ones first."""
     rng = scene.rng
     kinds = rng.choice(
-        ["tree", "vehicle", "person", "pole", "fence"], size=rng.integers(7, 14), p=[0.17, 0.25, 0.28, 0.2, 0.1]
+        ["tree", "vehicle", "person", "pole", "fence"], size=rng.integers(6, 11), p=[0.16, 0.22, 0.3, 0.22, 0.1]
     )
     draws = {"tree": draw_tree, "vehicle": draw_vehicle, "person": draw_person, "pole": draw_pole}
-    for nearness, kind in zip(np.sort(rng.uniform(0.14, 0.8, len(kinds)) ** 1.25), kinds, strict=True):
+    for nearness, kind in zip(np.sort(rng.uniform(0.2, 0.85, len(kinds))), kinds, strict=True):
         x, base, meter = rng.uniform(0, scene.width), scene.base_at(nearness), scene.meter_at(nearness)
         _contact_shadow(scene, x, base, meter * (2.2 if kind == "vehicle" else 0.5))
         if kind == "fence":

@@ -18,7 +18,7 @@ _HOURS = {
 def light(rng: Rng, picture: np.ndarray, horizon: int) -> np.ndarray:
     """Return `picture` (RGB uint8) as float32 in the light of one hour, with shadows of things outside the frame."""
     height, width = picture.shape[:2]
-    gains = np.asarray(_HOURS[rng.choice(list(_HOURS), p=[0.4, 0.25, 0.15, 0.1, 0.1])], np.float32)
+    gains = np.asarray(_HOURS[rng.choice(list(_HOURS), p=[0.5, 0.25, 0.13, 0.06, 0.06])], np.float32)
     lit = picture * (gains * rng.uniform(0.85, 1.12))
     across = np.linspace(-1, 1, width, dtype=np.float32) * rng.normal(0, 0.14)
     down = np.linspace(-1, 1, height, dtype=np.float32) * rng.normal(0, 0.1)
@@ -45,14 +45,14 @@ def photograph(rng: Rng, lit: np.ndarray) -> np.ndarray:
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None] ** 2
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :] ** 2
     picture = lit * (1 - rng.uniform(0, 0.2) * (rows + columns))[..., None]
-    if rng.random() < 0.6:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.0))
-    elif rng.random() < 0.4:
+    if rng.random() < 0.5:
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 0.8))
+    elif rng.random() < 0.2:
         kernel = np.zeros((5, 5), np.float32)
         cv2.line(kernel, (0, int(rng.integers(5))), (4, int(rng.integers(5))), 1)
         picture = cv2.filter2D(picture, -1, kernel / kernel.sum())
     picture = 255 * (np.clip(picture, 0, 255) / 255) ** rng.uniform(0.7, 1.15)
-    deviation = np.sqrt(rng.uniform(0.02, 0.4) * picture + rng.uniform(1, 5) ** 2)
+    deviation = np.sqrt(rng.uniform(0.02, 0.25) * picture + rng.uniform(1, 4) ** 2)
     grain = rng.standard_normal(picture.shape, dtype=np.float32)
     grain += 0.5 * smooth_noise(rng, (height, width), 2)[..., None]  # demosaicing smears the noise a little
     return np.clip(picture + deviation * grain * 0.8, 0, 255).astype(np.uint8)

@@ -27,7 +27,7 @@ _FLAT = 128  # pixels a side of the flat pictures that are laid onto walls and f
 def draw_tree(brush: Brush, x: float, base: float, meter: float) -> None:
     """A broadleaf tree, a conifer or a bush, from spring green to autumn red."""
     rng = brush.rng
-    color = pick_color(rng, *(("green",) * 4 + ("earth", "red", "bright")))
+    color = pick_color(rng, *(("green",) * 6 + ("earth", "red", "bright")))
     kind = rng.choice(["broadleaf", "conifer", "bush"], p=[0.6, 0.2, 0.2])
     height = meter * {"broadleaf": rng.uniform(4, 8), "conifer": rng.uniform(4, 8), "bush": rng.uniform(0.9, 2)}[kind]
     if kind == "bush":
@@ -167,7 +167,7 @@ def draw_pole(brush: Brush, x: float, base: float, meter: float) -> None:
     color = pick_color(rng, "grey", "dark", "earth", "light")
     kind = rng.choice(["lamp", "sign", "bare", "bollard"], p=[0.35, 0.4, 0.15, 0.1])
     height = meter * {"lamp": rng.uniform(4, 7), "sign": rng.uniform(2.2, 3.2), "bare": 6.0, "bollard": 1.1}[kind]
-    thick = max(4.0, meter * (0.3 if kind == "bollard" else rng.uniform(0.12, 0.2)))
+    thick = max(6.0, meter * (0.4 if kind == "bollard" else rng.uniform(0.16, 0.26)))
     top = base - height
     brush.box(x - thick / 2, top, x + thick / 2, base, color)
     if kind == "lamp":
@@ -175,7 +175,7 @@ def draw_pole(brush: Brush, x: float, base: float, meter: float) -> None:
         brush.line((x, top), (x + reach, top), max(3.0, thick * 0.7), color)
         brush.ellipse((x + reach, top), (meter * 0.35, meter * 0.14), pick_color(rng, "light", "dark"))
     elif kind == "sign":
-        _sign_plate(brush, (x, top), meter * rng.uniform(0.35, 0.55))
+        _sign_plate(brush, (x, top), meter * rng.uniform(0.4, 0.65))
     elif kind == "bollard":
         brush.box(
             x - thick / 2, base - height * 0.8, x + thick / 2, base - height * 0.6, pick_color(rng, "light", "red")
@@ -197,7 +197,7 @@ def _sign_plate(brush: Brush, center: Point, radius: float) -> None:
 
 def facade(rng: Rng, floors: int, columns: int) -> np.ndarray:
     """Return a flat RGB picture of a house front: wall texture, rows of windows, sometimes a shop below."""
-    wall = pick_color(rng, "grey", "earth", "red", "light", "blue", "green")
+    wall = pick_color(rng, "grey", "earth", "earth", "red", "red", "light", "blue", "green")
     shape = (_FLAT, _FLAT)
     kind = rng.choice(["bricks", "plaster", "planks", "panels"])
     texture = {
