@@ -1,10 +1,12 @@
 """The command line as a whole: its help, its start, and its exit codes."""
 
+import re
 import resource
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import typer
@@ -43,6 +45,27 @@ def test_the_example_in_the_help_can_be_parsed(name: str) -> None:
     known = get_command(app).commands[name]  # type: ignore[attr-defined]
     with known.make_context(name, arguments):
         pass
+
+
+def documented_commands() -> list[str]:
+    """Every command line in a code block of the documentation; options in brackets are taken as given."""
+    root = Path(__file__).parent.parent
+    texts = [path.read_text() for path in (root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md"))]
+    blocks = [block for text in texts for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("segkc-deploy ")]
+    return sorted({re.sub(r"[\[\]]", "", line) for line in lines})
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_commands_can_be_parsed(line: str) -> None:
+    name, *arguments = shlex.split(line, comments=True)[1:]
+    with get_command(app).commands[name].make_context(name, arguments):  # type: ignore[attr-defined]
+        pass
+
+
+def test_the_documentation_shows_every_command() -> None:
+    shown = {line.split()[1] for line in documented_commands()}
+    assert shown >= set(COMMANDS) - {"demo"}  # the documentation starts the demo by make
 
 
 @pytest.mark.parametrize("name", COMMANDS)
