@@ -128,7 +128,7 @@ def _print_scores(result: "BenchmarkResult", alone: Path) -> None:
 
     order = ("supervised junior", "co-trained junior", "senior", "ONNX artifact")
     rows = {_title(row.role, Path(row.target) == alone): row for row in result.rows}
-    table = Table(title="\nValidation scenes, batch 1, end to end", title_justify="left")
+    table = Table(title="Validation scenes; latency at batch 1, end to end", title_justify="left")
     table.add_column("network")
     for column in ("mIoU %", "parameters", "p50 ms", "p90 ms", "p99 ms"):
         table.add_column(column, justify="right")
@@ -141,6 +141,7 @@ def _print_scores(result: "BenchmarkResult", alone: Path) -> None:
         total = row.latency.total if row.latency else None
         latency = [f"{value:.1f}" for value in (total.p50, total.p90, total.p99)] if total else ["-"] * 3
         table.add_row(title, miou, size, *latency)
+    typer.echo()
     Console(highlight=False).print(table)
 
 
