@@ -124,9 +124,8 @@ def _verify(
     required: float,
 ) -> Verification:
     # Both on the CPU: the gate judges the graph, not a GPU's rounding.
-    with OnnxRuntimeRunner(path, device="cpu") as runner, TorchRunner(graph, device="cpu") as torch_runner:
+    with OnnxRuntimeRunner(path, device="cpu") as runner, TorchRunner(graph, device="cpu") as reference:
         artifact = Predictor(runner, card.labels, contract(size))
-        reference = Predictor(torch_runner, card.labels, contract(size))
         return verify(artifact, reference, path, sets, images, required)
 
 

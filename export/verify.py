@@ -18,19 +18,18 @@ from segkc_deploy.progress import track
 
 
 def verify(
-    artifact: Predictor, reference: Predictor, path: Path, sets: ImageSets, images: int, required: float
+    artifact: Predictor, reference: TorchRunner, path: Path, sets: ImageSets, images: int, required: float
 ) -> Verification:
     """Compare an artifact with its network on validation images.
 
     Args:
         artifact: the built artifact, in a predictor.
-        reference: the PyTorch network in a predictor with the same contract.
+        reference: the PyTorch network for the same input size.
         path: the ONNX file, to read its logits.
         sets: where the validation images are.
         images: how many of them to use at most, spread evenly over the set.
         required: the share of equal pixels (0-1) that passes; written down, judged by the caller.
     """
-    assert isinstance(reference.runner, TorchRunner)
     labels = sets.labels
     scores = {name: ConfusionMatrix(labels.num_classes, labels.ignore_index) for name in ("network", "artifact")}
     equal = pixels = 0
@@ -44,10 +43,10 @@ def verify(
         expected, got = reference.infer(batch), artifact.infer(batch)
         equal += int((expected[OUTPUT_NAME] == got[OUTPUT_NAME]).sum())
         pixels += expected[OUTPUT_NAME].size
-        difference = np.abs(reference.runner.infer_logits(batch) - session(batch)).max()
+        difference = np.abs(reference.infer_logits(batch) - session(batch)).max()
         largest_difference = float(np.fmax(largest_difference, difference) if np.isfinite(difference) else np.inf)
         size = [(image.shape[0], image.shape[1])]
-        scores["network"].update(truth, reference.postprocess(expected, size)[0])
+        scores["network"].update(truth, artifact.postprocess(expected, size)[0])
         scores["artifact"].update(truth, artifact.postprocess(got, size)[0])
     return Verification(
         images=len(chosen),

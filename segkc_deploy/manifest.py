@@ -1,6 +1,7 @@
 """The JSON file beside every artifact: what it takes and gives, where it came from, and how well it agrees."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from segkc_deploy import atomic
 from segkc_deploy.errors import ArtifactError
 from segkc_deploy.labels import Labels
 
-#: Raised when a reader of an older format could misread a newer manifest.
+#: Counts up when a reader of the older format could misread a newer manifest.
 FORMAT = "segkc-deploy-artifact/1"
 
 _CHUNK = 1 << 20
@@ -132,17 +133,27 @@ def read_manifest(artifact: str | Path) -> Manifest:
     path = manifest_path(artifact)
     if not path.is_file():
         raise ArtifactError(f"{artifact}: its manifest {path.name} is missing; copy it beside the artifact")
+    _check_format(path)
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ArtifactError(f"{path}: not a manifest of this version: {where}: {first['msg']}; export again") from None
-    if manifest.format != FORMAT:
-        raise ArtifactError(f"{path}: format {manifest.format!r}, but this version reads {FORMAT!r}; export again")
     if sha256_of(artifact) != manifest.sha256:
         raise ArtifactError(
             f"{artifact}: the file's sha256 differs from its manifest's: it is damaged or was changed after export;"
             " copy it again or export again"
         )
     return manifest
+
+
+def _check_format(path: Path) -> None:
+    """Refuse another format by its name, before its fields are read as if they were ours."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        raise ArtifactError(f"{path}: not JSON; it is damaged: copy it again or export again") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise ArtifactError(f"{path}: format {found!r}, but this version reads {FORMAT!r}; export again")

@@ -31,7 +31,9 @@ def test_vits_are_tapped_as_published() -> None:
     assert taps_of(24) == (4, 11, 17, 23)
 
 
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "resnet10t", "convnext_atto", "mobilenetv4_conv_small_035"])
+@pytest.mark.parametrize(
+    "backbone", ["vit_tiny_patch16_224", "resnet10t", "convnext_atto", "mobilenetv4_conv_small_035"]
+)
 def test_logits_have_the_inputs_size(backbone: str) -> None:
     network = Segmenter(NetworkSpec(backbone=backbone, decoder_channels=16), num_classes=4).eval()
     size = (2 * network.size_multiple, 3 * network.size_multiple)
@@ -59,7 +61,7 @@ def test_normalization_is_inside() -> None:
 
 
 def test_unknown_backbones_come_with_the_closest_names() -> None:
-    with pytest.raises(ConfigError, match="did you mean .*resnet18"):
+    with pytest.raises(ConfigError, match=r"did you mean .*resnet18"):
         Segmenter(NetworkSpec(backbone="resnet_18"), 3)
 
 

@@ -187,7 +187,7 @@ class Trainer:
         recipe = self.recipe
         passes = recipe.batch.accumulation
         first, count = first_step * passes, self.steps * passes
-        workers = recipe.workers if recipe.workers is not None else max((os.cpu_count() or 1) - 1, 0)
+        workers = recipe.workers if recipe.workers is not None else len(os.sched_getaffinity(0)) - 1
         pin_memory = self.fabric.device.type == "cuda"
         labeled = draw_loader(
             LabeledDataset(self.sets, recipe), recipe.batch.labeled // passes, first, count, workers, pin_memory

@@ -6,7 +6,7 @@ import numpy as np
 
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.labels import Labels
+from segkc_deploy.overlay import colorize
 
 _GAP = 4
 _AGREE, _DISAGREE = 0, 255
@@ -32,10 +32,3 @@ def comparison_panels(
         gap = np.full((image.shape[0], _GAP, 3), 255, dtype=np.uint8)
         panels.append(np.hstack([part for picture in pictures for part in (picture, gap)][:-1]))
     return panels
-
-
-def colorize(mask: np.ndarray, labels: Labels) -> np.ndarray:
-    """Return the mask (H, W) in class colors, uint8 (H, W, 3); ignored pixels are black."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: labels.num_classes] = labels.palette
-    return table[mask]

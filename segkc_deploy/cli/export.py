@@ -36,7 +36,9 @@ def export(
     verification = exported.manifest.verification
     assert verification is not None
     typer.echo(f"{exported.path}  ({exported.manifest.bytes / 2**20:.2f} MiB)")
-    typer.echo(f"  agreement with the PyTorch junior: {verification.agreement:.4%} of pixels, {verification.images} images")
+    typer.echo(
+        f"  agreement with the PyTorch junior: {verification.agreement:.4%} of pixels, {verification.images} images"
+    )
     typer.echo(f"  largest logit difference: {verification.max_logit_difference:.3g}")
     typer.echo(f"  mIoU: junior {verification.miou_network:.2f}, artifact {verification.miou_artifact:.2f}")
 

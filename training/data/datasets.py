@@ -111,6 +111,8 @@ def draw_loader(
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_one_thread if workers else None,
+        # Iterating draws a seed for the workers; from the global generator it would shift every later random number.
+        generator=torch.Generator(),
     )
 
 

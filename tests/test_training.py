@@ -1,0 +1,227 @@
+"""Whole trainings, tiny: determinism, bit-exact resume, what a run directory holds, and how trouble is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_data import tiny_recipe, write_recipe, write_tiny_data
+
+from segkc_deploy.errors import ConfigError, DataError, NonFiniteLossError, RunDirectoryError, UserError
+from segkc_deploy.training.loop import Trainer
+from segkc_deploy.training.network_file import load_network, read_card
+from segkc_deploy.training.train import RunResult, train_run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.yaml", tiny_recipe()))
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, recipe: str, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train_run(data, recipe, tmp_path_factory.mktemp("runs") / "whole", device="cpu")
+
+
+def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make training die at the start of 0-based step `steps`, as a killed process would."""
+    step = Trainer._train_step
+
+    def dying(self: Trainer, number: int, *arguments: object) -> int:
+        if number == steps:
+            raise KeyboardInterrupt
+        return step(self, number, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "_train_step", dying)
+
+
+def metrics(run: Path, *without: str) -> list[dict[str, object]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in without} for record in records]
+
+
+def test_a_run_holds_everything(finished: RunResult) -> None:
+    names = {path.name for path in finished.path.iterdir()}
+    assert {"config.yaml", "train.log", "metrics.jsonl", "tensorboard", "checkpoints"} <= names
+    assert {"junior.safetensors", "senior.safetensors"} <= names
+    assert set(finished.miou) == {"junior", "senior", "junior_ema", "senior_ema"}
+    card = read_card(finished.path / "junior.safetensors")
+    assert (card.role, card.step, card.method, card.averaged) == ("junior", 4, "segkc", True)
+    assert card.input_size == (64, 64)  # 48x64 images, multiples of 32: 48 is as close to 64 as to 32
+    assert card.scores == {name: finished.miou[name] for name in ("junior", "junior_ema")}
+    assert any(finished.path.glob("tensorboard/events*"))
+
+
+def test_the_exported_file_holds_the_junior_alone(finished: RunResult) -> None:
+    junior = load_file(finished.path / "junior.safetensors")
+    assert all(name.startswith(("backbone.", "decoder.")) for name in junior)
+    network, _ = load_network(finished.path / "junior.safetensors")
+    assert set(junior) == set(network.state_dict())
+
+
+def test_metrics_are_recorded_by_step(finished: RunResult) -> None:
+    records = metrics(finished.path)
+    assert [record["step"] for record in records if record["kind"] == "train"] == [1, 2, 3, 4]
+    assert [record["step"] for record in records if record["kind"] == "validation"] == [2, 4]
+    assert {"loss", "supervised_junior", "cps_senior", "mask_ratio_junior", "lr", "images_per_s"} <= set(records[0])
+
+
+@pytest.mark.parametrize("killed_at", [2, 3])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
+    finished: RunResult, data: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(killed_at, patch)
+        train_run(data, recipe, tmp_path / "run", device="cpu")
+    torch.manual_seed(999)  # a new process starts with another random state
+    resumed = train_run(None, None, tmp_path / "run", resume=True, device="cpu")
+    for name in ("checkpoints/last.safetensors", "junior.safetensors", "senior.safetensors"):
+        expected, got = load_file(finished.path / name), load_file(tmp_path / "run" / name)
+        assert expected.keys() == got.keys()
+        assert all(torch.equal(expected[key], got[key]) for key in expected), name
+    timing = ("images_per_s", "memory_mib")
+    assert metrics(resumed.path, *timing) == metrics(finished.path, *timing)
+    assert resumed.miou == finished.miou
+
+
+def test_the_checkpoint_holds_optimizer_average_and_random_state(finished: RunResult) -> None:
+    names = load_file(finished.path / "checkpoints" / "last.safetensors").keys()
+    for prefix in ("module.learners.junior.", "module.averaged.senior.", "optimizer.0.exp_avg_sq", "random.cpu"):
+        assert any(name.startswith(prefix) for name in names), prefix
+
+
+def test_accumulation_takes_the_same_draws(data: Path, tmp_path: Path) -> None:
+    """Two passes of half the batch see the images of one whole pass: the loss of the first step is the same mean.
+
+    Batch normalization sees other batches, so a network without it is taken.
+    """
+    networks = {"junior": {"backbone": "vit_tiny_patch16_224", "decoder_channels": 8}, "senior": None}
+    losses = []
+    for passes in (1, 2):
+        recipe = tiny_recipe(
+            **networks,
+            method={"name": "supervised"},
+            batch={"labeled": 2, "unlabeled": 2, "accumulation": passes},
+            schedule={"steps": 1},
+            weak={"scale": (1.0, 1.0)},  # no padding: both passes count the same number of pixels
+        )
+        path = write_recipe(tmp_path / f"{passes}.yaml", recipe)
+        run = train_run(data, str(path), tmp_path / f"run{passes}", device="cpu")
+        losses.append(metrics(run.path)[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_supervised_needs_neither_senior_nor_unlabeled(data: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "s.yaml", tiny_recipe(senior=None, method={"name": "supervised"}))
+    result = train_run(data, str(path), tmp_path / "run", ["schedule.steps=1"], device="cpu")
+    assert set(result.miou) == {"junior", "junior_ema"}
+    assert not (tmp_path / "run" / "senior.safetensors").exists()
+
+
+def test_bf16_trains(data: Path, recipe: str, tmp_path: Path) -> None:
+    overrides = ["precision=bf16", "schedule.steps=1", "optimizer.clip_norm=1.0"]
+    result = train_run(data, recipe, tmp_path / "run", overrides, device="cpu")
+    assert result.steps == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_trains_on_a_gpu(data: Path, recipe: str, tmp_path: Path, precision: str) -> None:
+    result = train_run(data, recipe, tmp_path / "run", [f"precision={precision}"], device="cuda")
+    assert result.steps == 4
+
+
+def test_a_loss_that_is_not_finite_names_step_term_and_checkpoint(
+    data: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segkc_deploy.training.methods import segkc
+
+    calls = iter(range(100))
+
+    def poisoned(*arguments: torch.Tensor) -> torch.Tensor:
+        return arguments[0].mean() * (float("nan") if next(calls) == 2 else 0.0)
+
+    monkeypatch.setattr(segkc, "pseudo_label_loss", poisoned)  # junior and senior a step: the third is step 2's
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 2: the loss term cps_junior is nan; last good checkpoint: none"
+    ):
+        train_run(data, recipe, tmp_path / "run", device="cpu")
+
+
+def test_a_folder_with_content_is_refused(finished: RunResult, data: Path, recipe: str, tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="--resume"):
+        train_run(data, recipe, finished.path, device="cpu")
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunDirectoryError, match="not a run"):
+        train_run(data, recipe, tmp_path, overwrite=True, device="cpu")
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_resume_refuses_another_recipe_or_other_images(finished: RunResult, data: Path, recipe: str) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.lr = 0\.001, not 0\.5"):
+        train_run(data, recipe, finished.path, ["optimizer.lr=0.5"], resume=True)
+    extra = data.parent / "images" / "extra" / "000.png"
+    moved = extra.rename(extra.with_suffix(".hidden"))
+    try:
+        with pytest.raises(ConfigError, match="image lists have changed"):
+            train_run(None, None, finished.path, resume=True)
+    finally:
+        moved.rename(extra)
+
+
+def test_resume_of_nothing_and_of_a_damaged_checkpoint(data: Path, recipe: str, tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="not a run directory"):
+        train_run(None, None, tmp_path / "none", resume=True)
+    train_run(data, recipe, tmp_path / "run", ["schedule.steps=1"], device="cpu")
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(RunDirectoryError, match=r"last\.safetensors: not a checkpoint of this run"):
+        train_run(None, None, tmp_path / "run", resume=True)
+
+
+def test_mistakes_are_told_before_anything_is_written(data: Path, recipe: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cases: list[tuple[list[str], str]] = [
+        (["optimizer.learning_rate=1"], "optimizer: unknown key 'learning_rate'"),
+        (["junior.backbone=resnet_10t"], "did you mean"),
+        (["crop_size=[33, 64]"], "multiples of 32"),
+        (["schedule.epochs=3"], "either steps or epochs"),
+        (["precision=fp16"], "fp16 needs a CUDA device"),
+        (["lr"], "key=value"),
+    ]
+    for overrides, message in cases:
+        if "fp16" in message and torch.cuda.is_available():
+            continue
+        with pytest.raises(UserError, match=message):
+            train_run(data, recipe, out, overrides)
+        assert not out.exists()
+    with pytest.raises(ConfigError, match="no such recipe"):
+        train_run(data, "segkc-dino", out)
+
+
+def test_unlabeled_images_are_asked_for(recipe: str, tmp_path: Path) -> None:
+    data = write_tiny_data(tmp_path, unlabeled=0)
+    data.write_text(data.read_text().replace("- images/extra", "").replace("images: \n", "images: []\n"))
+    with pytest.raises((DataError, ConfigError), match="unlabeled"):
+        train_run(data, recipe, tmp_path / "run")
+
+
+def test_damaged_network_files_are_named(finished: RunResult, tmp_path: Path) -> None:
+    good = finished.path / "junior.safetensors"
+    with pytest.raises(RunDirectoryError, match="no such file"):
+        read_card(tmp_path / "junior.safetensors")
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(good.read_bytes()[:500])
+    with pytest.raises(RunDirectoryError, match="damaged or not a safetensors file"):
+        load_network(cut)
+    anonymous = tmp_path / "anonymous.safetensors"
+    save_file({"a": torch.zeros(1)}, anonymous)
+    with pytest.raises(RunDirectoryError, match="without a description"):
+        load_network(anonymous)
