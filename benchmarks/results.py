@@ -87,12 +87,11 @@ def append_rows(path: str | Path, rows: list[StudyRow] | list[dict[str, object]]
     return merged
 
 
-def study_rows(
-    result: BenchmarkResult, *, study: str, row: str, labels: str, seed: int, steps: int, commit: str
-) -> list[StudyRow]:
-    """Return one study row per network and batch size of a benchmark; `row` names the method of its run.
+def study_rows(result: BenchmarkResult, *, study: str, labels: str, seed: int, commit: str) -> list[StudyRow]:
+    """Return one study row per network and batch size of a benchmark.
 
-    Rows without mIoU, a parameter count or latency have nothing to claim and are left out.
+    A network's row is called after the method of its run, an artifact's after its file. Rows without mIoU, a
+    parameter count or latency have nothing to claim and are left out.
     """
     rows = []
     for measured in result.rows:
@@ -103,11 +102,11 @@ def study_rows(
                 continue
             figures = {
                 "study": study,
-                "row": Path(measured.target).stem if measured.role == "artifact" else row,
+                "row": Path(measured.target).stem if measured.role == "artifact" else measured.about["method"],
                 "role": measured.role,
                 "labels": labels,
                 "seed": seed,
-                "steps": steps,
+                "steps": measured.about["step"],
                 "size": measured.size,
                 "params_m": measured.parameters / 1e6,
                 "miou": measured.accuracy.miou,

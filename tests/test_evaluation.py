@@ -161,7 +161,7 @@ def test_the_command_prints_every_figure_with_its_rule(command, artifact, data, 
     stored = json.loads((tmp_path / "scores.json").read_text())
     assert stored["miou"] == scores.miou
     assert stored["iou"] == dict(zip(LABELS.names, scores.iou, strict=True))
-    assert stored["network_size"] == [8, 12]
+    assert stored["network_input"].startswith("12×8")
     assert stored["images"] == 7
 
 

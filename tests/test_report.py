@@ -16,6 +16,7 @@ from segkc_deploy.benchmarks import figures, formatting
 from segkc_deploy.benchmarks.latency import summarize
 from segkc_deploy.benchmarks.report import write_report
 from segkc_deploy.benchmarks.results import append_rows, read_rows, study_rows
+from segkc_deploy.benchmarks.study import main as study_main
 from segkc_deploy.benchmarks.schema import (
     Accuracy,
     BatchPoint,
@@ -323,7 +324,20 @@ def test_latency_columns_appear_where_present(tmp_path: Path) -> None:
 
 def test_benchmark_rows_become_study_rows(tmp_path: Path) -> None:
     made = result([full_row("a junior", "junior", 55.0, 40.0), full_row("e", "junior", 1.0, 1.0, accuracy=None)])
-    rows = study_rows(made, study="s", row="segkc", labels="1/8", seed=2, steps=10, commit="abc")
+    for row in made.rows:
+        row.about = {"method": "segkc", "step": 10}
+    rows = study_rows(made, study="s", labels="1/8", seed=2, commit="abc")
     append_rows(tmp_path / "s.json", rows)
     assert [(row.batch, row.p50_ms, row.images_per_s) for row in rows] == [(1, 40.0, 22.5), (4, 160.0, 90.0)]
     assert {row.row for row in rows} == {"segkc"}
+
+
+def test_a_stored_benchmark_is_added_to_a_study_by_a_command(tmp_path: Path) -> None:
+    made = result([full_row("a junior", "junior", 55.0, 40.0)])
+    made.rows[0].about = {"method": "supervised", "step": 900}
+    stored, study = tmp_path / "benchmark.json", tmp_path / "study.json"
+    stored.write_text(made.model_dump_json())
+    options = ["--study", "s", "--labels", "1/8", "--seed", "3", "--out", str(study)]
+    assert study_main([str(stored), *options]) == 0
+    assert [(row.row, row.steps, row.seed) for row in read_rows(study)] == [("supervised", 900, 3)] * 2
+    assert study_main([str(tmp_path / "none.json"), *options]) == 2

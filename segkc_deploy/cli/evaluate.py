@@ -8,8 +8,8 @@ import typer
 from segkc_deploy.cli.app import app
 
 if TYPE_CHECKING:
+    from segkc_deploy.data.samples import ImageSets
     from segkc_deploy.evaluation import Evaluation
-    from segkc_deploy.predictor import Predictor
 
 
 @app.command("eval")
@@ -28,41 +28,48 @@ def eval_command(
 
     from segkc_deploy import atomic
     from segkc_deploy.data.spec import load_data_spec
-    from segkc_deploy.evaluation import evaluate
 
     sets = load_data_spec(data).resolve()
-    with _load(target, role, device) as predictor:
-        _require_same_classes(target, predictor.labels.names, data, sets.labels.names)
-        evaluation = evaluate(predictor.predict, sets, f"Evaluating {target.name}")
-        height, width = predictor.contract.size
-        facts = {
-            "target": str(target),
-            "role": role,
-            "data": str(data),
-            "network_size": [height, width],
-            "ran_on": predictor.description,
-        }
+    score = _score_run if target.is_dir() else _score_artifact
+    evaluation, input_size, ran_on = score(target, role, data, sets, device)
+    facts = {"target": str(target), "role": role, "data": str(data), "network_input": input_size, "ran_on": ran_on}
     if json_file is not None:
         atomic.write_text(json_file, json.dumps(facts | evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
     _print_scores(target, evaluation)
-    typer.echo(f"network input: {width}×{height} (width × height), {facts['ran_on']}")
+    typer.echo(f"network input: {input_size}")
+    typer.echo(f"ran on: {ran_on}")
     typer.echo(f"compared at: {evaluation.resolution}")
     typer.echo(f"rule: {evaluation.scores.rule}")
 
 
-def _load(target: Path, role: str, device: str) -> "Predictor":
+def _score_run(target: Path, role: str, data: Path, sets: "ImageSets", device: str) -> tuple["Evaluation", str, str]:
+    """Score a run's network as its training did: by the recipe's protocol."""
     from segkc_deploy.cli.extras import needs_extra
+
+    with needs_extra("train"):
+        from segkc_deploy.training.evaluate_run import class_names, evaluate_run
+
+    _require_same_classes(target, class_names(target, role), data, sets.labels.names)
+    scored = evaluate_run(target, role, sets, device)
+    return scored.evaluation, scored.input_size, scored.ran_on
+
+
+def _score_artifact(
+    target: Path, role: str, data: Path, sets: "ImageSets", device: str
+) -> tuple["Evaluation", str, str]:
+    """Score an artifact as a device runs it: at its own input size, the mask resized to the image's."""
     from segkc_deploy.errors import ConfigError
+    from segkc_deploy.evaluation import evaluate
     from segkc_deploy.predictor import load
 
-    if target.is_dir():
-        with needs_extra("train"):
-            from segkc_deploy.export.torch_runner import load_run_predictor
-
-        return load_run_predictor(target, role, device)
     if role != "junior":
         raise ConfigError(f"{target}: an artifact holds the junior alone; give the run directory for --role {role}")
-    return load(target, device)
+    with load(target, device) as predictor:
+        _require_same_classes(target, predictor.labels.names, data, sets.labels.names)
+        height, width = predictor.contract.size
+        evaluation = evaluate(predictor.predict, sets, f"Evaluating {target.name}")
+        input_size = f"{width}×{height} (width × height); masks resized to the image's own size"
+        return evaluation, input_size, predictor.description
 
 
 def _require_same_classes(target: Path, names: tuple[str, ...], data: Path, data_names: tuple[str, ...]) -> None:

@@ -1,0 +1,56 @@
+"""Add a benchmark's rows to a study: `python -m segkc_deploy.benchmarks.study report/benchmark.json --study NAME ...`."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from segkc_deploy.benchmarks.results import append_rows, study_rows
+from segkc_deploy.benchmarks.schema import BenchmarkResult
+from segkc_deploy.errors import ConfigError, SegKCError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the command line, append the rows, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m segkc_deploy.benchmarks.study", description=__doc__)
+    parser.add_argument("benchmark", type=Path, help="a benchmark.json")
+    parser.add_argument("--study", required=True, help="name of the study")
+    parser.add_argument("--labels", required=True, help="share of labeled images, 1/8 or full")
+    parser.add_argument("--seed", required=True, type=int, help="seed of the trainings")
+    parser.add_argument("--out", required=True, type=Path, help="the study's JSON file, made when missing")
+    options = parser.parse_args(arguments)
+    try:
+        result = _read(options.benchmark)
+        rows = study_rows(
+            result, study=options.study, labels=options.labels, seed=options.seed, commit=_current_commit()
+        )
+        append_rows(options.out, rows)
+    except SegKCError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{options.out}: {len(rows)} rows added")
+    return 0
+
+
+def _read(path: Path) -> BenchmarkResult:
+    try:
+        return BenchmarkResult.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `segkc-deploy benchmark` writes it") from None
+    except ValidationError as error:
+        raise ConfigError(f"{path}: not a benchmark of this version: {error.errors()[0]['msg']}") from None
+
+
+def _current_commit() -> str:
+    """The commit of the code that runs, or `unknown` outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
