@@ -24,12 +24,19 @@ FAMILIES: dict[str, tuple[Color, ...]] = {
     "bright": ((214, 180, 40), (210, 96, 30), (40, 140, 150), (150, 60, 130)),
 }
 
+_UNUSUAL = 0.12  # share of things whose color is not one of their class's usual ones
+
 
 def pick_color(rng: Rng, *families: str, jitter: float = 14.0) -> Color:
     """Return a color of one of `families`, each channel off by a normal error of `jitter`."""
     family = FAMILIES[families[rng.integers(len(families))]]
     color = np.asarray(family[rng.integers(len(family))]) + rng.normal(0, jitter, 3) * 0.5 + rng.normal(0, jitter)
     return _as_color(color)
+
+
+def body_color(rng: Rng, *families: str) -> Color:
+    """Return the main color of a thing: of one of its usual `families`, or now and then of any family at all."""
+    return pick_color(rng, *(FAMILIES if rng.random() < _UNUSUAL else families))
 
 
 def scaled(color: Color, factor: float) -> Color:

@@ -104,11 +104,11 @@ class Scene:
 
 def _sky(scene: Scene) -> None:
     rng, shape = scene.rng, (scene.height // 2, scene.width // 2)
-    above, below = pick_color(rng, "blue", "blue", "grey", "light"), pick_color(rng, "light", "light", "grey", "blue")
+    above, below = pick_color(rng, "blue", "blue", "light"), pick_color(rng, "light")
     down = np.linspace(0, 1.6, shape[0], dtype=np.float32).clip(0, 1)[:, None, None]
     sky = np.asarray(above, np.float32) * (1 - down) + np.asarray(below, np.float32) * down
     clouds = smooth_noise(rng, shape, rng.uniform(15, 45)) + 0.5 * smooth_noise(rng, shape, 7)
-    cover = np.clip(clouds - rng.uniform(-0.4, 1.8), 0, 1)[..., None] * np.float32(rng.uniform(0.2, 0.9))
+    cover = np.clip(clouds - rng.uniform(0.2, 1.8), 0, 1)[..., None] * np.float32(rng.uniform(0.2, 0.9))
     sky = sky * (1 - cover) + np.asarray(pick_color(rng, "light", "grey"), np.float32) * cover
     cv2.resize(sky.clip(0, 255).astype(np.uint8), (scene.width, scene.height), dst=scene.picture)
     scene.mask[:] = _ID["sky"]
@@ -117,7 +117,7 @@ def _sky(scene: Scene) -> None:
 
 def _ground(scene: Scene) -> None:
     rng, side = scene.rng, 192
-    color = pick_color(rng, "grey", "grey", "grey", "earth", "earth", "green", "dark")
+    color = pick_color(rng, "grey", "grey", "grey", "grey", "earth", "green")
     kind = rng.choice(["asphalt", "slabs", "grass", "planks"], p=[0.45, 0.25, 0.2, 0.1])
     texture = {
         "asphalt": lambda: speckle(rng, (side, side), rng.uniform(6, 20), rng.uniform(0.04, 0.14)),
@@ -200,10 +200,10 @@ def _objects(scene: Scene) -> None:
     """Trees, vehicles, persons, poles and stretches of fence at any distance, far ones first."""
     rng = scene.rng
     kinds = rng.choice(
-        ["tree", "vehicle", "person", "pole", "fence"], size=rng.integers(6, 11), p=[0.16, 0.22, 0.3, 0.22, 0.1]
+        ["tree", "vehicle", "person", "pole", "fence"], size=rng.integers(6, 10), p=[0.16, 0.2, 0.34, 0.2, 0.1]
     )
     draws = {"tree": draw_tree, "vehicle": draw_vehicle, "person": draw_person, "pole": draw_pole}
-    for nearness, kind in zip(np.sort(rng.uniform(0.2, 0.85, len(kinds))), kinds, strict=True):
+    for nearness, kind in zip(np.sort(rng.uniform(0.28, 0.9, len(kinds))), kinds, strict=True):
         x, base, meter = rng.uniform(0, scene.width), scene.base_at(nearness), scene.meter_at(nearness)
         _contact_shadow(scene, x, base, meter * (2.2 if kind == "vehicle" else 0.5))
         if kind == "fence":

@@ -9,7 +9,7 @@ from segkc_deploy.training.data.scene_brush import Rng, smooth_noise
 _HOURS = {
     "noon": (1.15, 1.13, 1.08),
     "overcast": (0.98, 1.02, 1.06),
-    "dusk": (1.08, 0.84, 0.68),
+    "dusk": (1.1, 0.9, 0.74),
     "blue hour": (0.58, 0.68, 0.92),
     "lamps": (0.82, 0.66, 0.42),
 }
@@ -18,8 +18,8 @@ _HOURS = {
 def light(rng: Rng, picture: np.ndarray, horizon: int) -> np.ndarray:
     """Return `picture` (RGB uint8) as float32 in the light of one hour, with shadows of things outside the frame."""
     height, width = picture.shape[:2]
-    gains = np.asarray(_HOURS[rng.choice(list(_HOURS), p=[0.5, 0.25, 0.13, 0.06, 0.06])], np.float32)
-    lit = picture * (gains * rng.uniform(0.85, 1.12))
+    gains = np.asarray(_HOURS[rng.choice(list(_HOURS), p=[0.55, 0.3, 0.08, 0.04, 0.03])], np.float32)
+    lit = picture * (gains * rng.uniform(0.9, 1.1))
     across = np.linspace(-1, 1, width, dtype=np.float32) * rng.normal(0, 0.14)
     down = np.linspace(-1, 1, height, dtype=np.float32) * rng.normal(0, 0.1)
     field = 1 + across[None, :] + down[:, None]
@@ -51,7 +51,7 @@ def photograph(rng: Rng, lit: np.ndarray) -> np.ndarray:
         kernel = np.zeros((5, 5), np.float32)
         cv2.line(kernel, (0, int(rng.integers(5))), (4, int(rng.integers(5))), 1)
         picture = cv2.filter2D(picture, -1, kernel / kernel.sum())
-    picture = 255 * (np.clip(picture, 0, 255) / 255) ** rng.uniform(0.7, 1.15)
+    picture = 255 * (np.clip(picture, 0, 255) / 255) ** rng.uniform(0.75, 1.1)
     deviation = np.sqrt(rng.uniform(0.02, 0.25) * picture + rng.uniform(1, 4) ** 2)
     grain = rng.standard_normal(picture.shape, dtype=np.float32)
     grain += 0.5 * smooth_noise(rng, (height, width), 2)[..., None]  # demosaicing smears the noise a little

@@ -13,6 +13,7 @@ from segkc_deploy.training.data.scene_brush import (
     Color,
     Point,
     Rng,
+    body_color,
     bricks,
     leaves,
     pick_color,
@@ -27,7 +28,7 @@ _FLAT = 128  # pixels a side of the flat pictures that are laid onto walls and f
 def draw_tree(brush: Brush, x: float, base: float, meter: float) -> None:
     """A broadleaf tree, a conifer or a bush, from spring green to autumn red."""
     rng = brush.rng
-    color = pick_color(rng, *(("green",) * 6 + ("earth", "red", "bright")))
+    color = body_color(rng, "green")
     kind = rng.choice(["broadleaf", "conifer", "bush"], p=[0.6, 0.2, 0.2])
     height = meter * {"broadleaf": rng.uniform(4, 8), "conifer": rng.uniform(4, 8), "bush": rng.uniform(0.9, 2)}[kind]
     if kind == "bush":
@@ -59,7 +60,7 @@ def draw_tree(brush: Brush, x: float, base: float, meter: float) -> None:
 def draw_vehicle(brush: Brush, x: float, base: float, meter: float) -> None:
     """A car, a van or a bus seen from its side or its end."""
     rng = brush.rng
-    color = pick_color(rng, "grey", "light", "dark", "red", "blue", "green", "earth", "bright")
+    color = body_color(rng, "bright", "blue")
     glass, tire = pick_color(rng, "dark", "blue"), pick_color(rng, "dark", jitter=6)
     kind = rng.choice(["car", "van", "bus", "end"], p=[0.45, 0.2, 0.1, 0.25])
     if kind == "end":
@@ -164,7 +165,7 @@ def draw_person(brush: Brush, x: float, base: float, meter: float) -> None:
 def draw_pole(brush: Brush, x: float, base: float, meter: float) -> None:
     """A lamp post, a road sign or a bollard: thin, upright, in the colors of walls and trunks."""
     rng = brush.rng
-    color = pick_color(rng, "grey", "dark", "earth", "light")
+    color = body_color(rng, "dark")
     kind = rng.choice(["lamp", "sign", "bare", "bollard"], p=[0.35, 0.4, 0.15, 0.1])
     height = meter * {"lamp": rng.uniform(4, 7), "sign": rng.uniform(2.2, 3.2), "bare": 6.0, "bollard": 1.1}[kind]
     thick = max(6.0, meter * (0.4 if kind == "bollard" else rng.uniform(0.16, 0.26)))
@@ -197,7 +198,7 @@ def _sign_plate(brush: Brush, center: Point, radius: float) -> None:
 
 def facade(rng: Rng, floors: int, columns: int) -> np.ndarray:
     """Return a flat RGB picture of a house front: wall texture, rows of windows, sometimes a shop below."""
-    wall = pick_color(rng, "grey", "earth", "earth", "red", "red", "light", "blue", "green")
+    wall = body_color(rng, "earth", "red", "red")
     shape = (_FLAT, _FLAT)
     kind = rng.choice(["bricks", "plaster", "planks", "panels"])
     texture = {
@@ -253,7 +254,7 @@ def draw_fence(brush: Brush, corners: list[Point]) -> None:
         "boards": rows + columns >= 0,
     }[kind]
     flat = np.empty((*opaque.shape, 3), np.uint8)
-    flat[:] = pick_color(rng, "earth", "grey", "light", "green", "dark", "red")
+    flat[:] = body_color(rng, "light", "earth")
     seams = (columns % period < 2) * 0.35 if kind == "boards" else 0.0
     shade = speckle(rng, opaque.shape, 10, 0.1) * (1 - seams)
     brush.panel(np.clip(flat * shade[..., None], 0, 255).astype(np.uint8), corners, opaque.astype(np.uint8))
