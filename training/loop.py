@@ -12,11 +12,12 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.errors import ConfigError
+from segkc_deploy.errors import ConfigError, UserError
 from segkc_deploy.evaluation import evaluate
 from segkc_deploy.training.checkpoint import load_checkpoint, save_checkpoint
-from segkc_deploy.training.data.datasets import LabeledDataset, UnlabeledDataset, draw_loader
+from segkc_deploy.training.data.datasets import Example, LabeledDataset, UnlabeledDataset, draw_loader
 from segkc_deploy.training.loss_window import LossWindow
 from segkc_deploy.training.methods.base import Batch, Method
 from segkc_deploy.training.network_file import NetworkCard, save_network
@@ -154,11 +155,9 @@ class Trainer:
             save_network(self.run.network(role), network, card)
 
     def _usual_input_size(self, multiple: int) -> tuple[int, int]:
-        """The network's input size for the first validation image, or the crop where there is none."""
+        """The network's input size for the first validation image, or for the crop where there is none."""
         size = self.recipe.validation.size or self.recipe.crop_size
         if self.recipe.validation.size is None and self.sets.val:
-            from segkc_deploy.data.images import read_image
-
             image = read_image(self.sets.val[0].image)
             size = (image.shape[0], image.shape[1])
         return input_size(size, multiple, None)
@@ -192,16 +191,18 @@ class Trainer:
         labeled = draw_loader(
             LabeledDataset(self.sets, recipe), recipe.batch.labeled // passes, first, count, workers, pin_memory
         )
-        unlabeled: Iterator[dict[str, Tensor] | None] = repeat(None)
+        unlabeled: Iterator[Example | None] = repeat(None)
         if self.method.strong_views:
             dataset = UnlabeledDataset(self.sets, recipe, self.method.strong_views)
             unlabeled = iter(draw_loader(dataset, recipe.batch.unlabeled // passes, first, count, workers, pin_memory))
         for labeled_part, unlabeled_part in zip(labeled, unlabeled, strict=False):
             yield Batch(self._to_device(labeled_part), self._to_device(unlabeled_part) if unlabeled_part else None)
 
-    def _to_device(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _to_device(self, loaded: Example) -> dict[str, Tensor]:
+        if isinstance(loaded, UserError):
+            raise loaded
         moved: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
+        for name, tensor in loaded.items():
             tensor = tensor.to(self.fabric.device, non_blocking=True)
             if tensor.dtype == torch.uint8:
                 tensor = to_float_images(tensor).contiguous(memory_format=torch.channels_last)

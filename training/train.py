@@ -79,7 +79,11 @@ def train_run(
             f"{chosen.name}: {len(sets.labeled)} labeled, {len(sets.unlabeled)} unlabeled, {len(sets.val)} validation"
             f" images; {steps} steps from step {first_step} on {trainer_fabric.device}, {chosen.precision}"
         )
-        trainer.fit(log)
+        try:
+            trainer.fit(log)
+        except KeyboardInterrupt:
+            log.line(f"interrupted; go on from step {trainer.saved_step}: segkc-deploy train --out {out} --resume")
+            raise
     return RunResult(out, steps, trainer.scores)
 
 

@@ -93,9 +93,7 @@ def _prepare_folder(out: Path, overwrite: bool) -> None:
         if not (out / _NOTE).is_file():
             raise RunDirectoryError(f"{out}: not empty and not a demo's folder; choose another --out")
         if not overwrite:
-            raise RunDirectoryError(
-                f"{out}: holds an earlier demo; add --overwrite to delete it first"
-            )
+            raise RunDirectoryError(f"{out}: holds an earlier demo; add --overwrite to delete it first")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / _NOTE).write_text("Made by `segkc-deploy demo`, which deletes this folder when run with --overwrite.\n")

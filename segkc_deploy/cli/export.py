@@ -31,8 +31,10 @@ def export(
         from segkc_deploy.export.export_run import export_run
         from segkc_deploy.training.run_directory import RunDirectory, read_config
 
+    from segkc_deploy.cli.sizes import parse_size
+
     data = data or read_config(RunDirectory(run))[1]
-    exported = export_run(run, data, engine, out, _size(size) if size else None, verify)
+    exported = export_run(run, data, engine, out, parse_size(size) if size else None, verify)
     verification = exported.manifest.verification
     assert verification is not None
     typer.echo(f"{exported.path}  ({exported.manifest.bytes / 2**20:.2f} MiB)")
@@ -41,10 +43,3 @@ def export(
     )
     typer.echo(f"  largest logit difference: {verification.max_logit_difference:.3g}")
     typer.echo(f"  mIoU: junior {verification.miou_network:.2f}, artifact {verification.miou_artifact:.2f}")
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not height.isdigit() or not (width or height).isdigit():
-        raise typer.BadParameter(f"{text!r}: write 518 or 360x480 (height x width)", param_hint="--size")
-    return int(height), int(width or height)

@@ -1,7 +1,7 @@
 """`segkc-deploy train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,9 +16,15 @@ def train(
     override: Annotated[
         list[str] | None, typer.Option("--override", "-o", help="Recipe value, as key=value; repeatable.")
     ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; for -o schedule.steps.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs over the unlabeled set.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Labeled, and as many unlabeled, images a step.")] = None,
+    size: Annotated[str | None, typer.Option(help="Crop, 518 or 360x480 (height x width).")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Data loading processes.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Chooses first weights, order and augmentation.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
 ) -> None:
     """Train a senior and a junior together.
 
@@ -31,8 +37,26 @@ def train(
 
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
-    result = train_run(data, recipe, out, override, resume, overwrite, device)
+    overrides = _overrides(steps, epochs, batch, size, workers, seed) + (override or [])
+    result = train_run(data, recipe, out, overrides, resume, overwrite, device)
     typer.echo(f"finished: {result.path} ({result.steps} steps)")
     for name, miou in result.miou.items():
         typer.echo(f"  mIoU {name}: {miou:.2f}")
     typer.echo(f"next: segkc-deploy export {result.path} --engine onnx")
+
+
+def _overrides(
+    steps: int | None, epochs: int | None, batch: int | None, size: str | None, workers: int | None, seed: int | None
+) -> list[str]:
+    """The options that most runs change, as the recipe values they stand for."""
+    from segkc_deploy.cli.sizes import parse_size
+
+    values: dict[str, object] = {}
+    if steps is not None or epochs is not None:
+        values |= {"schedule.steps": steps, "schedule.epochs": epochs}
+    if batch is not None:
+        values |= {"batch.labeled": batch, "batch.unlabeled": batch}
+    if size is not None:
+        values["crop_size"] = list(parse_size(size))
+    values |= {name: value for name, value in (("workers", workers), ("seed", seed)) if value is not None}
+    return [f"{name}={'null' if value is None else value}" for name, value in values.items()]

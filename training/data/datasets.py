@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.errors import UserError
 from segkc_deploy.training.data.augment import strong_view, weak_view
 from segkc_deploy.training.recipe import Recipe
 
@@ -23,8 +24,15 @@ LABELED_STREAM, UNLABELED_STREAM = 0, 1
 _ORDER, _AUGMENTATION = 0, 1
 
 
-class DrawDataset(Dataset[dict[str, Tensor]]):
+#: One example or batch: tensors by name, or the user's mistake that kept it from being made.
+Example = dict[str, Tensor] | UserError
+
+
+class DrawDataset(Dataset[Example]):
     """Maps a draw number to an augmented training example.
+
+    A mistake of the user's (an image that cannot be read) is returned, not raised: raised in a worker process it would
+    arrive as a traceback of that process.
 
     The draws run through the samples in a new random order every epoch, for ever. A set of fewer samples than another
     is thereby oversampled.
@@ -36,6 +44,16 @@ class DrawDataset(Dataset[dict[str, Tensor]]):
         self.sets = sets
         self.recipe = recipe
         self.stream = stream
+
+    def __getitem__(self, draw: int) -> Example:
+        try:
+            return self.example(draw)
+        except UserError as error:
+            return error
+
+    def example(self, draw: int) -> dict[str, Tensor]:
+        """Make the example of draw number `draw`."""
+        raise NotImplementedError
 
     def sample_of(self, draw: int) -> Sample:
         """Return the sample that draw number `draw` takes."""
@@ -54,7 +72,7 @@ class LabeledDataset(DrawDataset):
     def __init__(self, sets: ImageSets, recipe: Recipe) -> None:
         super().__init__(sets.labeled, sets, recipe, LABELED_STREAM)
 
-    def __getitem__(self, draw: int) -> dict[str, Tensor]:
+    def example(self, draw: int) -> dict[str, Tensor]:
         image, mask = read_sample(self.sample_of(draw), self.sets)
         assert mask is not None
         image, mask = weak_view(
@@ -75,7 +93,7 @@ class UnlabeledDataset(DrawDataset):
         super().__init__(sets.unlabeled, sets, recipe, UNLABELED_STREAM)
         self.strong_views = strong_views
 
-    def __getitem__(self, draw: int) -> dict[str, Tensor]:
+    def example(self, draw: int) -> dict[str, Tensor]:
         image = read_image(self.sample_of(draw).image)
         rng = self.generator(draw)
         valid = np.zeros(image.shape[:2], dtype=np.uint8)
@@ -103,17 +121,26 @@ class DrawSampler(Sampler[list[int]]):
 
 def draw_loader(
     dataset: DrawDataset, batch_size: int, first_batch: int, batches: int, workers: int, pin_memory: bool
-) -> DataLoader[dict[str, Tensor]]:
+) -> DataLoader[Example]:
     """Load batches number `first_batch` to `batches` - 1 of `dataset`."""
     return DataLoader(
         dataset,
         batch_sampler=DrawSampler(first_batch * batch_size, batch_size, batches - first_batch),
         num_workers=workers,
+        collate_fn=_collate,
         pin_memory=pin_memory,
         worker_init_fn=_one_thread if workers else None,
         # Iterating draws a seed for the workers; from the global generator it would shift every later random number.
         generator=torch.Generator(),
     )
+
+
+def _collate(examples: list[Example]) -> Example:
+    for example in examples:
+        if isinstance(example, UserError):
+            return example
+    batch: dict[str, Tensor] = default_collate(examples)
+    return batch
 
 
 def _one_thread(worker: int) -> None:
