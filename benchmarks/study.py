@@ -1,4 +1,4 @@
-"""Add a benchmark's rows to a study: `python -m segkc_deploy.benchmarks.study report/benchmark.json --study NAME ...`."""
+"""Add a benchmark to a study: `python -m segkc_deploy.benchmarks.study report/benchmark.json --study NAME ...`."""
 
 import argparse
 import subprocess

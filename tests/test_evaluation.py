@@ -154,7 +154,8 @@ def test_the_command_prints_every_figure_with_its_rule(command, artifact, data, 
         assert words[words.index(name) + 1] == f"{value:.2f}"
     assert words[words.index("mIoU") + 1] == f"{scores.miou:.2f}"
     assert f"{scores.pixel_accuracy:.2f}" in words
-    assert "network input: 12×8 (width × height), onnxruntime" in finished.out
+    assert "network input: 12×8 (width × height); masks resized" in finished.out
+    assert "ran on: onnxruntime" in finished.out
     assert "compared at: each image's own size, 12×8" in finished.out
     assert f"rule: {scores.rule}" in finished.out
 

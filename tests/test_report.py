@@ -16,7 +16,6 @@ from segkc_deploy.benchmarks import figures, formatting
 from segkc_deploy.benchmarks.latency import summarize
 from segkc_deploy.benchmarks.report import write_report
 from segkc_deploy.benchmarks.results import append_rows, read_rows, study_rows
-from segkc_deploy.benchmarks.study import main as study_main
 from segkc_deploy.benchmarks.schema import (
     Accuracy,
     BatchPoint,
@@ -29,6 +28,7 @@ from segkc_deploy.benchmarks.schema import (
     Row,
     WarmUp,
 )
+from segkc_deploy.benchmarks.study import main as study_main
 from segkc_deploy.benchmarks.svg import spread
 from segkc_deploy.benchmarks.tables import main as tables_main
 from segkc_deploy.benchmarks.tables import study_table

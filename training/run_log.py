@@ -8,7 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from rich.console import Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from segkc_deploy.progress import console
@@ -30,18 +33,20 @@ class RunLog:
         self.first_step = first_step
         _drop_records_after(run.metrics, first_step)
         self.tensorboard = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1 if first_step else None)
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[state]}"))
-        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self.task = self.progress.add_task("", total=steps, completed=first_step, state="")
+        self.progress = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("steps, left"), TimeRemainingColumn())
+        self.task = self.progress.add_task("", total=steps, completed=first_step)
+        self.values = Text()
+        self.display = Live(Group(self.progress, self.values), console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        self.progress.start()
+        if console.is_terminal:
+            self.display.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        self.display.stop()
         self.tensorboard.close()
 
     def line(self, text: str) -> None:
@@ -54,8 +59,10 @@ class RunLog:
         """Record the values of the steps since the last record, at `step` steps done."""
         self._record(step, "train", values)
         shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
-        self.progress.update(self.task, completed=step, state=shown)
-        if not console.is_terminal:
+        if console.is_terminal:
+            self.progress.update(self.task, completed=step)
+            self.values.plain = shown
+        else:
             self.line(f"step {step}/{self.steps}  {shown}")
 
     def validation(self, step: int, miou: dict[str, float]) -> None:
