@@ -20,12 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--labels", required=True, help="share of labeled images, 1/8 or full")
     parser.add_argument("--seed", required=True, type=int, help="seed of the trainings")
     parser.add_argument("--out", required=True, type=Path, help="the study's JSON file, made when missing")
+    parser.add_argument("--commit", help="commit that trained the networks; by default the one that runs now")
     options = parser.parse_args(arguments)
     try:
         result = _read(options.benchmark)
-        rows = study_rows(
-            result, study=options.study, labels=options.labels, seed=options.seed, commit=_current_commit()
-        )
+        commit = options.commit or _current_commit()
+        rows = study_rows(result, study=options.study, labels=options.labels, seed=options.seed, commit=commit)
         append_rows(options.out, rows)
     except SegKCError as error:
         print(f"error: {error}", file=sys.stderr)
