@@ -129,9 +129,11 @@ def _zero_and_255(name: str, readings: Iterable[Reading], sets: ImageSets) -> It
 def _never_labeled(name: str, readings: list[Reading], sets: ImageSets) -> Iterator[Finding]:
     if not readings:
         return
-    pixels = report_set(name, readings, sets).class_pixels
-    missing = [label for label, count in zip(sets.labels.names, pixels, strict=True) if not count]
-    if missing and any(pixels):
+    report = report_set(name, readings, sets)
+    missing = [label for label, count in zip(sets.labels.names, report.class_pixels, strict=True) if not count]
+    if not report.labeled_pixels and report.ignored_pixels:
+        yield Finding("error", "all-ignored", f"every pixel of every {name} mask is ignored; check label_mapping")
+    elif missing and report.labeled_pixels:
         effect = "cannot be learned from labels" if name == "labeled" else "cannot be scored"
         message = f"classes that no {name} mask holds, and so {effect}: {', '.join(missing)}"
         yield Finding("warning", "never-labeled", message)

@@ -88,8 +88,9 @@ def _bar(report: SetReport, index: int) -> Text:
 
 def _finding_lines(finding: Finding) -> Iterator[str]:
     color = "red" if finding.level == "error" else "yellow"
-    count = f" ({len(finding.files)})" if finding.files else ""
-    yield f"[bold {color}]{finding.level}:[/] {escape(finding.message)}{count}"
+    number = len(finding.files)
+    count = f" ({number} {'file' if number == 1 else 'files'})" if number else ""
+    yield f"[bold {color}]{finding.level}[/]{count}: {escape(finding.message)}"
     yield from (f"    {escape(line)}" for line in finding.files[:FILES_NAMED])
     if len(finding.files) > FILES_NAMED:
         yield f"    … and {len(finding.files) - FILES_NAMED} more"

@@ -86,11 +86,12 @@ class LabeledImages:
     @cached_property
     def available(self) -> tuple[Sample, ...]:
         """The images that the layout's own list names, or all of them."""
+        pool = self.pool
         if self.section.images is not None or not self.split.lists:
-            return tuple(self.pool.samples.values())
+            return tuple(pool.samples.values())
         for name in self.split.lists:
             if (self.places.root / name).is_file():
-                return self.pool.listed(self.places.root / name)
+                return pool.listed(self.places.root / name)
         raise ConfigError(
             f"{self.places.spec}: {self.key}: no list {self.places.root / self.split.lists[-1]};"
             f" name one as `{self.key}: {{ids: FILE}}`"
