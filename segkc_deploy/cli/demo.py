@@ -1,20 +1,18 @@
 """`segkc-deploy demo`: the whole pipeline on a data set that it draws itself."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from segkc_deploy.cli.app import app
-
-if TYPE_CHECKING:
-    from segkc_deploy.benchmarks.schema import BenchmarkResult
 
 _LABELED, _UNLABELED, _VAL = 16, 200, 48
 _SECONDS_A_LATENCY = 2.0
 _BATCHES = (1, 4)
 _SECTIONS = 6
 _NOTE = "about.txt"
+_TITLES = ("supervised junior", "co-trained junior", "senior", "ONNX artifact")
 
 
 @app.command()
@@ -76,7 +74,7 @@ def demo(
     measured = Options(batches=_BATCHES, seconds=_SECONDS_A_LATENCY)
     result = run_benchmark([alone, pair, exported.path], data, report, measured)
 
-    _print_scores(result, alone)
+    _print_scores({_title(row.role, Path(row.target) == alone): row for row in result.rows})
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     typer.echo(f"done in {minutes} min {seconds} s; the report: {report / 'index.html'}")
     if result.failures:
@@ -119,18 +117,16 @@ def _predict(artifact: Path, source: Path, out: Path) -> None:
         typer.echo(f"{len(images)} masks and overlays with {predictor.description}: {out}")
 
 
-def _print_scores(result: "BenchmarkResult", alone: Path) -> None:
-    """Print mIoU, size and latency of the supervised junior, the co-trained pair and the artifact."""
+def _print_scores(rows: dict[str, Any]) -> None:
+    """Print mIoU, size and latency of the benchmark's rows, by title."""
     from rich.console import Console
     from rich.table import Table
 
-    order = ("supervised junior", "co-trained junior", "senior", "ONNX artifact")
-    rows = {_title(row.role, Path(row.target) == alone): row for row in result.rows}
     table = Table(title="Validation scenes; latency at batch 1, end to end", title_justify="left")
     table.add_column("network")
     for column in ("mIoU %", "parameters", "p50 ms", "p90 ms", "p99 ms"):
         table.add_column(column, justify="right")
-    for title in order:
+    for title in _TITLES:
         if title not in rows:  # its failure was printed when it happened
             continue
         row = rows[title]
@@ -144,6 +140,5 @@ def _print_scores(result: "BenchmarkResult", alone: Path) -> None:
 
 
 def _title(role: str, is_alone: bool) -> str:
-    if role == "junior":
-        return "supervised junior" if is_alone else "co-trained junior"
-    return "senior" if role == "senior" else "ONNX artifact"
+    alone, together, senior, artifact = _TITLES
+    return {"junior": alone if is_alone else together, "senior": senior, "artifact": artifact}[role]

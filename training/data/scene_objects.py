@@ -129,16 +129,16 @@ def _vehicle_end(brush: Brush, x: float, base: float, meter: float, color: Color
 def draw_person(brush: Brush, x: float, base: float, meter: float) -> None:
     """Somebody standing or walking, in clothes of any color, now and then with a bag."""
     rng = brush.rng
-    height = meter * rng.uniform(1.45, 1.95)
+    height = meter * rng.uniform(1.6, 2.2)
     skin = scaled((226, 178, 146), rng.uniform(0.35, 1.05))
     families = ("grey", "dark", "red", "blue", "green", "earth", "light", "bright")
     top, legs = pick_color(rng, *families), pick_color(rng, "dark", "blue", "grey", "earth")
     stride, lean = height * rng.uniform(0.02, 0.14), height * rng.normal(0, 0.02)
-    hip, shoulder, width = base - height * 0.47, base - height * 0.82, height * rng.uniform(0.1, 0.14)
+    hip, shoulder, width = base - height * 0.47, base - height * 0.82, height * rng.uniform(0.14, 0.19)
     for side in (-1, 1):
         knee = x + side * stride * 0.8, base - height * 0.24
-        brush.line((x + side * width * 0.4, hip), knee, height * 0.085, legs)
-        brush.line(knee, (x + side * stride, base), height * 0.07, scaled(legs, 0.9))
+        brush.line((x + side * width * 0.4, hip), knee, height * 0.11, legs)
+        brush.line(knee, (x + side * stride, base), height * 0.1, scaled(legs, 0.9))
     torso = [
         (x - width + lean, shoulder),
         (x + width + lean, shoulder),
@@ -153,11 +153,13 @@ def draw_person(brush: Brush, x: float, base: float, meter: float) -> None:
         )
     for side in (-1, 1):
         elbow = x + lean + side * width * rng.uniform(1.1, 1.7), base - height * 0.62
-        brush.line((x + lean + side * width * 0.9, shoulder + height * 0.03), elbow, height * 0.06, scaled(top, 0.85))
-        brush.line(elbow, (x + side * width * rng.uniform(0.8, 1.8), base - height * 0.48), height * 0.05, skin)
+        brush.line((x + lean + side * width * 0.9, shoulder + height * 0.03), elbow, height * 0.08, scaled(top, 0.85))
+        brush.line(elbow, (x + side * width * rng.uniform(0.8, 1.8), base - height * 0.48), height * 0.07, skin)
     head = x + lean * 1.5, base - height * 0.92
-    brush.ellipse(head, (height * 0.055, height * 0.075), skin)
-    brush.ellipse((head[0], head[1] - height * 0.03), (height * 0.058, height * 0.05), pick_color(rng, "dark", "earth"))
+    brush.ellipse(head, (height * 0.07, height * 0.085), skin)
+    brush.ellipse(
+        (head[0], head[1] - height * 0.03), (height * 0.073, height * 0.055), pick_color(rng, "dark", "earth")
+    )
     if rng.random() < 0.3:
         brush.ellipse((x + width * 1.5, hip), (height * 0.06, height * 0.08), pick_color(rng, *families))
 
@@ -168,7 +170,7 @@ def draw_pole(brush: Brush, x: float, base: float, meter: float) -> None:
     color = body_color(rng, "dark")
     kind = rng.choice(["lamp", "sign", "bare", "bollard"], p=[0.35, 0.4, 0.15, 0.1])
     height = meter * {"lamp": rng.uniform(4, 7), "sign": rng.uniform(2.2, 3.2), "bare": 6.0, "bollard": 1.1}[kind]
-    thick = max(6.0, meter * (0.4 if kind == "bollard" else rng.uniform(0.16, 0.26)))
+    thick = max(6.0, meter * (0.55 if kind == "bollard" else rng.uniform(0.22, 0.38)))
     top = base - height
     brush.box(x - thick / 2, top, x + thick / 2, base, color)
     if kind == "lamp":
@@ -176,7 +178,7 @@ def draw_pole(brush: Brush, x: float, base: float, meter: float) -> None:
         brush.line((x, top), (x + reach, top), max(3.0, thick * 0.7), color)
         brush.ellipse((x + reach, top), (meter * 0.35, meter * 0.14), pick_color(rng, "light", "dark"))
     elif kind == "sign":
-        _sign_plate(brush, (x, top), meter * rng.uniform(0.4, 0.65))
+        _sign_plate(brush, (x, top), meter * rng.uniform(0.5, 0.8))
     elif kind == "bollard":
         brush.box(
             x - thick / 2, base - height * 0.8, x + thick / 2, base - height * 0.6, pick_color(rng, "light", "red")
