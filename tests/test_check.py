@@ -69,6 +69,8 @@ def test_pixels_are_counted_after_the_mapping(root: Path) -> None:
     labeled = _check(root).sets[0]
     assert labeled.class_pixels == (quarter, 2 * quarter, quarter)
     assert labeled.ignored_pixels == 0
+    write_spec(root, SPEC + "label_mapping: {2: 1}\n")
+    assert _check(root).sets[0].class_images == (2, 2, 0)
 
 
 def test_ids_outside_the_classes(root: Path) -> None:
