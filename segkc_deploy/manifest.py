@@ -153,7 +153,9 @@ def _check_format(path: Path) -> None:
     try:
         content = json.loads(path.read_bytes())
     except ValueError:
-        raise ArtifactError(f"{path}: not JSON; it is damaged: copy it again or export again") from None
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+        content = None
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path}: not a manifest; it is damaged: copy it again or export again")
+    if content.get("format") != FORMAT:
+        found = content.get("format")
         raise ArtifactError(f"{path}: format {found!r}, but this version reads {FORMAT!r}; export again")
