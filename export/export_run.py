@@ -78,32 +78,42 @@ def export_run(
     _check_data(sets, card, data)
 
     artifact = (out or run) / f"junior-{precision}.onnx"
-    candidate = artifact.with_name(artifact.name + ".rejected")
-    graph = DeployGraph(network, size)
-    export_onnx(graph, size, candidate)
-    manifest = _manifest(artifact, run, card, network, graph, size, precision)
-    add_metadata(candidate, manifest)
+    candidate = artifact.with_name(f".{artifact.name}.unverified")
+    try:
+        graph = DeployGraph(network, size)
+        export_onnx(graph, size, candidate)
+        manifest = _manifest(artifact, run, card, network, graph, size, precision)
+        add_metadata(candidate, manifest)
+        required = REQUIRED_AGREEMENT[precision] if required_agreement is None else required_agreement
+        verification = _verify(candidate, graph, card, size, sets, images, required)
+        facts = {"sha256": sha256_of(candidate), "bytes": candidate.stat().st_size, "verification": verification}
+        return _judge(candidate, artifact, manifest.model_copy(update=facts))
+    finally:
+        candidate.unlink(missing_ok=True)
 
-    required = REQUIRED_AGREEMENT[precision] if required_agreement is None else required_agreement
-    verification = _verify(candidate, graph, card, size, sets, images, required)
-    manifest = manifest.model_copy(
-        update={
-            "sha256": sha256_of(candidate),
-            "bytes": candidate.stat().st_size,
-            "verification": verification,
-        }
-    )
-    if verification.agreement < required or verification.max_logit_difference == float("inf"):
-        write_manifest(candidate, manifest)
-        raise VerificationError(
-            f"{candidate}: only {verification.agreement:.4%} of the pixels agree with the PyTorch junior"
-            f" ({required:.4%} are required; largest logit difference {verification.max_logit_difference:.3g});"
-            " it is kept under this name and must not be deployed"
+
+def _judge(candidate: Path, artifact: Path, manifest: Manifest) -> Exported:
+    """Give a verified candidate its name, or the name of a rejected one."""
+    verification = manifest.verification
+    assert verification is not None
+    rejected = artifact.with_name(artifact.name + ".rejected")
+    finite = verification.max_logit_difference != float("inf")
+    if not finite or verification.agreement < verification.required_agreement:
+        candidate.replace(rejected)
+        write_manifest(rejected, manifest)
+        reason = (
+            f"only {verification.agreement:.4%} of the pixels agree with the PyTorch junior"
+            f" ({verification.required_agreement:.4%} are required;"
+            f" largest logit difference {verification.max_logit_difference:.3g})"
+            if finite
+            else "logits are NaN or infinite"
         )
-    # The manifest first: an artifact without one is refused, a manifest without its artifact is harmless.
+        raise VerificationError(f"{rejected}: {reason}; it is kept under this name and must not be deployed")
+    # Interrupted between the two, an older artifact and the new manifest do not match, and loading refuses the pair.
     write_manifest(artifact, manifest)
     candidate.replace(artifact)
-    manifest_path(candidate).unlink(missing_ok=True)
+    for leftover in (rejected, manifest_path(rejected)):
+        leftover.unlink(missing_ok=True)
     return Exported(artifact, manifest)
 
 

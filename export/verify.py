@@ -8,6 +8,7 @@ import onnxruntime
 
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.errors import DataError
 from segkc_deploy.export.deploy_graph import OUTPUT_NAME
 from segkc_deploy.export.to_onnx import with_logits
 from segkc_deploy.export.torch_runner import TorchRunner
@@ -48,6 +49,10 @@ def verify(
         size = [(image.shape[0], image.shape[1])]
         scores["network"].update(truth, artifact.postprocess(expected, size)[0])
         scores["artifact"].update(truth, artifact.postprocess(got, size)[0])
+    if scores["network"].scores().pixels == 0:
+        raise DataError(
+            f"{chosen[0].mask}: like every validation mask it holds ignored pixels alone; nothing to verify"
+        )
     return Verification(
         images=len(chosen),
         agreement=equal / pixels,

@@ -68,7 +68,7 @@ def evaluate(
         on_image: called with each image after it was scored, for instance to keep the worst ones.
 
     Raises:
-        DataError: there are no validation images, or one cannot be used.
+        DataError: there are no validation images, one cannot be used, or none has a labeled pixel.
     """
     if not sets.val:
         raise DataError("the data spec names no validation images; add a val section with images and masks")
@@ -87,6 +87,10 @@ def evaluate(
         sizes.add(truth.shape)
         if on_image is not None:
             on_image(ScoredImage(sample, image, truth, prediction, matrix.scores()))
+    if total.scores().pixels == 0:
+        raise DataError(
+            f"{sets.val[0].mask}: like every validation mask it holds ignored pixels alone; nothing to score"
+        )
     return Evaluation(total.scores(), labels, len(sets.val), _resolution(sizes))
 
 

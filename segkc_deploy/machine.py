@@ -21,7 +21,7 @@ def describe_machine() -> dict[str, Any]:
     """
     return {
         "cpu": _cpu_model(),
-        "cores": _cores(),
+        "cores": available_cores(),
         "ram_gib": _ram_gib(),
         "os": platform.platform(),
         "python": platform.python_version(),
@@ -40,7 +40,8 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

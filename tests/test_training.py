@@ -159,9 +159,19 @@ def test_a_folder_with_content_is_refused(finished: RunResult, data: Path, recip
     with pytest.raises(RunDirectoryError, match="--resume"):
         train_run(data, recipe, finished.path, device="cpu")
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(RunDirectoryError, match="not a run"):
+    (tmp_path / "config.yaml").write_text("my: project")
+    with pytest.raises(RunDirectoryError, match=r"thesis\.tex.*not overwritten"):
         train_run(data, recipe, tmp_path, overwrite=True, device="cpu")
     assert (tmp_path / "thesis.tex").exists()
+    assert (tmp_path / "config.yaml").exists()
+
+
+def test_overwriting_begins_a_new_run(data: Path, recipe: str, tmp_path: Path) -> None:
+    train_run(data, recipe, tmp_path / "run", ["schedule.steps=2", "seed=1"], device="cpu")
+    (tmp_path / "run" / "junior-fp32.onnx").write_bytes(b"exported from the old run")
+    train_run(data, recipe, tmp_path / "run", ["schedule.steps=1"], overwrite=True, device="cpu")
+    assert [record["step"] for record in metrics(tmp_path / "run")] == [1, 1]
+    assert not (tmp_path / "run" / "junior-fp32.onnx").exists()
 
 
 def test_resume_refuses_another_recipe_or_other_images(finished: RunResult, data: Path, recipe: str) -> None:
@@ -170,10 +180,66 @@ def test_resume_refuses_another_recipe_or_other_images(finished: RunResult, data
     extra = data.parent / "images" / "extra" / "000.png"
     moved = extra.rename(extra.with_suffix(".hidden"))
     try:
-        with pytest.raises(ConfigError, match="image lists have changed"):
+        with pytest.raises(ConfigError, match="image lists or the classes have changed"):
             train_run(None, None, finished.path, resume=True)
     finally:
         moved.rename(extra)
+
+
+def test_resume_refuses_other_classes(finished: RunResult, data: Path) -> None:
+    text = data.read_text()
+    data.write_text(text.replace("- box", "- crate"))
+    try:
+        with pytest.raises(ConfigError, match="the classes have changed"):
+            train_run(None, None, finished.path, resume=True)
+    finally:
+        data.write_text(text)
+
+
+def test_a_resumed_run_may_have_other_workers_and_nothing_else(finished: RunResult) -> None:
+    result = train_run(None, None, finished.path, ["workers=1"], resume=True, device="cpu")
+    assert result.miou == finished.miou
+    with pytest.raises(ConfigError, match="only --workers"):
+        train_run(None, None, finished.path, ["seed=3"], resume=True)
+
+
+def test_weights_that_an_update_made_nan_are_never_checkpointed(
+    data: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of step 4 is fine; its update is not, and no later loss would see it."""
+    step = Trainer._train_step
+
+    def poisoned(self: Trainer, number: int, *arguments: object) -> int:
+        images = step(self, number, *arguments)  # type: ignore[arg-type]
+        if number == 3:
+            next(self.method.learners.parameters()).data.fill_(float("nan"))
+        return images
+
+    monkeypatch.setattr(Trainer, "_train_step", poisoned)
+    with pytest.raises(NonFiniteLossError, match=r"step 4: the update made weights NaN.*\(step 2\)"):
+        train_run(data, recipe, tmp_path / "run", device="cpu")
+    checkpoint = load_file(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint.values() if tensor.is_floating_point())
+
+
+def test_a_bad_validation_image_loses_no_training(recipe: str, tmp_path: Path) -> None:
+    data = write_tiny_data(tmp_path / "data")
+    image = tmp_path / "data" / "images" / "val" / "002.png"
+    content = image.read_bytes()
+    image.write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"002\.png"):
+        train_run(data, recipe, tmp_path / "run", ["validation.every=4"], device="cpu")
+    assert (tmp_path / "run" / "junior.safetensors").is_file()
+    image.write_bytes(content)
+    resumed = train_run(None, None, tmp_path / "run", resume=True, device="cpu")
+    assert set(resumed.miou) == {"junior", "senior", "junior_ema", "senior_ema"}
+    assert read_card(tmp_path / "run" / "junior.safetensors").scores["junior"] == resumed.miou["junior"]
+
+
+def test_a_run_holds_every_setting_of_its_method(finished: RunResult) -> None:
+    config = (finished.path / "config.yaml").read_text()
+    for setting in ("consultation_dropout", "temperature", "prediction_junior_to_senior"):
+        assert setting in config
 
 
 def test_resume_of_nothing_and_of_a_damaged_checkpoint(data: Path, recipe: str, tmp_path: Path) -> None:
@@ -195,6 +261,10 @@ def test_mistakes_are_told_before_anything_is_written(data: Path, recipe: str, t
         (["schedule.epochs=3"], "either steps or epochs"),
         (["precision=fp16"], "fp16 needs a CUDA device"),
         (["lr"], "key=value"),
+        (["weak.scale=[2, 0.5]"], "the smaller one first"),
+        (["optimizer.betas=[0.9, 1]"], "less than 1"),
+        (["junior.backbone=swin_tiny_patch4_window7_224"], "cannot take crops of 32x64"),
+        (["junior.backbone=resnet18.nope"], "timm has no weights 'nope'"),
     ]
     for overrides, message in cases:
         if "fp16" in message and torch.cuda.is_available():

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from segkc_deploy.atomic import atomic_path
 from segkc_deploy.errors import RunDirectoryError
+from segkc_deploy.training.tensor_file import write_tensors
 
 _HEADER_KEY = "segkc_deploy_checkpoint"
 
@@ -37,8 +36,7 @@ def save_checkpoint(
     tensors |= _random_states()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = json.dumps({"step": step, "extra": extra or {}})
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER_KEY: header})
+    write_tensors(path, tensors, {_HEADER_KEY: header})
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer) -> tuple[int, dict[str, Any]]:

@@ -1,11 +1,11 @@
 """The training loop, the same for every method."""
 
-import os
 import resource
 import sys
 import time
 from collections.abc import Iterator
 from itertools import repeat
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -14,11 +14,12 @@ from torch.optim import AdamW
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.errors import ConfigError, UserError
+from segkc_deploy.errors import ConfigError, NonFiniteLossError, UserError
 from segkc_deploy.evaluation import evaluate
+from segkc_deploy.machine import available_cores
 from segkc_deploy.training.checkpoint import load_checkpoint, save_checkpoint
 from segkc_deploy.training.data.datasets import Example, LabeledDataset, UnlabeledDataset, draw_loader
-from segkc_deploy.training.loss_window import LossWindow
+from segkc_deploy.training.loss_window import HOW_TO_GO_ON, LossWindow
 from segkc_deploy.training.methods.base import Batch, Method
 from segkc_deploy.training.network_file import NetworkCard, save_network
 from segkc_deploy.training.panels import comparison_panels
@@ -29,6 +30,7 @@ from segkc_deploy.training.run_log import RunLog
 from segkc_deploy.training.schedule import learning_rate_factor
 
 _PANELS = 4
+_MOST_WORKERS = 16
 
 
 class Trainer:
@@ -49,18 +51,18 @@ class Trainer:
                 network.backbone.compile()
                 network.decoder.compile()
         self.scores: dict[str, float] = {}
-        self.saved_step = 0
+        self.saved_step = self.validated_step = 0
 
     def resume(self) -> int:
         """Restore the last checkpoint and return the steps done."""
         # Fabric wraps the optimizer; the checkpoint holds the state of the one inside.
         self.saved_step, extra = load_checkpoint(self.run.checkpoint, self.method, self.optimizer.optimizer)
-        if extra["images"] != self._image_ids():
+        if extra["data"] != self._data_facts():
             raise ConfigError(
-                f"{self.run.path}: the image lists have changed since the checkpoint; restore them,"
+                f"{self.run.path}: the image lists or the classes have changed since the checkpoint; restore them,"
                 " or start anew with --overwrite"
             )
-        self.scores = extra["scores"]
+        self.scores, self.validated_step = extra["scores"], extra["validated_step"]
         self.fabric.strategy.precision.load_state_dict(extra["precision"])
         return self.saved_step
 
@@ -69,25 +71,30 @@ class Trainer:
         window = LossWindow()
         batches = self._batches(log.first_step)
         self.method.train()
+        if self._is_validated(log.first_step) and self.validated_step != log.first_step:
+            self._validate(log.first_step, log)  # the run was interrupted between this checkpoint and its validation
         started, images = time.perf_counter(), 0
         for step in range(log.first_step, self.steps):
             images += self._train_step(step, batches, window)
             done = step + 1
-            validates = done == self.steps or done % self.recipe.validation.every == 0
-            saves = done == self.steps or done % self.recipe.checkpoint_every == 0
-            if validates or saves or done % self.recipe.log_every == 0:
-                # Reading the losses also refuses NaN, so nothing bad is ever checkpointed.
+            validates = self._is_validated(done)
+            saves = validates or done % self.recipe.checkpoint_every == 0
+            if saves or done % self.recipe.log_every == 0:
                 values = window.flush(self._last_checkpoint())
                 values["lr"] = self.optimizer.param_groups[0]["lr"]
                 values["images_per_s"] = images / (time.perf_counter() - started)
                 values["memory_mib"] = self._peak_memory_mib()
                 log.training(done, values)
                 started, images = time.perf_counter(), 0
+            if saves:
+                self._refuse_bad_weights(done)
+                self._save(done)
             if validates:
                 self._validate(done, log)
                 started = time.perf_counter()
-            if saves:
-                self._save(done)
+
+    def _is_validated(self, step: int) -> bool:
+        return step > 0 and (step == self.steps or step % self.recipe.validation.every == 0)
 
     def _train_step(self, step: int, batches: Iterator[Batch], window: LossWindow) -> int:
         """Take one optimizer step and return the number of images it saw."""
@@ -116,7 +123,8 @@ class Trainer:
         return images
 
     def _validate(self, step: int, log: RunLog) -> None:
-        """Score every network on the validation set, draw panels, and write the networks to their files."""
+        """Write the networks to their files, score every one on the validation set, and draw panels."""
+        self._write_networks(step)
         if self.sets.val:
             self.method.eval()
             predictors = {
@@ -132,7 +140,18 @@ class Trainer:
             shown = {role: predictors[role + suffix] for role in ("junior", "senior") if role + suffix in predictors}
             log.pictures(step, comparison_panels(shown, self.sets, _PANELS))
             self.method.train()
-        self._write_networks(step)
+            self._write_networks(step)
+        self.validated_step = step
+        self._save(step)  # a second time, with the scores
+
+    def _refuse_bad_weights(self, step: int) -> None:
+        """Refuse weights that the last update made NaN or infinite: no loss has seen them yet."""
+        tensors = [tensor for tensor in self.method.learners.state_dict().values() if tensor.is_floating_point()]
+        if not bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all()):
+            raise NonFiniteLossError(
+                f"step {step}: the update made weights NaN or infinite; last good checkpoint:"
+                f" {self._last_checkpoint()}; {HOW_TO_GO_ON}"
+            )
 
     def _write_networks(self, step: int) -> None:
         suffix = "_ema" if self.recipe.ship == "ema" else ""
@@ -164,8 +183,9 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         extra = {
-            "images": self._image_ids(),
+            "data": self._data_facts(),
             "scores": self.scores,
+            "validated_step": self.validated_step,
             "precision": self.fabric.strategy.precision.state_dict(),
         }
         save_checkpoint(self.run.checkpoint, step, self.method, self.optimizer.optimizer, extra)
@@ -174,11 +194,13 @@ class Trainer:
     def _last_checkpoint(self) -> str:
         return f"{self.run.checkpoint} (step {self.saved_step})" if self.saved_step else "none yet"
 
-    def _image_ids(self) -> dict[str, list[str]]:
-        """What the draws depend on: the same ids in the same order give the same draws."""
+    def _data_facts(self) -> dict[str, Any]:
+        """What every later step depends on, as JSON values: the same ids in the same order give the same draws."""
         return {
             "labeled": [sample.id for sample in self.sets.labeled],
             "unlabeled": [sample.id for sample in self.sets.unlabeled],
+            "labels": self.sets.labels.model_dump(mode="json"),
+            "label_mapping": [list(pair) for pair in sorted(self.sets.label_mapping.items())],
         }
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
@@ -186,7 +208,9 @@ class Trainer:
         recipe = self.recipe
         passes = recipe.batch.accumulation
         first, count = first_step * passes, self.steps * passes
-        workers = recipe.workers if recipe.workers is not None else len(os.sched_getaffinity(0)) - 1
+        total_workers = min(available_cores() - 1, _MOST_WORKERS) if recipe.workers is None else recipe.workers
+        # Unlabeled images have more views; where there is one worker, it is theirs.
+        workers = total_workers // 2 if self.method.strong_views else total_workers
         pin_memory = self.fabric.device.type == "cuda"
         labeled = draw_loader(
             LabeledDataset(self.sets, recipe), recipe.batch.labeled // passes, first, count, workers, pin_memory
@@ -194,7 +218,11 @@ class Trainer:
         unlabeled: Iterator[Example | None] = repeat(None)
         if self.method.strong_views:
             dataset = UnlabeledDataset(self.sets, recipe, self.method.strong_views)
-            unlabeled = iter(draw_loader(dataset, recipe.batch.unlabeled // passes, first, count, workers, pin_memory))
+            unlabeled = iter(
+                draw_loader(
+                    dataset, recipe.batch.unlabeled // passes, first, count, total_workers - workers, pin_memory
+                )
+            )
         for labeled_part, unlabeled_part in zip(labeled, unlabeled, strict=False):
             yield Batch(self._to_device(labeled_part), self._to_device(unlabeled_part) if unlabeled_part else None)
 

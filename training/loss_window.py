@@ -6,6 +6,12 @@ from torch import Tensor
 from segkc_deploy.errors import NonFiniteLossError
 from segkc_deploy.training.methods.base import StepOutput
 
+#: A resumed run is the same run and ends the same way; other settings make another run.
+HOW_TO_GO_ON = (
+    "start anew (--overwrite, or another --out) with a lower optimizer.lr, with optimizer.clip_norm,"
+    " or with precision=bf16 instead of fp16"
+)
+
 
 class LossWindow:
     """Collects each step's terms and monitors; `flush` averages them and refuses NaN and infinity."""
@@ -42,8 +48,7 @@ class LossWindow:
             column = columns[1] if len(columns) > 1 else columns[0]
             raise NonFiniteLossError(
                 f"step {self.steps[row]}: the loss term {self.names[column]} is {table[row, column].item()};"
-                f" last good checkpoint: {last_checkpoint}; lower optimizer.lr, set optimizer.clip_norm,"
-                " or use precision=bf16 instead of fp16, and --resume or start anew"
+                f" last good checkpoint: {last_checkpoint}; {HOW_TO_GO_ON}"
             )
         means = dict(zip(self.names, table.mean(dim=0).tolist(), strict=True))
         self.steps, self.rows = [], []

@@ -6,14 +6,13 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from segkc_deploy.atomic import atomic_path
 from segkc_deploy.errors import RunDirectoryError
 from segkc_deploy.labels import Labels
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
+from segkc_deploy.training.tensor_file import write_tensors
 
 _HEADER_KEY = "segkc_deploy"
 
@@ -41,9 +40,10 @@ class NetworkCard(BaseModel):
 
 def save_network(path: Path, network: Segmenter, card: NetworkCard) -> None:
     """Write the network's weights and its card to `path`, atomically."""
+    # The weights are in the file: a later machine needs neither the hub nor the original file.
+    card = card.model_copy(update={"network": card.network.model_copy(update={"pretrained": False})})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER_KEY: card.model_dump_json()})
+    write_tensors(path, tensors, {_HEADER_KEY: card.model_dump_json()})
 
 
 def read_card(path: Path) -> NetworkCard:
@@ -62,8 +62,7 @@ def load_network(path: Path) -> tuple[Segmenter, NetworkCard]:
         RunDirectoryError: there is no such file, it is damaged, or it is not a network of this package.
     """
     card, tensors = _read(path, with_tensors=True)
-    # The weights are in the file: a later machine needs neither the hub nor the original file.
-    network = Segmenter(card.network.model_copy(update={"pretrained": False}), card.labels.num_classes)
+    network = Segmenter(card.network, card.labels.num_classes)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -73,6 +72,11 @@ def load_network(path: Path) -> tuple[Segmenter, NetworkCard]:
 
 
 def _read(path: Path, with_tensors: bool) -> tuple[NetworkCard, dict[str, Tensor]]:
+    if not path.is_file() and (path.parent / "config.yaml").is_file():
+        raise RunDirectoryError(
+            f"{path}: the run has no {path.stem} (yet): networks are written at each validation, and only methods"
+            " with two networks have a senior"
+        )
     if not path.is_file():
         raise RunDirectoryError(f"{path}: no such file; is its folder a run made by `segkc-deploy train`?")
     tensors: dict[str, Tensor] = {}

@@ -2,10 +2,10 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.models.spec import NetworkSpec
@@ -14,6 +14,17 @@ from segkc_deploy.validation import load_yaml, validate
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _ascending(values: tuple[float, float]) -> tuple[float, float]:
+    low, high = values
+    if not 0 < low <= high:
+        raise ValueError(f"give two positive numbers, the smaller one first, not {low:g} and {high:g}")
+    return values
+
+
+#: The ends of a range of positive numbers.
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class BatchConfig(_Section):
@@ -45,20 +56,23 @@ class ScheduleConfig(_Section):
         return self
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(_Section):
     """AdamW; `lr` is the backbones', everything else learns `decoder_lr_multiplier` times as fast."""
 
     lr: float = Field(default=5e-6, gt=0)
     decoder_lr_multiplier: float = Field(default=40.0, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm over all networks")
 
 
 class WeakAugmentation(_Section):
     """Random scale (of the long side), pad right and bottom, random crop, flip."""
 
-    scale: tuple[float, float] = (0.5, 2.0)
+    scale: Range = (0.5, 2.0)
     flip: float = Field(default=0.5, ge=0, le=1)
 
 
@@ -72,10 +86,10 @@ class StrongAugmentation(_Section):
     jitter_probability: float = Field(default=0.8, ge=0, le=1)
     grayscale_probability: float = Field(default=0.2, ge=0, le=1)
     blur_probability: float = Field(default=0.5, ge=0, le=1)
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma: Range = (0.1, 2.0)
     cutmix_probability: float = Field(default=0.5, ge=0, le=1)
-    cutmix_area: tuple[float, float] = (0.02, 0.4)
-    cutmix_ratio: tuple[float, float] = (0.3, 1 / 0.3)
+    cutmix_area: Range = (0.02, 0.4)
+    cutmix_ratio: Range = (0.3, 1 / 0.3)
 
 
 class EMAConfig(_Section):
@@ -136,10 +150,30 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
                 " or give the path of a .yaml file"
             )
         path = Path(str(resources.files("segkc_deploy.training") / "recipes" / f"{name_or_path}.yaml"))
-    data = load_yaml(path)
-    for override in overrides or []:
+    return _validated(load_yaml(path), overrides or [], str(path))
+
+
+def with_overrides(recipe: Recipe, overrides: list[str], where: str) -> Recipe:
+    """Return `recipe` with values changed (`workers=2`); `where` is the file that an error names.
+
+    Raises:
+        ConfigError: an unknown key, or a value out of range.
+    """
+    return _validated(recipe.model_dump(mode="json"), overrides, where)
+
+
+def _validated(data: dict[str, Any], overrides: list[str], where: str) -> Recipe:
+    for override in overrides:
         _override(data, override)
-    return validate(Recipe, data, str(path))
+    return validate(Recipe, data, where)
+
+
+def without_pretrained(recipe: Recipe) -> Recipe:
+    """Return `recipe` with networks from random weights, for a checkpoint to fill: neither hub nor file is needed."""
+    specs = {"junior": recipe.junior, "senior": recipe.senior}
+    return recipe.model_copy(
+        update={role: spec.model_copy(update={"pretrained": False}) for role, spec in specs.items() if spec}
+    )
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -56,9 +56,7 @@ def create_run(path: Path, recipe: Recipe, data: Path, overwrite: bool) -> RunDi
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         if not overwrite:
             raise RunDirectoryError(f"{path}: not empty; add --resume to go on, --overwrite to start anew")
-        if not run.config.is_file():
-            raise RunDirectoryError(f"{path}: not empty and not a run, so it is not overwritten; choose another --out")
-        shutil.rmtree(path)
+        _delete_run(run)
     run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "segkc_deploy": __version__,
@@ -67,6 +65,33 @@ def create_run(path: Path, recipe: Recipe, data: Path, overwrite: bool) -> RunDi
     }
     atomic.write_text(run.config, yaml.safe_dump(content, sort_keys=False))
     return run
+
+
+def _delete_run(run: RunDirectory) -> None:
+    """Delete what a run writes, and nothing else.
+
+    Raises:
+        RunDirectoryError: the folder holds something that no run wrote; nothing is deleted then.
+    """
+    written = {
+        *(path.name for path in (run.config, run.log, run.metrics, run.tensorboard, run.checkpoint.parent)),
+        *(run.network(role).name for role in ("junior", "senior")),
+    }
+    found = sorted(run.path.iterdir()) if run.path.is_dir() else []
+    foreign = [path.name for path in found if path.name not in written and not _is_artifact(path)]
+    if foreign or not run.config.is_file() or run.path.is_symlink():
+        what = f"holds {foreign[0]!r}, which no run wrote" if foreign else "not a run"
+        raise RunDirectoryError(f"{run.path}: {what}, so it is not overwritten; choose another --out")
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _is_artifact(path: Path) -> bool:
+    """Whether `export` wrote it: an artifact's default place is its run."""
+    return path.name.startswith(("junior-", ".junior-"))
 
 
 def read_config(run: RunDirectory) -> tuple[Recipe, Path]:

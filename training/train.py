@@ -10,9 +10,10 @@ from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, UserError
 from segkc_deploy.training.loop import Trainer
-from segkc_deploy.training.methods.registry import build_method
+from segkc_deploy.training.methods.registry import build_method, with_method_defaults
 from segkc_deploy.training.models.fixed_size import check_size
-from segkc_deploy.training.recipe import Recipe, load_recipe
+from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.recipe import Recipe, load_recipe, with_overrides, without_pretrained
 from segkc_deploy.training.run_directory import RunDirectory, check_same_recipe, create_run, read_config
 from segkc_deploy.training.run_log import RunLog
 from segkc_deploy.training.schedule import total_steps
@@ -59,15 +60,17 @@ def train_run(
     elif data is None or recipe is None:
         raise ConfigError("give --data and --recipe (only --resume reads them from the run directory)")
     else:
-        chosen = load_recipe(recipe, overrides)
+        chosen = with_method_defaults(load_recipe(recipe, overrides))
     sets = load_data_spec(data).resolve()
     steps = total_steps(chosen, sets)
 
     torch.manual_seed(chosen.seed)
-    method = build_method(chosen, sets.labels.num_classes, sets.labels.ignore_index)
+    initial = without_pretrained(chosen) if resume else chosen
+    method = build_method(initial, sets.labels.num_classes, sets.labels.ignore_index)
     _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
     for network in method.networks().values():
         check_size(chosen.crop_size, network.size_multiple)
+        _try(network, chosen)
     trainer_fabric = _fabric(chosen, device)
     if not resume:
         run = create_run(out, chosen, data, overwrite)
@@ -82,7 +85,8 @@ def train_run(
         try:
             trainer.fit(log)
         except KeyboardInterrupt:
-            log.line(f"interrupted; go on from step {trainer.saved_step}: segkc-deploy train --out {out} --resume")
+            again = f"--resume goes on from step {trainer.saved_step}" if trainer.saved_step else "no checkpoint yet"
+            log.line(f"interrupted: {again} (segkc-deploy train --out {out} --resume)")
             raise
     return RunResult(out, steps, trainer.scores)
 
@@ -92,10 +96,31 @@ def _resumed(
 ) -> tuple[Recipe, Path]:
     stored, stored_data = read_config(run)
     if recipe is not None:
-        check_same_recipe(run, stored, load_recipe(recipe, overrides))
-    elif overrides:
-        raise ConfigError("-o with --resume: a run goes on with the recipe it began with; leave -o out")
-    return stored, data or stored_data
+        check_same_recipe(run, stored, with_method_defaults(load_recipe(recipe, overrides)))
+        return stored, data or stored_data
+    # Loading processes change no result, and too many of them may be why the run has to be resumed.
+    workers = [override for override in overrides or [] if override.startswith("workers=")]
+    if workers != (overrides or []):
+        raise ConfigError("--resume: a run goes on with the values it began with; only --workers may be given")
+    return with_overrides(stored, workers, str(run.config)), data or stored_data
+
+
+def _try(network: Segmenter, recipe: Recipe) -> None:
+    """Run a network once at the crop size: some of timm take one size alone, and only say so when they run.
+
+    Raises:
+        ConfigError: it cannot take the crop.
+    """
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 3, *recipe.crop_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        height, width = recipe.crop_size
+        raise ConfigError(
+            f"recipe {recipe.name}: {network.spec.backbone} cannot take crops of {height}x{width}"
+            f" (height x width): {reason}; change crop_size or take another backbone"
+        ) from None
 
 
 def _check_sets(sets: ImageSets, data: Path, needs_unlabeled: bool) -> None:

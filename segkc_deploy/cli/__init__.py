@@ -12,13 +12,17 @@ def main() -> None:
     try:
         app()
     except SegKCError as error:
-        from segkc_deploy.progress import console
-
-        console.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
+        _tell(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A folder that may not be written, a disk that is full: the user's to mend. Anything else is a fault of ours.
+        _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(2)
 
 
-def _escaped(text: str) -> str:
+def _tell(message: str) -> None:
     from rich.markup import escape
 
-    return escape(text)
+    from segkc_deploy.progress import console
+
+    console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)

@@ -31,6 +31,16 @@ def method_class(recipe: Recipe) -> type[Method]:
     return found
 
 
+def with_method_defaults(recipe: Recipe) -> Recipe:
+    """Return `recipe` with every setting of its method written out, so that a later default changes no stored run.
+
+    Raises:
+        ConfigError: there is no such method, or its settings are wrong.
+    """
+    config = validate(method_class(recipe).Config, recipe.method, f"recipe {recipe.name}, method")
+    return recipe.model_copy(update={"method": config.model_dump(mode="json")})
+
+
 def build_method(recipe: Recipe, num_classes: int, ignore_index: int) -> Method:
     """Build the method that `recipe` names, with fresh networks.
 

@@ -7,7 +7,7 @@ feature and at prediction level. How each looks is our reading, marked [R] where
 from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
@@ -39,6 +39,12 @@ class Weights(BaseModel):
     feature_senior_to_junior: float = Field(default=0.1, ge=0)
     prediction_senior_to_junior: float = Field(default=0.5, ge=0)
     prediction_junior_to_senior: float = Field(default=0.1, ge=0)
+
+    @model_validator(mode="after")
+    def _some_term(self) -> Self:
+        if not any(weight > 0 for _, weight in self):
+            raise ValueError("every weight is 0, so nothing would learn")
+        return self
 
 
 class SegKCConfig(MethodConfig):

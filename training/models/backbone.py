@@ -83,6 +83,10 @@ def is_plain_vit(name: str) -> bool:
     Raises:
         ConfigError: timm knows no such name; the closest ones are in the message.
     """
+    architecture, _, tag = name.partition(".")
+    if tag and timm.is_model(architecture) and name not in timm.list_pretrained(f"{architecture}.*"):
+        tags = timm.list_pretrained(f"{architecture}.*")
+        raise ConfigError(f"backbone {name!r}: timm has no weights {tag!r} of {architecture}; it has {', '.join(tags)}")
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
@@ -110,8 +114,8 @@ def _create(spec: NetworkSpec, **options: Any) -> Any:
 def _create_from_timm(spec: NetworkSpec, options: dict[str, Any], pretrained: bool = False) -> Any:
     try:
         return timm.create_model(spec.backbone, pretrained=pretrained, **options)
-    except TypeError as error:
-        # timm passes options on to constructors, some of which know no drop_path_rate.
+    except (TypeError, AssertionError) as error:
+        # timm passes options on to constructors, some of which know no drop_path_rate or other sizes.
         raise ConfigError(f"backbone {spec.backbone!r}: {_first_line(error)}") from error
 
 
