@@ -1,7 +1,6 @@
 """Runs a whole benchmark: one fresh process a row, the result on disk after each, and the report at the end."""
 
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from segkc_deploy.benchmarks.worker import Order
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError
+from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.progress import console
 
@@ -90,7 +90,7 @@ def _new_result(data: Path, sets: ImageSets, options: Options, notes: list[str])
             continue
     return BenchmarkResult(
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         options=asdict(options),
         machine=machine,
         versions=versions,

@@ -1,7 +1,5 @@
 """`segkc-deploy export`: from a run directory to an artifact that is proven to agree with its junior."""
 
-import shlex
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.to_onnx import add_metadata, export_onnx
 from segkc_deploy.export.torch_runner import TorchRunner, contract, count_flops
 from segkc_deploy.export.verify import verify
+from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import (
     Manifest,
@@ -169,6 +168,6 @@ def _manifest(
             decoder=type(network.decoder).__name__.removesuffix("Decoder").lower(),
         ),
         machine=describe_machine(),
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
