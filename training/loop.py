@@ -124,6 +124,7 @@ class Trainer:
 
     def _validate(self, step: int, log: RunLog) -> None:
         """Write the networks to their files, score every one on the validation set, and draw panels."""
+        self.scores = {}  # the last validation's are not this step's, should this one fail
         self._write_networks(step)
         if self.sets.val:
             self.method.eval()

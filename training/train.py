@@ -85,8 +85,11 @@ def train_run(
         try:
             trainer.fit(log)
         except KeyboardInterrupt:
-            again = f"--resume goes on from step {trainer.saved_step}" if trainer.saved_step else "no checkpoint yet"
-            log.line(f"interrupted: {again} (segkc-deploy train --out {out} --resume)")
+            log.line(
+                f"interrupted; go on from step {trainer.saved_step}: segkc-deploy train --out {out} --resume"
+                if trainer.saved_step
+                else "interrupted before the first checkpoint; start anew with --overwrite"
+            )
             raise
     return RunResult(out, steps, trainer.scores)
 
