@@ -7,6 +7,7 @@ SegKCError
 │   ├── ArtifactError         an artifact or its manifest: damaged, missing, or made for something else
 │   ├── RunDirectoryError     a run directory that is missing, incomplete, or in use
 │   └── MissingDependencyError   an optional package that the command needs
+├── BuildError                an engine's own builder refused the graph or failed; exit code 1
 ├── VerificationError         an exported artifact that does not agree with its network; exit code 1
 └── NonFiniteLossError        training diverged; exit code 1
 
@@ -44,6 +45,10 @@ class RunDirectoryError(UserError):
 
 class MissingDependencyError(UserError):
     """An optional package that the command needs is not installed."""
+
+
+class BuildError(SegKCError):
+    """An engine's own builder refused the graph or failed."""
 
 
 class VerificationError(SegKCError):

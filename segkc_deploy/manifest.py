@@ -22,7 +22,11 @@ class _Part(BaseModel):
 
 
 class TensorContract(_Part):
-    """One input or output: its name in the graph, element type and layout (`NHWC`, `NHW`)."""
+    """One input or output: its name in the graph, element type and layout (`NHWC`, `NHW`).
+
+    The input is `images`. Outputs are `masks` (uint8 NHW, class ids at the input's size), `confidence` (float32 NHW,
+    softmax probability of the mask's class, 0-1) and `logits` (float32 NHWC, at the decoder's own, lower resolution).
+    """
 
     name: str
     dtype: str
@@ -32,14 +36,24 @@ class TensorContract(_Part):
 class Contract(_Part):
     """What the artifact takes and gives. Normalization, upsampling and argmax are inside the graph.
 
-    `size` is the input's (height, width) in pixels; `batch` is -1 where any batch size is accepted.
-    Images of another size are resized (`resize`: to `size`, ignoring the aspect ratio) before and masks after.
+    `size` is the input's (height, width) in pixels; `batch` is -1 where any batch size is accepted, and `max_batch`
+    the largest one where there is a largest. Images of another size are resized (`resize`: to `size`, ignoring the
+    aspect ratio) before and masks after.
+
+    Where `size_multiple` is given, height and width are free: any multiple of it from `min_size` to `max_size`, and
+    each image is resized to the multiple closest to its own size. `align_corners` says how `logits` are upsampled
+    (bilinear with corners aligned, or with pixel centers aligned).
     """
 
     input: TensorContract
     outputs: tuple[TensorContract, ...]
     size: tuple[int, int]
     batch: int = -1
+    max_batch: int | None = None
+    size_multiple: int | None = None
+    min_size: tuple[int, int] | None = None
+    max_size: tuple[int, int] | None = None
+    align_corners: bool = False
     color: Literal["RGB"] = "RGB"
     resize: Literal["stretch"] = "stretch"
 
@@ -61,6 +75,45 @@ class Source(_Part):
     step: int
     backbone: str
     decoder: str
+
+
+class Build(_Part):
+    """What built an engine, from what and for which machine; compared with the machine before the engine is loaded.
+
+    `builder` is the library (`tensorrt`, `tensorrt-rtx`, `openvino`, `torch`) and `version` its version. `flags` are
+    names, never numbers; `options` holds what else was chosen (profile, builder level, workspace).
+    """
+
+    builder: str
+    version: str
+    onnx_sha256: str | None = None
+    gpu: str | None = None
+    compute_capability: str | None = None
+    driver: str | None = None
+    flags: tuple[str, ...] = ()
+    options: dict[str, Any] = Field(default_factory=dict)
+    seconds: float = Field(default=0.0, description="how long the build took")
+
+
+class KeptNode(_Part):
+    """A node of the graph that keeps a higher precision than was asked for, and why."""
+
+    name: str
+    op_type: str
+    precision: str
+    reason: str
+
+
+class LayerPrecision(_Part):
+    """The precision that layers really have.
+
+    `source` says how it is known: `graph` (the types in the ONNX graph) or `inspector` (the built engine's own).
+    `layers` counts: precision to operator to number of layers, such as `{"fp16": {"Conv": 53}, "fp32": {"Softmax": 12}}`.
+    """
+
+    source: Literal["graph", "inspector"]
+    layers: dict[str, dict[str, int]]
+    kept: tuple[KeptNode, ...] = ()
 
 
 class Verification(_Part):
@@ -92,6 +145,8 @@ class Manifest(_Part):
     parameters: int
     flops: int = Field(description="floating-point operations for one image, two for each multiply-add")
     source: Source
+    layer_precision: LayerPrecision | None = None
+    build: Build | None = None
     verification: Verification | None = None
     machine: dict[str, Any] = Field(default_factory=dict)
     command: str = ""

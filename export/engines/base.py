@@ -1,0 +1,103 @@
+"""What every engine is given and what it gives back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import onnx
+from torch import nn
+
+from segkc_deploy.manifest import Build, Contract, LayerPrecision
+
+
+@dataclass(frozen=True)
+class Range:
+    """Smallest, most usual and largest value of a free dimension."""
+
+    min: int
+    opt: int
+    max: int
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a user may choose of a build; an engine that knows no such choice refuses it.
+
+    Attributes:
+        workspace_mib: memory the builder's kernels may use; the builder's own limit if None.
+        optimization_level: 0 (fast build) to 5 (fast engine); the builder's own choice if None.
+        version_compatible: also for later versions of the engine's library.
+        hardware_compatible: also for other GPUs (`ampere_plus`, `same_compute_capability`).
+        strip_weights: leave the weights out; they are refitted from the ONNX file.
+        timing_cache: folder of timing caches, kept between builds on one machine.
+        compute_capabilities: GPUs to build for ahead of time, such as `8.9`; this machine's if empty.
+    """
+
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: str | None = None
+    strip_weights: bool = False
+    timing_cache: Path | None = None
+    compute_capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """A graph and what to make of it.
+
+    Attributes:
+        model: the whole ONNX graph in its final precision, uint8 NHWC `images` to the contract's outputs.
+        network: the same in PyTorch, FP32, for engines that do not read ONNX.
+        contract: inputs, outputs and sizes.
+        precision: what was asked for: fp32, fp16, bf16, int8, fp8.
+        batch: batch sizes to build for.
+        heights, widths: sizes to build for; three times the same where the size is fixed.
+        path: where the engine's file goes. It does not exist; it is renamed when it has been verified.
+    """
+
+    model: onnx.ModelProto
+    network: nn.Module
+    contract: Contract
+    precision: str
+    batch: Range
+    heights: Range
+    widths: Range
+    path: Path
+    options: BuildOptions = field(default_factory=BuildOptions)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What an engine's build says of itself.
+
+    `layer_precision` is None where the engine cannot tell; the graph's own types then stand in the manifest.
+    """
+
+    build: Build | None = None
+    layer_precision: LayerPrecision | None = None
+
+
+class Engine(ABC):
+    """Builds one kind of file. Stateless; found by `name` in `export.engines.registry`."""
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    #: precisions whose graphs the engine takes
+    precisions: ClassVar[Sequence[str]]
+    #: attention as one operator (opset 23), or taken apart into products and a softmax
+    fused_attention: ClassVar[bool] = True
+
+    @abstractmethod
+    def check(self, options: BuildOptions) -> None:
+        """Raise a UserError at once, before any work, if this machine cannot build or an option is not for this engine."""
+
+    @abstractmethod
+    def build(self, request: BuildRequest) -> Built:
+        """Write the engine's file to `request.path`, whole or not at all.
+
+        Raises:
+            BuildError: the engine's own builder refused the graph.
+        """
