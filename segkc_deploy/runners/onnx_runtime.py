@@ -1,7 +1,6 @@
 """Run an ONNX artifact with ONNX Runtime, on the CPU or on an NVIDIA GPU."""
 
 import contextlib
-import ctypes
 import io
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.errors import ArtifactError, ConfigError
 from segkc_deploy.runners.base import Runner
 
@@ -150,15 +150,7 @@ def _cuda_obstacle(onnxruntime: ModuleType) -> str:
     """Return why CUDA is out of the question here, or "" if it has to be tried."""
     if _CUDA not in onnxruntime.get_available_providers():
         return "the installed onnxruntime has no CUDA provider; pip install onnxruntime-gpu"
-    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(name)
-    except OSError:
-        return f"there is no NVIDIA driver ({name} was not found); install it"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return "the NVIDIA driver finds no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
-    return ""
+    return cuda_obstacle()
 
 
 def _check_interface(session: Any, path: Path) -> None:
