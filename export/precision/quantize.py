@@ -1,0 +1,173 @@
+"""FP32 graph → INT8 or FP8: calibrated on real images, chosen and corrected by measured mIoU."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from segkc_deploy.export.precision.calibration import METHODS, Histogram, collect
+from segkc_deploy.export.precision.qdq import FP8, INT8, Format, Layer, find_layers, insert_qdq
+from segkc_deploy.export.precision.sensitivity import changed_pixels
+from segkc_deploy.manifest import KeptNode
+from segkc_deploy.progress import track
+
+_FORMATS: Mapping[str, Format] = {"int8": INT8, "fp8": FP8}
+
+#: Images on which layers are compared with each other; enough to put them in order.
+_IMAGES_FOR_SENSITIVITY = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that was measured: calibration method, how many layers it leaves out, and its mIoU in percent."""
+
+    method: str
+    left_out: int
+    miou: float
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized graph and how it came about.
+
+    Attributes:
+        model: the graph; same inputs and outputs as before.
+        method: how activations were cut off: `max`, `percentile-99.999`, `percentile-99.99` or `entropy`.
+        kept: convolutions and products that were not quantized, and why.
+        tried: everything that was measured on the way, in that order.
+        miou_before: mIoU of the graph without quantization, in percent.
+        miou: mIoU of `model`, in percent.
+    """
+
+    model: onnx.ModelProto
+    method: str
+    kept: tuple[KeptNode, ...]
+    tried: tuple[Trial, ...]
+    miou_before: float
+    miou: float
+
+
+def quantize(
+    model: onnx.ModelProto,
+    precision: Literal["int8", "fp8"],
+    batches: Sequence[np.ndarray],
+    miou: Callable[[onnx.ModelProto], float],
+    budget: float = 0.5,
+) -> Quantized:
+    """Quantize the convolutions and matrix products of `model`.
+
+    The calibration method with the highest mIoU wins. Where it still loses more than `budget`, the layers that change
+    the most pixels when they alone are quantized are left out, as few as it takes, but never more than half of them:
+    if that does not suffice, the best candidate comes back as it is, to be judged by the caller.
+
+    Args:
+        model: opset 19 or later, uint8 NHWC `images` to float32 `logits` (N, C, h, w); attention taken apart.
+        precision: `int8`, or `fp8` (E4M3).
+        batches: calibration images, uint8 (n, H, W, 3) at the graph's size; unlabeled.
+        miou: the mIoU in percent of a graph, on labeled images that are not used for anything else here.
+        budget: the loss of mIoU in percent points that is allowed.
+
+    Raises:
+        VerificationError: the network is not finite on one of the images.
+    """
+    number_format = _FORMATS[precision]
+    layers, kept = find_layers(model, number_format)
+    assert layers, "there is nothing to quantize in this graph"
+    histograms = collect(model, {layer.activation for layer in layers}, batches)
+    before = miou(model)
+    search = _Search(model, number_format, layers, histograms, miou)
+    best = search.best_method()
+    if before - best.trial.miou > budget:
+        shares = changed_pixels(model, layers, search.cuts(best.trial.method), number_format, _a_few(batches))
+        best = search.leave_out(best, sorted(layers, key=lambda layer: -shares[layer]), before - budget)
+        kept += [_kept(layer, shares[layer], precision) for layer in best.left_out]
+    return Quantized(best.model, best.trial.method, tuple(kept), tuple(search.tried), before, best.trial.miou)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    model: onnx.ModelProto
+    left_out: Sequence[Layer]
+    trial: Trial
+
+
+class _Search:
+    """Makes candidates and measures them."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        number_format: Format,
+        layers: Sequence[Layer],
+        histograms: Mapping[str, Histogram],
+        miou: Callable[[onnx.ModelProto], float],
+    ) -> None:
+        self.tried: list[Trial] = []
+        self._model = model
+        self._format = number_format
+        self._layers = layers
+        self._histograms = histograms
+        self._miou = miou
+
+    def cuts(self, method: str) -> dict[str, float]:
+        """Return the largest absolute value that `method` keeps of each activation."""
+        return {name: METHODS[method](histogram) for name, histogram in self._histograms.items()}
+
+    def best_method(self) -> _Candidate:
+        """Return the candidate with the highest mIoU among those that quantize every layer."""
+        # The entropy method asks what evenly spaced levels tell; those of a floating-point format are not.
+        methods = [method for method in METHODS if self._format.uniform or method != "entropy"]
+        candidates = [self._measure(method, ()) for method in track(methods, "comparing calibration methods")]
+        return max(candidates, key=_miou_of)
+
+    def leave_out(self, start: _Candidate, order: Sequence[Layer], required: float) -> _Candidate:
+        """Return a candidate that leaves out as few of the first layers of `order` as reach the mIoU `required`.
+
+        Doubles the number until it suffices or half of the layers are left out, then halves the interval: a few dozen
+        layers take about ten measurements. If no number suffices, the best candidate of all comes back.
+        """
+        too_few, most = 0, len(order) // 2
+        found: _Candidate | None = None
+        seen = [start]
+        while found is None and too_few < most:
+            count = min(max(1, 2 * too_few), most)
+            seen.append(self._measure(start.trial.method, order[:count]))
+            if seen[-1].trial.miou >= required:
+                found = seen[-1]
+            else:
+                too_few = count
+        if found is None:
+            return max(seen, key=_miou_of)
+        while len(found.left_out) - too_few > 1:
+            middle = (len(found.left_out) + too_few) // 2
+            candidate = self._measure(start.trial.method, order[:middle])
+            if candidate.trial.miou >= required:
+                found = candidate
+            else:
+                too_few = middle
+        return found
+
+    def _measure(self, method: str, left_out: Sequence[Layer]) -> _Candidate:
+        layers = [layer for layer in self._layers if layer not in left_out]
+        model = insert_qdq(self._model, layers, self.cuts(method), self._format)
+        trial = Trial(method, len(left_out), self._miou(model))
+        self.tried.append(trial)
+        return _Candidate(model, left_out, trial)
+
+
+def _miou_of(candidate: _Candidate) -> float:
+    return candidate.trial.miou
+
+
+def _a_few(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return single images, evenly spaced over all calibration images."""
+    images = [batch[index : index + 1] for batch in batches for index in range(len(batch))]
+    chosen = np.linspace(0, len(images) - 1, min(_IMAGES_FOR_SENSITIVITY, len(images))).round().astype(int)
+    return [images[index] for index in chosen]
+
+
+def _kept(layer: Layer, share: float, precision: str) -> KeptNode:
+    reason = f"quantized to {precision} alone, it changes {share:.2%} of the pixels' classes; the mIoU budget needs it"
+    return KeptNode(name=layer.name, op_type=layer.op_type, precision=layer.precision, reason=reason)
