@@ -12,8 +12,8 @@ _LOG_ERRORS_ONLY = 3
 def emulate(model: onnx.ModelProto, outputs: Sequence[str] = ()) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Return a function from images, uint8 (n, H, W, 3), to tensors of `model`.
 
-    ONNX Runtime's own 8-bit kernels are kept out: they saturate on some CPUs, which says nothing about other engines,
-    and its fusion makes invalid graphs of FP8.
+    ONNX Runtime's fusions are kept out. Its 8-bit kernels saturate on some CPUs, which says nothing about other
+    engines; and of FP8 they make invalid graphs (QLinearConv), or wrong ones: a Relu before a QuantizeLinear is lost.
 
     Args:
         model: a graph with or without quantization.
@@ -26,7 +26,7 @@ def emulate(model: onnx.ModelProto, outputs: Sequence[str] = ()) -> Callable[[np
         exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_ERRORS_ONLY
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0].name
 
