@@ -1,19 +1,24 @@
 """From images to masks with an artifact: the Python interface of the runtime."""
 
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, overload
+from typing import Self, TypeVar, overload
 
+import cv2
 import numpy as np
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ArtifactError, ConfigError, DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import Contract, Manifest, read_manifest
-from segkc_deploy.preprocess import resize_image, resize_mask
+from segkc_deploy.preprocess import network_size, resize_image, resize_mask
 from segkc_deploy.runners.base import Runner
+from segkc_deploy.tail import mask_from_logits
+
+_Result = TypeVar("_Result")
 
 #: A uint8 RGB array (H, W, 3), or the path of an image file.
 Image = np.ndarray | str | os.PathLike[str]
@@ -43,7 +48,8 @@ def load(path: str | os.PathLike[str], device: str = "auto", threads: int | None
 class Predictor:
     """Turns images into masks. A context manager: leaving it frees the network.
 
-    `predict` does everything; `preprocess`, `infer` and `postprocess` are its three parts.
+    `predict` does everything; `preprocess`, `infer` and `postprocess` are its three parts. `predict_with_confidence`
+    also tells how sure the network is of every pixel.
 
     Args:
         runner: an activated runner; it is deactivated with the predictor.
@@ -66,12 +72,16 @@ class Predictor:
     def batch_size(self, wanted: int) -> int:
         """Return how many images run at once: the artifact's own number where it is fixed, else `wanted`.
 
+        Never more than the artifact takes.
+
         Raises:
             ConfigError: `wanted` is less than 1.
         """
         if wanted < 1:
             raise ConfigError(f"a batch of {wanted} images is not possible; use 1 or more")
-        return self.contract.batch if self.contract.batch > 0 else wanted
+        if self.contract.batch > 0:
+            return self.contract.batch
+        return min(wanted, self.contract.max_batch or wanted)
 
     @overload  # mypy minds that a str is also a sequence
     def predict(self, images: Image, batch_size: int = ...) -> np.ndarray: ...  # type: ignore[overload-overlap]
@@ -82,7 +92,8 @@ class Predictor:
 
         Args:
             images: a uint8 RGB array (H, W, 3), the path of an image file, or a list of these; sizes may differ.
-            batch_size: how many images run at once; an artifact with a fixed batch keeps to its own.
+            batch_size: how many images run at once; an artifact with a fixed batch keeps to its own. Where the
+                network takes images of any size, only those for which it has the same size share a batch.
 
         Returns:
             uint8 (H, W) class ids at the image's own size, for each image.
@@ -92,17 +103,43 @@ class Predictor:
         """
         if isinstance(images, np.ndarray | str | os.PathLike):
             return self.predict([images])[0]
-        step = self.batch_size(batch_size)
-        masks: list[np.ndarray] = []
-        for start in range(0, len(images), step):
-            arrays = [_as_array(image, start + offset) for offset, image in enumerate(images[start : start + step])]
-            outputs = self.infer(self.preprocess(arrays))
-            masks += self.postprocess(outputs, [array.shape[:2] for array in arrays])
-        return masks
+        return self._run(images, batch_size, self.postprocess)
+
+    def predict_with_confidence(
+        self, images: Sequence[Image], batch_size: int = 8
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the mask and the confidence of each image of a list; see `predict`.
+
+        Returns:
+            for each image uint8 (H, W) class ids and float32 (H, W), 0-1: the softmax probability of the class,
+            interpolated (bilinear) from the network's size to the image's own.
+
+        Raises:
+            ArtifactError: the artifact does not give a confidence.
+            DataError: an array is not a uint8 RGB image, or a file cannot be read as one.
+        """
+        if "confidence" not in (output.name for output in self.contract.outputs):
+            name = self.manifest.artifact if self.manifest else "the network"
+            raise ArtifactError(f"{name}: gives no confidence; export it with --outputs masks,confidence")
+
+        def finish(
+            outputs: dict[str, np.ndarray], sizes: Sequence[tuple[int, int]]
+        ) -> list[tuple[np.ndarray, np.ndarray]]:
+            confidences = [
+                cv2.resize(confidence, (width, height), interpolation=cv2.INTER_LINEAR)
+                for confidence, (height, width) in zip(outputs["confidence"], sizes, strict=True)
+            ]
+            return list(zip(self.postprocess(outputs, sizes), confidences, strict=True))
+
+        return self._run(images, batch_size, finish)
 
     def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Resize images, each uint8 (H, W, 3) RGB, to the network's input: uint8 (N, height, width, 3)."""
-        return np.stack([resize_image(image, self.contract.size) for image in images])
+        """Resize images, each uint8 (H, W, 3) RGB, to the network's input: uint8 (N, height, width, 3).
+
+        Where the network takes any size, all are resized to the one that fits the first image.
+        """
+        size = network_size(self.contract, images[0].shape[:2])
+        return np.stack([resize_image(image, size) for image in images])
 
     def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Run the network on `batch`, uint8 (N, height, width, 3), and return its outputs by name.
@@ -116,8 +153,43 @@ class Predictor:
         return {name: output[: len(batch)] for name, output in self._runner.infer(filled).items()}
 
     def postprocess(self, outputs: dict[str, np.ndarray], sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """Return one mask for each of `sizes` (height, width), uint8 class ids, from the network's outputs."""
+        """Return one mask for each of `sizes` (height, width), uint8 class ids, from the network's outputs.
+
+        From `logits`, where the network gives them: they are upsampled to the very size. Else from `masks`, of which
+        the nearest pixels are taken.
+        """
+        if "logits" in outputs:
+            align = self.contract.align_corners
+            return [
+                mask_from_logits(logits, size, align) for logits, size in zip(outputs["logits"], sizes, strict=True)
+            ]
         return [resize_mask(mask, size) for mask, size in zip(outputs["masks"], sizes, strict=True)]
+
+    def _run(
+        self,
+        images: Sequence[Image],
+        batch_size: int,
+        finish: Callable[[dict[str, np.ndarray], Sequence[tuple[int, int]]], list[_Result]],
+    ) -> list[_Result]:
+        """Return the images' results in order; only those that wait for their batch to fill are in memory."""
+        most = self.batch_size(batch_size)
+        results: dict[int, _Result] = {}
+        waiting: defaultdict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
+
+        def flush(size: tuple[int, int]) -> None:
+            positions, arrays = zip(*waiting.pop(size), strict=True)
+            outputs = self.infer(self.preprocess(arrays))
+            results.update(zip(positions, finish(outputs, [array.shape[:2] for array in arrays]), strict=True))
+
+        for position, image in enumerate(images):
+            array = _as_array(image, position)
+            size = network_size(self.contract, array.shape[:2])
+            waiting[size].append((position, array))
+            if len(waiting[size]) == most:
+                flush(size)
+        for size in list(waiting):
+            flush(size)
+        return [results[position] for position in range(len(images))]
 
     def close(self) -> None:
         """Free the network."""

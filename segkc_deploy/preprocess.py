@@ -6,8 +6,27 @@ Everything else that prepares an image (normalization) is inside the exported gr
 import cv2
 import numpy as np
 
+from segkc_deploy.manifest import Contract
+
 #: Bilinear interpolation reads four neighbors; shrinking by more than this factor would skip pixels between them.
 _LARGEST_BILINEAR_SHRINK = 2
+
+
+def network_size(contract: Contract, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) at which the network takes an image of `image_size` (height, width).
+
+    The contract's own size, or where that is free the multiple nearest to each side within the contract's bounds.
+    """
+    multiple = contract.size_multiple
+    if multiple is None:
+        return contract.size
+    assert contract.min_size is not None
+    assert contract.max_size is not None
+    height, width = (
+        min(max(round(side / multiple) * multiple, least), most)
+        for side, least, most in zip(image_size, contract.min_size, contract.max_size, strict=True)
+    )
+    return height, width
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
