@@ -1,11 +1,21 @@
 """One way to show that long work goes on: a bar on a terminal, a plain line now and then elsewhere."""
 
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 
@@ -36,3 +46,28 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
         if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
             last_line = time.monotonic()
             console.print(f"{description}: {done}/{total or '?'}", soft_wrap=True)
+
+
+@contextmanager
+def share_done(description: str) -> Iterator[Callable[[float, str], None]]:
+    """Yield a function that is told how much of a piece of work is done; for work that a library does at one go.
+
+    It takes the share done (0-1) and what is being done now, may be called from any thread and as often as one likes.
+    """
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(description, total=1.0)
+            yield lambda share, what: progress.update(
+                task, completed=share, description=f"{description}: {escape(what)}"
+            )
+        return
+    last_line = time.monotonic()
+
+    def tell(share: float, what: str) -> None:
+        nonlocal last_line
+        if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
+            console.print(f"{description}: {share:.0%}, {what}", soft_wrap=True, markup=False)
+
+    yield tell

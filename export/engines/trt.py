@@ -1,0 +1,121 @@
+"""ONNX → TensorRT engine: a plain plan for this machine's GPU, which trtexec and Triton load as it is."""
+
+from segkc_deploy import atomic
+from segkc_deploy.cuda_probe import Gpu, find_gpu
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
+from segkc_deploy.export.engines.trt_build import Session
+from segkc_deploy.export.engines.trt_cache import cache_path, read_cache, write_cache
+from segkc_deploy.export.engines.trt_library import Library
+from segkc_deploy.export.engines.trt_options import check_common_options, refuse
+
+LIBRARY = Library(
+    title="TensorRT",
+    builder="tensorrt",
+    modules=("tensorrt",),
+    first=(10, 13),
+    below=(12, 0),
+    install='pip install --extra-index-url https://pypi.nvidia.com "segkc-deploy[trt]"',
+)
+
+_HARDWARE = ("ampere_plus", "same_compute_capability")
+#: The least compute capability that has the number format.
+_NEEDED_CAPABILITY = {"bf16": (8, 0), "fp8": (8, 9)}
+
+
+class TensorRTEngine(Engine):
+    """TensorRT 10.13 to 11.x. Building needs the GPU that the engine is for."""
+
+    name = "trt"
+    suffix = ".engine"
+    precisions = ("fp32", "fp16", "bf16", "int8", "fp8")
+    fused_attention = False
+
+    def check(self, options: BuildOptions) -> None:
+        """Raise a UserError at once if this machine cannot build.
+
+        Raises:
+            ConfigError: there is no GPU, or an option is out of range or not for this engine.
+            MissingDependencyError: TensorRT is missing or of another version.
+        """
+        _check_options(options)
+        # A runtime without a driver can crash instead of failing: TensorRT comes after CUDA.
+        _check_gpu(find_gpu(), options)
+        LIBRARY.load()
+
+    def build(self, request: BuildRequest) -> Built:
+        """Write the plan to `request.path`, whole or not at all.
+
+        Raises:
+            BuildError: TensorRT refused the graph or failed.
+            KeyboardInterrupt: the user stopped the build; nothing is written.
+        """
+        self.check(request.options)
+        gpu, options = find_gpu(), request.options
+        _check_precision(request.precision, gpu)
+        session = Session(LIBRARY, LIBRARY.load(), request)
+        session.prepare()
+        _configure(session, options)
+        plan = _build_with_cache(session, options, gpu)
+        atomic.write_bytes(request.path, plan)
+        build = session.describe(hardware_compatible=options.hardware_compatible)
+        machine = {"gpu": gpu.name, "compute_capability": gpu.compute_capability, "driver": gpu.driver}
+        return Built(build=build.model_copy(update=machine), layer_precision=session.inspect(plan))
+
+
+def _check_options(options: BuildOptions) -> None:
+    check_common_options(options)
+    instead = {"compute_capabilities": "it builds for this machine's GPU; trt-rtx builds for named ones"}
+    refuse(options, TensorRTEngine.name, instead)
+    if options.hardware_compatible is not None and options.hardware_compatible not in _HARDWARE:
+        raise ConfigError(
+            f"hardware compatible with {options.hardware_compatible!r} is not known; use {' or '.join(_HARDWARE)}"
+        )
+
+
+def _check_gpu(gpu: Gpu, options: BuildOptions) -> None:
+    if options.hardware_compatible == "ampere_plus" and _capability(gpu) < (8, 0):
+        raise ConfigError(
+            f"hardware compatible with ampere_plus: the {gpu.name} has compute capability {gpu.compute_capability},"
+            " below Ampere's 8.0; build without it"
+        )
+
+
+def _check_precision(precision: str, gpu: Gpu) -> None:
+    needed = _NEEDED_CAPABILITY.get(precision, (0, 0))
+    if _capability(gpu) < needed:
+        raise ConfigError(
+            f"precision {precision} needs a GPU of compute capability {needed[0]}.{needed[1]}, and the {gpu.name} has"
+            f" {gpu.compute_capability}; use fp16 or int8"
+        )
+
+
+def _capability(gpu: Gpu) -> tuple[int, ...]:
+    return tuple(int(part) for part in gpu.compute_capability.split("."))
+
+
+def _configure(session: Session, options: BuildOptions) -> None:
+    if options.version_compatible:
+        session.set_flag("VERSION_COMPATIBLE")
+    if options.strip_weights:
+        session.set_flag("STRIP_PLAN")
+        # Plain REFIT may drop biases that are zero at build time.
+        session.set_flag("REFIT_IDENTICAL")
+    if options.hardware_compatible is not None:
+        level = getattr(session.trt.HardwareCompatibilityLevel, options.hardware_compatible.upper())
+        session.config.hardware_compatibility_level = level
+
+
+def _build_with_cache(session: Session, options: BuildOptions, gpu: Gpu) -> bytes:
+    """Build with the timings of earlier builds on this machine, and keep those of this one."""
+    if options.timing_cache is None:
+        return session.build()
+    path = cache_path(options.timing_cache, gpu, session.trt.__version__)
+    config = session.config
+    cache = config.create_timing_cache(read_cache(path))
+    if cache is None or not config.set_timing_cache(cache, False):
+        # Measured on another device or version in spite of its name: begin a new one.
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+    plan = session.build()
+    write_cache(path, bytes(config.get_timing_cache().serialize()))
+    return plan

@@ -1,0 +1,31 @@
+"""What a user may choose of a build with TensorRT, refused before any work where it cannot be done."""
+
+from collections.abc import Mapping
+
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.export.engines.base import BuildOptions
+
+_MAX_LEVEL = 5
+
+
+def check_common_options(options: BuildOptions) -> None:
+    """Raise a ConfigError for a value that no TensorRT takes."""
+    level = options.optimization_level
+    if level is not None and not 0 <= level <= _MAX_LEVEL:
+        raise ConfigError(
+            f"a builder level of {level} is not possible; use 0 (built soon) to {_MAX_LEVEL} (fast on the device)"
+        )
+    if options.workspace_mib is not None and options.workspace_mib < 1:
+        raise ConfigError(f"a workspace of {options.workspace_mib} MiB is not possible; use 1 or more")
+
+
+def refuse(options: BuildOptions, engine: str, unknown: Mapping[str, str]) -> None:
+    """Raise a ConfigError where a field of `options` is set that `engine` does not know.
+
+    Args:
+        unknown: such fields, each with what to do instead.
+    """
+    default = BuildOptions()
+    for name, instead in unknown.items():
+        if getattr(options, name) != getattr(default, name):
+            raise ConfigError(f"{name.replace('_', ' ')} is not for the engine {engine}: {instead}")
