@@ -16,6 +16,9 @@ FORMAT = "segkc-deploy-artifact/1"
 
 _CHUNK = 1 << 20
 
+#: Endings that an artifact's name has while it is not verified and after it failed.
+_STATES = (".unverified", ".rejected")
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,7 +111,8 @@ class LayerPrecision(_Part):
     """The precision that layers really have.
 
     `source` says how it is known: `graph` (the types in the ONNX graph) or `inspector` (the built engine's own).
-    `layers` counts: precision to operator to number of layers, such as `{"fp16": {"Conv": 53}, "fp32": {"Softmax": 12}}`.
+    `layers` counts: precision to operator to number of layers, such as
+    `{"fp16": {"Conv": 53}, "fp32": {"Softmax": 12}}`.
     """
 
     source: Literal["graph", "inspector"]
@@ -131,12 +135,17 @@ class Verification(_Part):
 
 
 class Manifest(_Part):
-    """Everything that is known about an artifact; stored as `<artifact>.json`."""
+    """Everything that is known about an artifact; stored as `<artifact>.json`.
+
+    `companions` holds the sha256 of every further file that belongs to the artifact, by the suffix that tells it from
+    the artifact: with `{".bin": …}`, `junior.xml` is complete with `junior.bin` beside it.
+    """
 
     format: str = FORMAT
     artifact: str
     sha256: str
     bytes: int
+    companions: dict[str, str] = Field(default_factory=dict)
     engine: str
     precision: str
     contract: Contract
@@ -168,6 +177,16 @@ def manifest_path(artifact: str | Path) -> Path:
     return artifact.with_name(artifact.name + ".json")
 
 
+def companion_path(artifact: str | Path, suffix: str) -> Path:
+    """Return the path of the file that belongs to `artifact` and ends in `suffix`.
+
+    `junior.xml` and `.bin` give `junior.bin`; `junior.xml.rejected` gives `junior.bin.rejected`.
+    """
+    artifact = Path(artifact)
+    state = artifact.suffix if artifact.suffix in _STATES else ""
+    return artifact.with_name(Path(artifact.name.removesuffix(state)).stem + suffix + state)
+
+
 def write_manifest(artifact: str | Path, manifest: Manifest) -> Path:
     """Write `manifest` beside `artifact` and return its path."""
     path = manifest_path(artifact)
@@ -179,8 +198,8 @@ def read_manifest(artifact: str | Path) -> Manifest:
     """Read and check the manifest beside `artifact`, and the artifact's bytes against it.
 
     Raises:
-        ArtifactError: the artifact or its manifest is missing or unreadable, or the bytes are not the ones that
-            were exported. Nothing of the artifact is executed before this check.
+        ArtifactError: the artifact, a file that belongs to it or its manifest is missing or unreadable, or the bytes
+            are not the ones that were exported. Nothing of the artifact is executed before this check.
     """
     artifact = Path(artifact)
     if not artifact.is_file():
@@ -195,12 +214,21 @@ def read_manifest(artifact: str | Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ArtifactError(f"{path}: not a manifest of this version: {where}: {first['msg']}; export again") from None
-    if sha256_of(artifact) != manifest.sha256:
+    _check_hash(artifact, manifest.sha256)
+    for suffix, sha256 in manifest.companions.items():
+        companion = companion_path(artifact, suffix)
+        if not companion.is_file():
+            raise ArtifactError(f"{artifact}: the file {companion.name}, a part of it, is missing; copy it beside it")
+        _check_hash(companion, sha256)
+    return manifest
+
+
+def _check_hash(path: Path, sha256: str) -> None:
+    if sha256_of(path) != sha256:
         raise ArtifactError(
-            f"{artifact}: the file's sha256 differs from its manifest's: it is damaged or was changed after export;"
+            f"{path}: the file's sha256 differs from its manifest's: it is damaged or was changed after export;"
             " copy it again or export again"
         )
-    return manifest
 
 
 def _check_format(path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tiny_artifact import LABELS, make_artifact, manifest_of
 
 from segkc_deploy.errors import ArtifactError
-from segkc_deploy.manifest import manifest_path, read_manifest, sha256_of, write_manifest
+from segkc_deploy.manifest import companion_path, manifest_path, read_manifest, sha256_of, write_manifest
 
 
 def edit(artifact, **changes):
@@ -35,14 +35,20 @@ def test_the_file_is_plain_json_with_these_keys(tmp_path):
     stored = json.loads(manifest_path(make_artifact(tmp_path)).read_text())
     assert stored["format"] == "segkc-deploy-artifact/1"
     assert list(stored) == [
-        *("format", "artifact", "sha256", "bytes", "engine", "precision", "contract", "labels", "normalization"),
-        *("parameters", "flops", "source", "verification", "machine", "command", "created"),
+        *("format", "artifact", "sha256", "bytes", "companions", "engine", "precision", "contract", "labels"),
+        *("normalization", "parameters", "flops", "source", "layer_precision", "build", "verification", "machine"),
+        *("command", "created"),
     ]
     assert stored["contract"] == {
         "input": {"name": "images", "dtype": "uint8", "layout": "NHWC"},
         "outputs": [{"name": "masks", "dtype": "uint8", "layout": "NHW"}],
         "size": [8, 12],
         "batch": -1,
+        "max_batch": None,
+        "size_multiple": None,
+        "min_size": None,
+        "max_size": None,
+        "align_corners": False,
         "color": "RGB",
         "resize": "stretch",
     }
@@ -62,6 +68,51 @@ def test_one_flipped_bit_is_noticed(tmp_path, position):
     content[position] ^= 1
     artifact.write_bytes(content)
     assert "sha256" in refusal(artifact)
+
+
+@pytest.fixture
+def with_companion(tmp_path):
+    """An artifact of two files."""
+    artifact = make_artifact(tmp_path, name="tiny.xml")
+    weights = companion_path(artifact, ".bin")
+    weights.write_bytes(b"weights")
+    write_manifest(artifact, manifest_of(artifact, companions={".bin": sha256_of(weights)}))
+    return artifact
+
+
+def test_an_artifact_of_two_files_is_read(with_companion):
+    assert read_manifest(with_companion).companions == {".bin": hashlib.sha256(b"weights").hexdigest()}
+
+
+def test_a_changed_companion_is_noticed(with_companion):
+    with_companion.with_suffix(".bin").write_bytes(b"heights")
+    with pytest.raises(ArtifactError, match=r"tiny\.bin: the file's sha256 differs"):
+        read_manifest(with_companion)
+
+
+def test_a_missing_companion_is_named(with_companion):
+    with_companion.with_suffix(".bin").unlink()
+    assert "tiny.bin" in refusal(with_companion)
+
+
+def test_files_that_are_renamed_together_still_belong_together(with_companion):
+    """The file that is checked is the one that is run, whatever the names."""
+    for suffix in (".xml", ".bin", ".xml.json"):
+        with_companion.with_suffix(suffix).rename(with_companion.with_name("renamed" + suffix))
+    assert read_manifest(with_companion.with_name("renamed.xml")).companions
+
+
+@pytest.mark.parametrize(
+    ("artifact", "companion"),
+    [
+        ("junior-fp32.xml", "junior-fp32.bin"),
+        ("v1.2.xml", "v1.2.bin"),
+        (".junior-fp32.xml.unverified", ".junior-fp32.bin.unverified"),
+        ("junior-fp32.xml.rejected", "junior-fp32.bin.rejected"),
+    ],
+)
+def test_companions_are_named_after_their_artifact(tmp_path, artifact, companion):
+    assert companion_path(tmp_path / artifact, ".bin") == tmp_path / companion
 
 
 def test_a_missing_artifact_names_the_command_that_makes_one(tmp_path):

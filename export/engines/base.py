@@ -9,7 +9,7 @@ from typing import ClassVar
 import onnx
 from torch import nn
 
-from segkc_deploy.manifest import Build, Contract, LayerPrecision
+from segkc_deploy.manifest import Build, Contract, LayerPrecision, companion_path
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,12 @@ class Engine(ABC):
     precisions: ClassVar[Sequence[str]]
     #: attention as one operator (opset 23), or taken apart into products and a softmax
     fused_attention: ClassVar[bool] = True
+    #: endings of further files that belong to the engine's file (`manifest.companion_path` names them)
+    companion_suffixes: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def check(self, options: BuildOptions) -> None:
-        """Raise a UserError at once, before any work, if this machine cannot build or an option is not for this engine."""
+        """Raise a UserError, before any work, if this machine cannot build or an option is not for this engine."""
 
     @abstractmethod
     def build(self, request: BuildRequest) -> Built:
@@ -101,3 +103,7 @@ class Engine(ABC):
         Raises:
             BuildError: the engine's own builder refused the graph.
         """
+
+    def companions(self, path: Path) -> list[Path]:
+        """Return the further files that belong to the engine's file `path`; they are renamed and removed with it."""
+        return [companion_path(path, suffix) for suffix in self.companion_suffixes]
