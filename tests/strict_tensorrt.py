@@ -9,7 +9,8 @@ TypeError, as with the real ones. A member that exists but has no behavior here 
 this file with `@behaves("Class.member")`.
 
 *Building* parses the ONNX graph's inputs and outputs, checks the profile, calls the progress monitor and returns a plan
-with the real header: `ftrt` (`vtrt` for RTX) in bytes 0-3, major, minor, patch and build in bytes 24-27. A plan that
+with the real header: `ftrt` (`vtrt` for RTX) in bytes 0-3, the size of the whole plan in bytes 16-23 (little-endian),
+major, minor, patch and build in bytes 24-27. A plan that
 was built by one stand-in is read by another of the same version.
 
 *Running* computes the ONNX graph that was built, with onnxruntime on the CPU, or whatever `behavior.compute` gives.
@@ -36,6 +37,7 @@ RTX = "rtx-1.7"
 Arrays = dict[str, np.ndarray]
 
 _HEADER = 32
+_PAYLOAD = _HEADER + 4  # after a checksum
 _DTYPES = {
     onnx.TensorProto.UINT8: "UINT8",
     onnx.TensorProto.FLOAT: "FLOAT",
@@ -478,9 +480,13 @@ def _plan(this: StrictObject, model: onnx.ModelProto, record: dict[str, Any]) ->
         "hardware": record["hardware"],
     }
     text = json.dumps(described).encode()
+    if "STRIP_PLAN" in record["flags"]:
+        model = onnx.ModelProto()
     payload = struct.pack("<I", len(text)) + text + model.SerializeToString()
-    header = (b"vtrt" if _is_rtx(this) else b"ftrt") + struct.pack("<II", len(payload), zlib.crc32(payload))
-    return header.ljust(24, b"\0") + bytes(_version_bytes(this)).ljust(_HEADER - 24, b"\0") + payload
+    magic = b"vtrt" if _is_rtx(this) else b"ftrt"
+    checked = struct.pack("<I", zlib.crc32(payload)) + payload
+    header = struct.pack("<IIIQ", 0, 2, 0, _HEADER + len(checked)) + bytes(_version_bytes(this)).ljust(4, b"\0")
+    return magic + header + magic + checked
 
 
 def _version_bytes(this: StrictObject) -> list[int]:
@@ -501,8 +507,8 @@ def _(this: Any, serialized_engine: Any) -> Any:
     if problem := _plan_problem(this, plan):
         _log(this.logger, "ERROR", problem)
         return None
-    (length,) = struct.unpack("<I", plan[_HEADER : _HEADER + 4])
-    start = _HEADER + 4
+    start = _PAYLOAD + 4
+    (length,) = struct.unpack("<I", plan[_PAYLOAD:start])
     described = json.loads(plan[start : start + length])
     return this.strict_api.make(
         "ICudaEngine", _plan=described, _model=plan[start + length :], _session=[], _logger=this.logger
@@ -512,9 +518,9 @@ def _(this: Any, serialized_engine: Any) -> Any:
 def _plan_problem(this: Any, plan: bytes) -> str:
     if len(plan) < _HEADER or plan[:4] != (b"vtrt" if _is_rtx(this) else b"ftrt"):
         return "Serialization assertion stdArchiveReader failed: magic tag does not match"
-    length, checksum = struct.unpack("<II", plan[4:12])
-    payload = plan[_HEADER:]
-    if len(payload) != length or zlib.crc32(payload) != checksum:
+    (checksum,) = struct.unpack("<I", plan[_HEADER:_PAYLOAD].ljust(4, b"\0"))
+    payload = plan[_PAYLOAD:]
+    if zlib.crc32(payload) != checksum:
         return "Serialization assertion failed: the plan is damaged"
     if list(plan_version(plan)) != [*_version_bytes(this), 0][:4]:
         flags = json.loads(payload[4 : 4 + struct.unpack("<I", payload[:4])[0]])["flags"]
@@ -522,6 +528,41 @@ def _plan_problem(this: Any, plan: bytes) -> str:
         if not ("VERSION_COMPATIBLE" in flags and older and this.engine_host_code_allowed):
             return "The engine plan file is not compatible with this version of TensorRT"
     return ""
+
+
+@behaves("Refitter.__init__")
+def _(this: Any, engine: Any, logger: Any) -> None:
+    assert engine.refittable, "the engine was not built to be refitted"
+    this.state.update(_engine=engine, _model=b"")
+
+
+@behaves("OnnxParserRefitter.__init__")
+def _(this: Any, refitter: Any, logger: Any) -> None:
+    this.state["_refitter"] = refitter
+
+
+@behaves("OnnxParserRefitter.num_errors")
+def _(this: Any) -> int:
+    return 0
+
+
+@behaves("OnnxParserRefitter.refit_from_file")
+def _(this: Any, model: str) -> bool:
+    with open(model, "rb") as file:  # noqa: PTH123
+        this.state["_refitter"].state["_model"] = file.read()
+    return True
+
+
+@behaves("OnnxParserRefitter.refit_from_bytes")
+def _(this: Any, model: Any, path: str | None = None) -> bool:
+    this.state["_refitter"].state["_model"] = bytes(model)
+    return True
+
+
+@behaves("Refitter.refit_cuda_engine")
+def _(this: Any) -> bool:
+    this.state["_engine"].state["_model"] = this.state["_model"]
+    return bool(this.state["_model"])
 
 
 def _io(this: Any) -> list[dict[str, Any]]:
@@ -594,6 +635,9 @@ def _(this: Any, name: str, profile_index: int) -> list[Any]:
 
 @behaves("ICudaEngine.create_execution_context")
 def _(this: Any, **_: Any) -> Any:
+    if not this.state["_model"]:
+        _log(this.state["_logger"], "ERROR", "The engine was built without weights and has to be refitted first.")
+        return None
     fixed = {
         tensor["name"]: tuple(tensor["dims"])
         for tensor in this.state["_plan"]["inputs"]

@@ -6,17 +6,10 @@ from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.trt_build import Session
 from segkc_deploy.export.engines.trt_cache import cache_path, read_cache, write_cache
-from segkc_deploy.export.engines.trt_library import Library
 from segkc_deploy.export.engines.trt_options import check_common_options, refuse
+from segkc_deploy.tensorrt_library import LIBRARIES
 
-LIBRARY = Library(
-    title="TensorRT",
-    builder="tensorrt",
-    modules=("tensorrt",),
-    first=(10, 13),
-    below=(12, 0),
-    install='pip install --extra-index-url https://pypi.nvidia.com "segkc-deploy[trt]"',
-)
+LIBRARY = LIBRARIES["trt"]
 
 _HARDWARE = ("ampere_plus", "same_compute_capability")
 #: The least compute capability that has the number format.

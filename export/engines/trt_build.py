@@ -3,15 +3,14 @@
 import hashlib
 import time
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from segkc_deploy.errors import BuildError
 from segkc_deploy.export.engines.base import BuildRequest
 from segkc_deploy.export.engines.trt_inspector import layer_precision
-from segkc_deploy.export.engines.trt_library import Library, LogLines, collect_log
 from segkc_deploy.export.engines.trt_progress import build_with_progress
 from segkc_deploy.manifest import Build, LayerPrecision
+from segkc_deploy.tensorrt_library import Library, LogLines, collect_log
 
 Shape = list[int]
 
@@ -35,7 +34,7 @@ class Session:
     """
 
     library: Library
-    trt: ModuleType
+    trt: Any
     request: BuildRequest
     log: LogLines = field(init=False)
     shapes: dict[str, list[Shape]] = field(default_factory=dict)

@@ -36,7 +36,7 @@ def layer_precision(information: str) -> LayerPrecision | None:
             version 11 in a field of its own.
 
     Returns:
-        None where the engine was built with too little detail to know.
+        None where the inspector tells no type at all.
     """
     layers = json.loads(information).get("Layers", [])
     known = [layer for layer in layers if isinstance(layer, dict)]
@@ -45,6 +45,8 @@ def layer_precision(information: str) -> LayerPrecision | None:
     counts: dict[str, Counter[str]] = {}
     for layer in known:
         counts.setdefault(_precision(layer), Counter())[layer.get("LayerType", "unknown")] += 1
+    if counts.keys() == {"unknown"}:
+        return None
     return LayerPrecision(
         source="inspector", layers={name: dict(sorted(counts[name].items())) for name in sorted(counts)}
     )

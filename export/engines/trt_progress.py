@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from segkc_deploy.progress import share_done
@@ -66,7 +65,7 @@ class BuildProgress:
         self._tell(self.share, "stopping after this step" if self._stop.is_set() else name)
 
 
-def build_with_progress(trt: ModuleType, builder: Any, network: Any, config: Any, description: str) -> Any:
+def build_with_progress(trt: Any, builder: Any, network: Any, config: Any, description: str) -> Any:
     """Return the serialized plan, or None where the builder failed.
 
     The build runs in a thread of its own: only the main thread hears Ctrl-C, and inside the builder it would not.
@@ -103,8 +102,8 @@ def _wait(future: Future[Any], progress: BuildProgress) -> bool:
             progress.cancel()
 
 
-def _monitor(trt: ModuleType, progress: BuildProgress) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
+def _monitor(trt: Any, progress: BuildProgress) -> Any:
+    class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             # The bindings demand this call by name.
             trt.IProgressMonitor.__init__(self)

@@ -1,23 +1,16 @@
 """ONNX → TensorRT for RTX engine: built ahead of time, on any machine, for the GPUs of users' computers."""
 
-from types import ModuleType
+from typing import Any
 
 from segkc_deploy import atomic
 from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.trt_build import Session
-from segkc_deploy.export.engines.trt_library import Library
 from segkc_deploy.export.engines.trt_options import check_common_options, refuse
+from segkc_deploy.tensorrt_library import LIBRARIES
 
-LIBRARY = Library(
-    title="TensorRT for RTX",
-    builder="tensorrt-rtx",
-    modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
-    first=(1, 7),
-    below=(2, 0),
-    install="pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs",
-)
+LIBRARY = LIBRARIES["trt-rtx"]
 
 _INSTEAD = {
     "version_compatible": "its engines belong to one version; build again with the next",
@@ -69,7 +62,7 @@ class TensorRTRTXEngine(Engine):
         )
 
 
-def _capabilities(trt: ModuleType, options: BuildOptions) -> list[object]:
+def _capabilities(trt: Any, options: BuildOptions) -> list[object]:
     """Return the library's members for `8.9`, `12.0` and the like.
 
     Raises:
