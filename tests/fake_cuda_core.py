@@ -1,0 +1,217 @@
+"""A strict stand-in for `cuda.core` 1.x: the names and signatures that are used of it, on a `FakeDevice`.
+
+`test_trt_run.py` compares every signature here to the real package's where that is installed. Host memory is real,
+since the code under test reads it as arrays; device memory is the `FakeDevice`'s.
+"""
+
+import ctypes
+import itertools
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fake_device import FakeDevice, Work
+
+
+class CUDAError(Exception):
+    """`cuda.core._utils.cuda_utils.CUDAError`."""
+
+
+@dataclass
+class Gpu:
+    """What the stand-in does and what was done with it.
+
+    Attributes:
+        device: memory and streams, shared with the stand-in for TensorRT.
+        host: page-locked host memory by address.
+        current: how often the device was made current.
+        free_bytes: device memory that can still be allocated.
+        launches: graphs that were launched.
+        sync_error: raised by the next synchronization.
+    """
+
+    device: FakeDevice
+    host: dict[int, Any] = field(default_factory=dict)
+    current: int = 0
+    free_bytes: int = 1 << 30
+    launches: int = 0
+    open_graphs: int = 0
+    sync_error: str = ""
+
+    @property
+    def leaks(self) -> list[Any]:
+        """Everything that was not freed."""
+        return [*self.device.memory, *self.device.streams, *self.host, *range(self.open_graphs)]
+
+
+def install(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> Gpu:
+    """Put the stand-in where `import cuda.core` finds it."""
+    import sys
+
+    gpu = Gpu(device)
+    core, utilities = ModuleType("cuda.core"), ModuleType("cuda.core._utils.cuda_utils")
+    core.__dict__.update(_classes(gpu), __version__="1.2.2")
+    utilities.__dict__["CUDAError"] = CUDAError
+    monkeypatch.setitem(sys.modules, "cuda.core", core)
+    monkeypatch.setitem(sys.modules, "cuda.core._utils.cuda_utils", utilities)
+    return gpu
+
+
+def _classes(gpu: Gpu) -> dict[str, type]:
+    class Device(FakeCoreDevice):
+        _gpu = gpu
+
+    class LegacyPinnedMemoryResource(FakePinned):
+        _gpu = gpu
+
+    class Buffer(FakeBuffer):
+        _gpu = gpu
+
+    return {"Device": Device, "LegacyPinnedMemoryResource": LegacyPinnedMemoryResource, "Buffer": Buffer}
+
+
+class FakeStream:
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self.handle = gpu.device.create_stream()
+
+    def sync(self) -> None:
+        if self._gpu.sync_error:
+            text, self._gpu.sync_error = self._gpu.sync_error, ""
+            raise CUDAError(text)
+        self._gpu.device.synchronize(self.handle)
+
+    def close(self) -> None:
+        assert not self._gpu.device.streams.pop(self.handle), "work was still waiting on a closed stream"
+
+    def create_graph_builder(self) -> "FakeGraphBuilder":
+        return FakeGraphBuilder(self)
+
+
+class FakeGraphBuilder:
+    def __init__(self, stream: FakeStream) -> None:
+        self._stream, self._device = stream, stream._gpu.device
+        self._work: list[Work] | None = None
+
+    def begin_building(self, mode: str | None = "relaxed") -> "FakeGraphBuilder":
+        assert mode in ("global", "thread_local", "relaxed")
+        self._device.begin_capture(self._stream.handle)
+        return self
+
+    def end_building(self) -> "FakeGraphBuilder":
+        self._work = self._device.end_capture(self._stream.handle)
+        return self
+
+    def complete(self, options: Any = None) -> "FakeGraph":
+        assert self._work is not None, "complete before end_building"
+        return FakeGraph(self._stream._gpu, self._work)
+
+    def close(self) -> None:
+        if self._stream.handle in self._device.capturing:
+            self._device.end_capture(self._stream.handle)
+
+
+class FakeGraph:
+    def __init__(self, gpu: Gpu, work: list[Work]) -> None:
+        self._gpu, self._work, self._closed = gpu, work, False
+        gpu.open_graphs += 1
+
+    def launch(self, stream: FakeStream) -> None:
+        assert not self._closed, "a closed graph was launched"
+        self._gpu.launches += 1
+        for work in self._work:
+            self._gpu.device.enqueue(stream.handle, work)
+
+    def close(self) -> None:
+        assert not self._closed, "closed twice"
+        self._closed = True
+        self._gpu.open_graphs -= 1
+
+
+class FakeCoreDevice:
+    _gpu: Gpu
+
+    def __init__(self, device_id: Any = None) -> None:
+        assert device_id == 0
+
+    def set_current(self, ctx: Any = None) -> None:
+        self._gpu.current += 1
+
+    def create_stream(self, obj: Any = None, options: Any = None) -> FakeStream:
+        assert self._gpu.current, "no device is current"
+        return FakeStream(self._gpu)
+
+    def allocate(self, size: int, *, stream: FakeStream) -> "FakeBuffer":
+        assert isinstance(size, int)
+        assert isinstance(stream, FakeStream)
+        self._gpu.free_bytes -= size
+        if self._gpu.free_bytes < 0:
+            raise CUDAError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed.")
+        return FakeBuffer._make(self._gpu, self._gpu.device.allocate(size), size, "device")
+
+
+class FakePinned:
+    _gpu: Gpu
+
+    def allocate(self, size: int, *, stream: FakeStream | None = None) -> "FakeBuffer":
+        block = (ctypes.c_uint8 * size)(*itertools.repeat(0xCD, size))
+        self._gpu.host[ctypes.addressof(block)] = block
+        return FakeBuffer._make(self._gpu, ctypes.addressof(block), size, "host")
+
+
+class FakeBuffer:
+    _gpu: Gpu
+    handle: int
+    size: int
+    owns: str
+
+    @staticmethod
+    def _make(gpu: Gpu, handle: int, size: int, owns: str) -> "FakeBuffer":
+        made = object.__new__(FakeBuffer)
+        made._gpu, made.handle, made.size, made.owns = gpu, handle, size, owns
+        return made
+
+    @classmethod
+    def from_handle(cls, ptr: int, size: int, mr: Any = None, owner: Any = None, *, stream: Any = None) -> "FakeBuffer":
+        assert mr is None, "a part of another buffer must not free it"
+        assert isinstance(owner, FakeBuffer)
+        assert 0 < size <= owner.size
+        return FakeBuffer._make(cls._gpu, ptr, size, "")
+
+    def copy_from(self, src: "FakeBuffer", *, stream: FakeStream, options: Any = None) -> None:
+        if src.size != self.size:
+            raise ValueError(f"buffer sizes mismatch between src and dst (sizes are: src={src.size}, dst={self.size})")
+        source, target, count = src.handle, self.handle, self.size
+        self._gpu.device.enqueue(stream.handle, lambda: self._write(target, self._read(source, count)))
+
+    def close(self, stream: FakeStream | None = None) -> None:
+        assert isinstance(stream, FakeStream), "freed in the order of no stream"
+        if self.owns == "device":
+            self._gpu.device.free(self.handle)
+        elif self.owns == "host":
+            del self._gpu.host[self.handle]
+
+    def _read(self, address: int, count: int) -> bytes:
+        if address in self._gpu.host:
+            assert count <= len(self._gpu.host[address])
+            return ctypes.string_at(address, count)
+        return self._gpu.device.read(address, count)
+
+    def _write(self, address: int, data: bytes) -> None:
+        if address in self._gpu.host:
+            assert len(data) <= len(self._gpu.host[address])
+            ctypes.memmove(address, data, len(data))
+        else:
+            self._gpu.device.write(address, data)
+
+
+#: (the stand-in's class, where the real one is) for every class whose methods are used
+REAL = (
+    (FakeCoreDevice, "cuda.core", "Device"),
+    (FakePinned, "cuda.core", "LegacyPinnedMemoryResource"),
+    (FakeBuffer, "cuda.core", "Buffer"),
+    (FakeStream, "cuda.core", "Stream"),
+    (FakeGraphBuilder, "cuda.core.graph", "GraphBuilder"),
+    (FakeGraph, "cuda.core.graph", "Graph"),
+)
