@@ -53,7 +53,7 @@ class Library:
     def knows(self, version: str) -> bool:
         """Say whether `version` is one that this package was written for."""
         found = re.match(r"(\d+)\.(\d+)", version)
-        return bool(found) and self.first <= (int(found[1]), int(found[2])) < self.below
+        return found is not None and self.first <= (int(found[1]), int(found[2])) < self.below
 
     def _check_version(self, version: str) -> None:
         if not self.knows(version):

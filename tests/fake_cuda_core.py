@@ -1,6 +1,7 @@
 """A strict stand-in for `cuda.core` 1.x: the names and signatures that are used of it, on a `FakeDevice`.
 
-`test_trt_run.py` compares every signature here to the real package's where that is installed. Host memory is real,
+A parameter that is missing here cannot be used; `test_trt_run.py` looks every other one up in the real package where
+that is installed. Host memory is real,
 since the code under test reads it as arrays; device memory is the `FakeDevice`'s.
 """
 
@@ -72,6 +73,8 @@ def _classes(gpu: Gpu) -> dict[str, type]:
 
 
 class FakeStream:
+    handle: int
+
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self.handle = gpu.device.create_stream()
@@ -94,7 +97,7 @@ class FakeGraphBuilder:
         self._stream, self._device = stream, stream._gpu.device
         self._work: list[Work] | None = None
 
-    def begin_building(self, mode: str | None = "relaxed") -> "FakeGraphBuilder":
+    def begin_building(self, mode: str) -> "FakeGraphBuilder":
         assert mode in ("global", "thread_local", "relaxed")
         self._device.begin_capture(self._stream.handle)
         return self
@@ -103,7 +106,7 @@ class FakeGraphBuilder:
         self._work = self._device.end_capture(self._stream.handle)
         return self
 
-    def complete(self, options: Any = None) -> "FakeGraph":
+    def complete(self) -> "FakeGraph":
         assert self._work is not None, "complete before end_building"
         return FakeGraph(self._stream._gpu, self._work)
 
@@ -135,10 +138,10 @@ class FakeCoreDevice:
     def __init__(self, device_id: Any = None) -> None:
         assert device_id == 0
 
-    def set_current(self, ctx: Any = None) -> None:
+    def set_current(self) -> None:
         self._gpu.current += 1
 
-    def create_stream(self, obj: Any = None, options: Any = None) -> FakeStream:
+    def create_stream(self) -> FakeStream:
         assert self._gpu.current, "no device is current"
         return FakeStream(self._gpu)
 
@@ -154,7 +157,7 @@ class FakeCoreDevice:
 class FakePinned:
     _gpu: Gpu
 
-    def allocate(self, size: int, *, stream: FakeStream | None = None) -> "FakeBuffer":
+    def allocate(self, size: int, *, stream: FakeStream) -> "FakeBuffer":
         block = (ctypes.c_uint8 * size)(*itertools.repeat(0xCD, size))
         self._gpu.host[ctypes.addressof(block)] = block
         return FakeBuffer._make(self._gpu, ctypes.addressof(block), size, "host")
@@ -173,20 +176,18 @@ class FakeBuffer:
         return made
 
     @classmethod
-    def from_handle(cls, ptr: int, size: int, mr: Any = None, owner: Any = None, *, stream: Any = None) -> "FakeBuffer":
-        assert mr is None, "a part of another buffer must not free it"
+    def from_handle(cls, ptr: int, size: int, *, owner: Any) -> "FakeBuffer":
         assert isinstance(owner, FakeBuffer)
         assert 0 < size <= owner.size
         return FakeBuffer._make(cls._gpu, ptr, size, "")
 
-    def copy_from(self, src: "FakeBuffer", *, stream: FakeStream, options: Any = None) -> None:
+    def copy_from(self, src: "FakeBuffer", *, stream: FakeStream) -> None:
         if src.size != self.size:
             raise ValueError(f"buffer sizes mismatch between src and dst (sizes are: src={src.size}, dst={self.size})")
         source, target, count = src.handle, self.handle, self.size
         self._gpu.device.enqueue(stream.handle, lambda: self._write(target, self._read(source, count)))
 
-    def close(self, stream: FakeStream | None = None) -> None:
-        assert isinstance(stream, FakeStream), "freed in the order of no stream"
+    def close(self, stream: FakeStream) -> None:
         if self.owns == "device":
             self._gpu.device.free(self.handle)
         elif self.owns == "host":

@@ -10,7 +10,7 @@ import numpy as np
 from segkc_deploy.cuda_probe import find_gpu
 from segkc_deploy.engine_match import check_match, check_plan, driver_remark, rebuild_command
 from segkc_deploy.errors import ArtifactError, ConfigError, SegKCError
-from segkc_deploy.manifest import Manifest, sha256_of
+from segkc_deploy.manifest import Build, Manifest, companion_path, sha256_of
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.device_memory import DeviceMemory
 from segkc_deploy.runners.tensorrt_execution import Execution
@@ -58,6 +58,7 @@ class TensorRTRunner(Runner):
             MissingDependencyError: TensorRT or cuda-core is not installed.
             SegKCError: there is not enough memory.
         """
+        assert self._execution is None, "deactivate the runner first"
         # Without a driver TensorRT can crash the process, so it is not even imported before CUDA is known to work.
         gpu = find_gpu()
         check_plan(self._path, self._manifest)
@@ -96,7 +97,7 @@ class TensorRTRunner(Runner):
             self._loaded.close()
 
     @property
-    def _build(self) -> Any:
+    def _build(self) -> Build:
         assert self._manifest.build is not None, "check_match refuses a manifest without it"
         return self._manifest.build
 
@@ -115,7 +116,7 @@ class TensorRTRunner(Runner):
 
     def _refit(self, trt: Any, engine: Any, log: LogLines) -> None:
         """Give a stripped engine its weights, from the ONNX file that it was built from."""
-        onnx = self._path.with_name(self._build.options.get("onnx", f"{self._path.stem}.onnx"))
+        onnx = companion_path(self._path, ".onnx")
         if not onnx.is_file():
             raise ArtifactError(
                 f"{self._path}: its weights are in {onnx.name}, which is missing; copy it beside the engine"
@@ -128,7 +129,7 @@ class TensorRTRunner(Runner):
         refitter = trt.Refitter(engine, log.logger)
         parser = trt.OnnxParserRefitter(refitter, log.logger)
         if not parser.refit_from_file(str(onnx)):
-            errors = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+            errors = " ".join("; ".join(parser.get_error(i).desc() for i in range(parser.num_errors)).split())
             raise ArtifactError(f"{self._path}: {self._library.title} cannot take the weights of {onnx.name}: {errors}")
         if not refitter.refit_cuda_engine():
             raise SegKCError(f"{self._path}: {self._library.title} could not refit the engine: {log.reason()}")
