@@ -181,7 +181,7 @@ def _obstacle(node: NodeProto, weights: Mapping[str, TensorProto], number_format
     """Return why engines have no kernel for this node in `number_format`, or "" if they have."""
     weight = weights.get(node.input[1])
     if weight is None:
-        return "a product of two activations"
+        return "multiplies two activations; there is no weight to quantize"
     if node.op_type in ("MatMul", "Gemm"):
         if len(weight.dims) != 2 or _attribute(node, "transA", 0):
             return "not a plain product with a matrix of weights"

@@ -110,10 +110,13 @@ class _Search:
         self._layers = layers
         self._histograms = histograms
         self._miou = miou
+        self._cuts: dict[str, dict[str, float]] = {}
 
     def cuts(self, method: str) -> dict[str, float]:
         """Return the largest absolute value that `method` keeps of each activation."""
-        return {name: METHODS[method](histogram) for name, histogram in self._histograms.items()}
+        if method not in self._cuts:
+            self._cuts[method] = {name: METHODS[method](histogram) for name, histogram in self._histograms.items()}
+        return self._cuts[method]
 
     def best_method(self) -> _Candidate:
         """Return the candidate with the highest mIoU among those that quantize every layer."""
