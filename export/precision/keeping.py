@@ -1,0 +1,141 @@
+"""Which nodes stay in float32 when a graph goes to 16 bits, and why."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from segkc_deploy.export.precision.formats import Format
+from segkc_deploy.export.precision.ranges import PRODUCTS, Ranges
+
+#: A value that comes closer to the format's largest than this factor is kept: other images than those of the
+#: calibration give other maxima.
+MARGIN = 4.0
+#: Weights that change by more than this, relative to their norm, are kept. Rounding alone changes them by 0.02% in
+#: FP16 and by 0.2% in BF16; more is lost where they lie below the format's smallest normal number.
+MAX_WEIGHT_ERROR = 0.01
+
+_SQUARES = "sums squares over many values"
+_EXPONENTIALS = "sums exponentials"
+#: Operators that stay in float32 in any network.
+_ALWAYS = {
+    "LayerNormalization": _SQUARES,
+    "InstanceNormalization": _SQUARES,
+    "GroupNormalization": _SQUARES,
+    "RMSNormalization": _SQUARES,
+    "ReduceL2": _SQUARES,
+    "ReduceSumSquare": _SQUARES,
+    "Softmax": _EXPONENTIALS,
+    "LogSoftmax": _EXPONENTIALS,
+    "ReduceLogSumExp": _EXPONENTIALS,
+    "Exp": _EXPONENTIALS,
+}
+#: Operators that an engine cannot build in a format.
+_NOT_BUILT = {("bf16", "ConvTranspose"): "TensorRT builds no ConvTranspose in BF16"}
+
+#: Operators that read nothing of a tensor but its shape, and take any element type.
+SHAPES = frozenset({"Shape", "Size"})
+#: Operators whose constant is added to other values, by its index: its own lost digits do not count beside them.
+_ADDED = {"Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,), "Add": (0, 1), "Sub": (0, 1)}
+
+
+class Keeper:
+    """Finds the nodes of a float32 graph that stay in float32.
+
+    Args:
+        model: the graph, without fused attention.
+        target: the 16-bit format of everything else.
+        ranges: how large the graph's values grow on real images.
+    """
+
+    def __init__(self, model: onnx.ModelProto, target: Format, ranges: Ranges) -> None:
+        self._graph = model.graph
+        self._target = target
+        self._ranges = ranges
+        self._activations = ranges.peaks.keys()
+        self._opset = opset_of(model)
+        self._weights = {
+            tensor.name: numpy_helper.to_array(tensor)
+            for tensor in model.graph.initializer
+            if tensor.data_type == TensorProto.FLOAT
+        }
+
+    def kept(self) -> dict[str, str]:
+        """Return why a node stays in float32, by the name of its first output, for each node that does."""
+        pixels = self._pixels()
+        computing = [node for node in self._graph.node if node.op_type not in SHAPES and self._floats(node)]
+        kept = {node.output[0]: reason for node in computing if (reason := self._reason(node, pixels))}
+        low = [node for node in computing if node.output[0] not in kept]
+        reason = "stands between float32 layers: casting costs more than it saves"
+        return kept | {node.output[0]: reason for node in _without_product(low)}
+
+    def _floats(self, node: NodeProto) -> bool:
+        return any(name in self._activations or name in self._weights for name in [*node.input, *node.output])
+
+    def _reason(self, node: NodeProto, pixels: set[str]) -> str | None:
+        if not self._target.computes(node, self._opset):
+            return f"cannot compute in {self._target.name}"
+        if node.op_type in _ALWAYS:
+            return _ALWAYS[node.op_type]
+        if (self._target.name, node.op_type) in _NOT_BUILT:
+            return _NOT_BUILT[self._target.name, node.op_type]
+        if node.output[0] in pixels:
+            return "normalizes the pixels"
+        return next(self._numeric_reasons(node), None)
+
+    def _pixels(self) -> set[str]:
+        """Return what is computed from the images ahead of any product: conversion, normalization, layout."""
+        pixels = {value.name for value in self._graph.input}
+        for node in self._graph.node:
+            sources = [name for name in node.input if name in self._activations or name in pixels]
+            if node.op_type not in PRODUCTS | SHAPES and sources and pixels.issuperset(sources):
+                pixels.update(node.output)
+        return pixels
+
+    def _numeric_reasons(self, node: NodeProto) -> Iterator[str]:
+        name, end = self._target.name, f"{self._target.name} ends at {self._target.largest:.3g}"
+        limit = self._target.largest / MARGIN
+        for index, source in enumerate(node.input):
+            if source in self._weights:
+                yield from self._weight_reasons(source, added=index in _ADDED.get(node.op_type, ()))
+        for tensor in [*node.input, *node.output]:
+            peak = self._ranges.peaks.get(tensor, 0.0)
+            if peak > limit:
+                yield f"{tensor} reaches {peak:.3g} on the calibration images; {end}"
+            elif 0 < peak < self._target.smallest_normal:
+                yield f"{tensor} stays below {peak:.1e} on the calibration images, where {name} loses digits"
+        if (total := self._ranges.sums.get(node.output[0], 0.0)) > limit:
+            yield f"sums terms of {total:.3g} in all on the calibration images; {end}"
+
+    def _weight_reasons(self, name: str, added: bool) -> Iterator[str]:
+        weights = self._weights[name]
+        peak = float(np.abs(weights).max(initial=0.0))
+        if not peak <= self._target.largest / MARGIN:
+            yield f"{name} reaches {peak:.3g}; {self._target.name} ends at {self._target.largest:.3g}"
+        elif not added and (error := self._target.rounding_error(weights)) > MAX_WEIGHT_ERROR:
+            yield f"{name} would change by {error:.1%} in {self._target.name}"
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that `model` uses."""
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _without_product(low: list[NodeProto]) -> list[NodeProto]:
+    """Return the nodes of `low` that pass no data to or from a product of `low`, be it through others of `low`."""
+    touching = defaultdict(list)
+    computed = {name for node in low for name in node.output}
+    for node in low:
+        for name in computed.intersection([*node.input, *node.output]):
+            touching[name].append(node)
+    frontier = [node for node in low if node.op_type in PRODUCTS]
+    reached = {node.output[0] for node in frontier}
+    while frontier:
+        node = frontier.pop()
+        for name in computed.intersection([*node.input, *node.output]):
+            found = [other for other in touching[name] if other.output[0] not in reached]
+            reached.update(other.output[0] for other in found)
+            frontier.extend(found)
+    return [node for node in low if node.output[0] not in reached]

@@ -1,0 +1,57 @@
+"""Mixed precision written into the ONNX graph: FP16 or BF16, and float32 where real images show that it is needed.
+
+A small caster of our own, since what the field offers does not fit: onnxconverter-common knows FP16 alone, clips
+weights and activations' constants to 1e4 and raises tiny ones to 1e-7 without saying so, and puts casts at every
+reader of a kept node; ModelOpt's AutoCast pins an old ONNX with onnxruntime and cupy, and does not look at the sums
+inside an operator. One mechanism for both formats is also less to trust than two.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from segkc_deploy.export.layer_precision import MOVES
+from segkc_deploy.export.precision.attention import decompose_attention
+from segkc_deploy.export.precision.casting import cast_graph
+from segkc_deploy.export.precision.formats import FORMATS
+from segkc_deploy.export.precision.keeping import Keeper
+from segkc_deploy.export.precision.ranges import measure_ranges
+from segkc_deploy.manifest import KeptNode
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """A graph in mixed precision and its operators that stay in float32, with the reasons."""
+
+    model: onnx.ModelProto
+    kept: tuple[KeptNode, ...]
+
+
+def to_mixed_precision(
+    model: onnx.ModelProto, precision: Literal["fp16", "bf16"], batches: Sequence[np.ndarray]
+) -> MixedPrecision:
+    """Return `model` computing in FP16 or BF16, with the same inputs and outputs.
+
+    Attention is taken apart, so that its scores are seen and its softmax stays in float32. Normalization layers and
+    that of the pixels stay there too, and every node with a value, weight or sum that comes near the format's end on
+    the images (`keeping.MARGIN`), or that lies below what the format can tell from zero.
+
+    Args:
+        model: float32 base graph, uint8 (N, H, W, 3) images to float32 logits.
+        precision: the 16-bit format.
+        batches: uint8 arrays (n, H, W, 3) of real images; a dozen images show a network's range.
+    """
+    target = FORMATS[precision]
+    model = decompose_attention(model)
+    reasons = Keeper(model, target, measure_ranges(model, batches)).kept()
+    mixed = cast_graph(model, target, reasons)
+    onnx.checker.check_model(mixed, full_check=True)
+    kept = (
+        KeptNode(name=node.name or node.output[0], op_type=node.op_type, precision="fp32", reason=reason)
+        for node in model.graph.node
+        if node.op_type not in MOVES and (reason := reasons.get(node.output[0]))
+    )
+    return MixedPrecision(mixed, tuple(kept))
