@@ -1,8 +1,10 @@
 """A build that shows how far it is and that Ctrl-C stops: TensorRT's progress monitor, and a thread for the build."""
 
+import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,10 @@ class BuildProgress:
         """Stop the build at the end of its present step."""
         self._stop.set()
 
+    @property
+    def cancelled(self) -> bool:
+        return self._stop.is_set()
+
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """Note that phase `name` begins, of `steps` steps, within a step of phase `parent`."""
         with self._lock:
@@ -48,7 +54,7 @@ class BuildProgress:
             if phase := self._phases.get(name):
                 phase.done = step + 1
                 self._report(name)
-        return not self._stop.is_set()
+        return not self.cancelled
 
     def finish(self, name: str) -> None:
         """Note that a phase is over; it may come before the last of its steps."""
@@ -62,7 +68,7 @@ class BuildProgress:
             within = min((phase.done + within) / phase.steps, 1.0)
             phase = self._phases.get(phase.parent) if phase.parent else None
         self.share = max(self.share, within)
-        self._tell(self.share, "stopping after this step" if self._stop.is_set() else name)
+        self._tell(self.share, "stopping after this step" if self.cancelled else name)
 
 
 def build_with_progress(trt: Any, builder: Any, network: Any, config: Any, description: str) -> Any:
@@ -73,33 +79,31 @@ def build_with_progress(trt: Any, builder: Any, network: Any, config: Any, descr
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; the builder has come to rest.
     """
-    with share_done(description) as tell, ThreadPoolExecutor(max_workers=1) as executor:
+    with share_done(description) as tell:
         progress = BuildProgress(tell)
         # The configuration does not keep the monitor alive in every version.
         monitor = _monitor(trt, progress)
         config.progress_monitor = monitor
-        future = executor.submit(builder.build_serialized_network, network, config)
-        try:
-            interrupted = _wait(future, progress)
-        finally:
-            progress.cancel()  # whatever ends the waiting, the builder does not go on behind it
-        plan = future.result()
-    if interrupted:
-        raise KeyboardInterrupt
-    return plan
-
-
-def _wait(future: Future[Any], progress: BuildProgress) -> bool:
-    """Wait for the build to end, and say whether the user asked to stop it."""
-    interrupted = False
-    while True:
-        try:
+        with _on_ctrl_c(progress.cancel), ThreadPoolExecutor(max_workers=1) as executor:
+            future = executor.submit(builder.build_serialized_network, network, config)
             while not future.done():
                 wait([future], timeout=_SECONDS_BETWEEN_LOOKS)
-            return interrupted
-        except KeyboardInterrupt:
-            interrupted = True
-            progress.cancel()
+    if progress.cancelled:
+        raise KeyboardInterrupt
+    return future.result()
+
+
+@contextmanager
+def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` at Ctrl-C, where an exception could come at a point that leaves the build running."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # who waits for this thread hears of Ctrl-C, not we
+        return
+    previous = signal.signal(signal.SIGINT, lambda number, frame: action())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _monitor(trt: Any, progress: BuildProgress) -> Any:

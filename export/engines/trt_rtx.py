@@ -68,8 +68,8 @@ def _capabilities(trt: Any, options: BuildOptions) -> list[object]:
     Raises:
         ConfigError: the library builds for no such GPU; the message lists those it knows.
     """
-    members = trt.ComputeCapability.__members__
-    known = {_dotted(name): member for name, member in members.items() if name.startswith("SM")}
+    members = sorted(trt.ComputeCapability.__members__.items(), key=lambda item: int(item[1]))
+    known = {_dotted(name): member for name, member in members if name.startswith("SM")}
     for asked in options.compute_capabilities:
         if asked not in known:
             raise ConfigError(
