@@ -1,4 +1,4 @@
-"""What a 16-bit graph computes, computed in float32: the way to judge one where there is no hardware for it.
+"""Run a graph as its types say it, in float32 and rounded: the way to judge one where there is no hardware for it.
 
 ONNX Runtime has no BF16 kernels for a CPU. It takes FP16 graphs, but runs neighboring operators in float32 without
 rounding between them, so an overflow that a GPU would turn into NaN never shows. Here every 16-bit tensor is rounded to
@@ -6,12 +6,45 @@ its format as it is computed, overflow to infinity and lost digits included, whi
 cores take them.
 """
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import onnx
+import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from segkc_deploy.export.layer_precision import MOVES, element_types
 
+_LOG_ERRORS_ONLY = 3
+
 _LOW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+
+def emulate(model: onnx.ModelProto, outputs: Sequence[str] = ()) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Return a function from images, uint8 (n, H, W, 3), to tensors of `model`; 16-bit ones come as float32.
+
+    ONNX Runtime's fusions are kept out. Its 8-bit kernels saturate on some CPUs, which says nothing about other
+    engines; and of FP8 they make invalid graphs (QLinearConv), or wrong ones: a Relu before a QuantizeLinear is lost.
+
+    Args:
+        model: a graph in any precision.
+        outputs: names of tensors; the graph's own outputs if empty.
+    """
+    exposed = emulated(model)
+    if outputs:
+        del exposed.graph.output[:]
+        exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    session = onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0].name
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        values: list[np.ndarray] = session.run(None, {source: images})
+        return values
+
+    return run
 
 
 def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -27,6 +60,8 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
     assert not any(value.name in low for value in ends), "16-bit inputs and outputs have no float32 stand-in"
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    if not low:
+        return result
     graph = result.graph
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     for node in model.graph.node:
