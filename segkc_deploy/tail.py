@@ -27,8 +27,8 @@ def mask_from_logits(logits: np.ndarray, size: tuple[int, int], align_corners: b
     Returns:
         uint8 (height, width) class ids.
     """
-    rows = _axis(logits.shape[0], size[0], align_corners)
-    columns = _axis(logits.shape[1], size[1], align_corners)
+    rows = cells_along(logits.shape[0], size[0], align_corners)
+    columns = cells_along(logits.shape[1], size[1], align_corners)
     winner = logits.argmax(axis=2).astype(np.uint8)
     top, bottom = winner[rows.before], winner[rows.after]
     corner = top[:, columns.before]
@@ -46,7 +46,7 @@ def mask_from_logits(logits: np.ndarray, size: tuple[int, int], align_corners: b
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Cells:
     """The cells between neighboring logits along one axis, half a cell beyond either end included.
 
     Attributes:
@@ -70,7 +70,8 @@ class _Axis:
         return self.first[cells] + np.minimum(np.arange(self.most)[:, None], self.count[cells] - 1)
 
 
-def _axis(length: int, pixels: int, align_corners: bool) -> _Axis:
+def cells_along(length: int, pixels: int, align_corners: bool) -> Cells:
+    """Return the cells between `length` logits along an axis of `pixels` output pixels."""
     centers = np.arange(pixels)
     if align_corners:
         position = centers * ((length - 1) / max(pixels - 1, 1))
@@ -83,11 +84,11 @@ def _axis(length: int, pixels: int, align_corners: bool) -> _Axis:
     count = np.searchsorted(cell, edge, side="right") - first
     inside = np.minimum(np.arange(count.max())[:, None], np.maximum(count - 1, 0))
     weight = (position - np.floor(position)).astype(np.float32)[np.minimum(first + inside, pixels - 1)]
-    return _Axis(np.maximum(edge - 1, 0), np.minimum(edge, length - 1), first, count, weight)
+    return Cells(np.maximum(edge - 1, 0), np.minimum(edge, length - 1), first, count, weight)
 
 
 def _compute_cells(
-    mask: np.ndarray, logits: np.ndarray, rows: _Axis, columns: _Axis, row: np.ndarray, column: np.ndarray
+    mask: np.ndarray, logits: np.ndarray, rows: Cells, columns: Cells, row: np.ndarray, column: np.ndarray
 ) -> None:
     """Write the pixels of the cells (`row`, `column`) into `mask`."""
     _, width, num_classes = logits.shape

@@ -71,6 +71,12 @@ def random_logits(count=2, low=LOW, classes=CLASSES, seed=0):
     return np.random.default_rng(seed).normal(0, 5, (count, classes, *low)).astype(np.float32)
 
 
+def smooth_logits(count):
+    """Few borders between classes, like a network's."""
+    coarse = torch.from_numpy(random_logits(count, (3, 4)))
+    return torch.nn.functional.interpolate(coarse, LOW, mode="bicubic").numpy()
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("size", [HIGH, (27, 14), (5, 20)], ids=["up", "mixed", "down"])
@@ -83,6 +89,28 @@ def test_masks_and_confidence_are_those_of_upsampled_logits(align_corners, count
     assert got["confidence"].dtype == np.float32
     np.testing.assert_allclose(got["confidence"], reference.softmax(dim=1).amax(dim=1), rtol=0, atol=2e-5)
     np.testing.assert_array_equal(got["logits"], logits.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("size", [HIGH, (27, 14), (5, 20), (63, 98), (1, 1)])
+@pytest.mark.parametrize("make", [random_logits, smooth_logits])
+def test_sparse_masks_are_those_of_upsampled_logits(align_corners, count, size, make):
+    logits = make(count)
+    model = attach_tail(base_graph(size), ["logits", "masks"], size, align_corners, "sparse")
+    assert not any(attribute.s == b"linear" for node in model.graph.node for attribute in node.attribute)
+    got = run(model, logits, size)
+    assert got["masks"].shape == (count, *size)
+    assert_same_masks(got["masks"], upsampled(logits, size, align_corners))
+    np.testing.assert_array_equal(got["logits"], logits.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_a_sparse_tail_works_where_no_neighbors_differ(align_corners):
+    logits = np.zeros((2, CLASSES, *LOW), dtype=np.float32)
+    logits[0, 3] = logits[1, 1] = 1
+    got = run(attach_tail(base_graph(), ["masks"], HIGH, align_corners, "sparse"), logits, HIGH)
+    np.testing.assert_array_equal(got["masks"], np.broadcast_to([[[3]], [[1]]], (2, *HIGH)))
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -100,10 +128,11 @@ def test_a_free_height_and_width_come_from_the_images(align_corners, size):
 @pytest.mark.parametrize(
     "outputs", [names for count in (1, 2, 3) for names in itertools.permutations(OUTPUTS, count)], ids="-".join
 )
-def test_outputs_are_those_asked_for_in_that_order_and_nothing_is_computed_in_vain(outputs):
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_outputs_are_those_asked_for_in_that_order_and_nothing_is_computed_in_vain(outputs, kind):
     base = base_graph()
     before = base.SerializeToString()
-    model = attach_tail(base, outputs, HIGH, False)
+    model = attach_tail(base, outputs, HIGH, False, kind)
     assert base.SerializeToString() == before
     assert [output.name for output in model.graph.output] == list(outputs)
     read = {name for node in model.graph.node for name in node.input} | set(outputs)
@@ -122,6 +151,9 @@ def test_confidence_of_very_large_logits_is_finite():
     np.testing.assert_array_equal(got["masks"], 1)
 
 
-def test_equal_scores_go_to_the_first_class():
-    got = run(attach_tail(base_graph(), ["masks"], HIGH, True), np.ones((1, CLASSES, *LOW), dtype=np.float32), HIGH)
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_equal_scores_go_to_the_first_class(kind):
+    got = run(
+        attach_tail(base_graph(), ["masks"], HIGH, True, kind), np.ones((1, CLASSES, *LOW), dtype=np.float32), HIGH
+    )
     np.testing.assert_array_equal(got["masks"], 0)
