@@ -3,33 +3,41 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.errors import ConfigError, DataError, VerificationError
-from segkc_deploy.export.deploy_graph import DeployGraph
-from segkc_deploy.export.to_onnx import add_metadata, export_onnx
-from segkc_deploy.export.torch_runner import TorchRunner, contract, count_flops
-from segkc_deploy.export.verify import verify
+import numpy as np
+import onnx
+
+from segkc_deploy.data.masks import read_sample
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.export.candidate import Candidate
+from segkc_deploy.export.contract import contract_of
+from segkc_deploy.export.deploy_graph import MASKS, DeployGraph
+from segkc_deploy.export.engines.base import BuildRequest, Engine, Range
+from segkc_deploy.export.engines.registry import find_engine
+from segkc_deploy.export.graph_runner import GraphRunner
+from segkc_deploy.export.layer_comparison import compare_layers, first_astray, write_differences
+from segkc_deploy.export.layer_precision import layer_precision_of
+from segkc_deploy.export.precision.choose import Precise, in_precision
+from segkc_deploy.export.precision.emulation import emulate
+from segkc_deploy.export.real_images import RealImages, real_images
+from segkc_deploy.export.settings import ExportSettings
+from segkc_deploy.export.tail import attach_tail
+from segkc_deploy.export.to_onnx import add_metadata, base_graph, checked, fix_batch
+from segkc_deploy.export.torch_runner import TorchRunner, count_flops
+from segkc_deploy.export.verify import shortcoming, verify
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
-from segkc_deploy.manifest import (
-    Manifest,
-    Normalization,
-    Source,
-    Verification,
-    manifest_path,
-    sha256_of,
-    write_manifest,
-)
+from segkc_deploy.manifest import Contract, Manifest, Normalization, Source, Verification, sha256_of
 from segkc_deploy.predictor import Predictor
-from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
+from segkc_deploy.preprocess import resize_image
+from segkc_deploy.runners.opening import open_runner
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.network_file import NetworkCard, load_network
 
-#: Share of pixels that has to agree with the PyTorch junior, by precision.
-REQUIRED_AGREEMENT = {"fp32": 0.999}
+#: Batch sizes for an engine that has to be told some.
+_USUAL_BATCH = Range(1, 1, 8)
 
 
 @dataclass(frozen=True)
@@ -42,132 +50,197 @@ class Exported:
 
 def export_run(
     run: Path,
-    data: Path,
-    engine: str = "onnx",
+    data: Path | None = None,
+    settings: ExportSettings | None = None,
     out: Path | None = None,
-    size: tuple[int, int] | None = None,
-    images: int = 200,
-    required_agreement: float | None = None,
+    verify_source: str | None = None,
 ) -> Exported:
     """Export the junior of a run and verify the artifact on real images.
 
     Args:
         run: the run directory.
-        data: the data spec whose validation images judge the artifact.
-        engine: `onnx`.
+        data: the data spec: its validation images judge the artifact, its training images calibrate.
+        settings: engine, precision, sizes, limits.
         out: folder of the artifact; by default the run directory.
-        size: (height, width) of the input; by default the size at which the run was validated.
-        images: validation images used, at most.
-        required_agreement: share of pixels (0-1) that has to agree; by default 0.999 for FP32.
+        verify_source: an image, a folder or a glob pattern of images, without masks, that judge instead.
 
     Raises:
-        UserError: the run, the data, the engine or the size cannot be used.
+        UserError: the run, the data, the engine or a setting cannot be used.
+        BuildError: the engine's builder refused the graph.
         VerificationError: the artifact does not agree with the junior. It is kept as `<name>.rejected`.
     """
-    if engine != "onnx":
+    settings = settings or ExportSettings()
+    engine = find_engine(settings.engine)
+    if settings.precision not in engine.precisions:
         raise ConfigError(
-            f"--engine {engine}: this version builds onnx; TensorRT's own trtexec builds an engine from that file"
-            " (trtexec --onnx=junior-fp32.onnx --saveEngine=junior.engine)"
+            f"--engine {engine.name} --precision {settings.precision}: this engine takes {', '.join(engine.precisions)}"
         )
-    precision = "fp32"
+    engine.check(settings.options)
     network, card = load_network(run / "junior.safetensors")
-    size = size or card.input_size
-    check_size(size, network.size_multiple)
-    sets = load_data_spec(data).resolve()
-    _check_data(sets, card, data)
-
-    artifact = (out or run) / f"junior-{precision}.onnx"
-    candidate = artifact.with_name(f".{artifact.name}.unverified")
-    try:
-        graph = DeployGraph(network, size)
-        export_onnx(graph, size, candidate)
-        manifest = _manifest(artifact, run, card, network, graph, size, precision)
-        add_metadata(candidate, manifest)
-        required = REQUIRED_AGREEMENT[precision] if required_agreement is None else required_agreement
-        verification = _verify(candidate, graph, card, size, sets, images, required)
-        facts = {"sha256": sha256_of(candidate), "bytes": candidate.stat().st_size, "verification": verification}
-        return _judge(candidate, artifact, manifest.model_copy(update=facts))
-    finally:
-        candidate.unlink(missing_ok=True)
-
-
-def _judge(candidate: Path, artifact: Path, manifest: Manifest) -> Exported:
-    """Give a verified candidate its name, or the name of a rejected one."""
-    verification = manifest.verification
-    assert verification is not None
-    rejected = artifact.with_name(artifact.name + ".rejected")
-    finite = verification.max_logit_difference != float("inf")
-    if not finite or verification.agreement < verification.required_agreement:
-        candidate.replace(rejected)
-        write_manifest(rejected, manifest)
-        reason = (
-            f"only {verification.agreement:.4%} of the pixels agree with the PyTorch junior"
-            f" ({verification.required_agreement:.4%} are required;"
-            f" largest logit difference {verification.max_logit_difference:.3g})"
-            if finite
-            else "logits are NaN or infinite"
+    images = real_images(card, data, verify_source, settings.verify_images, settings.calibration_images)
+    limits = settings.limits_kept
+    if limits.miou_loss is not None and not images.masks:
+        raise ConfigError(
+            f"--precision {settings.precision} is judged by its loss of mIoU, which needs masks:"
+            " give --data data.yaml, or --min-agreement to judge by that alone"
         )
-        raise VerificationError(f"{rejected}: {reason}; it is kept under this name and must not be deployed")
-    # Interrupted between the two, an older artifact and the new manifest do not match, and loading refuses the pair.
-    write_manifest(artifact, manifest)
-    candidate.replace(artifact)
-    for leftover in (rejected, manifest_path(rejected)):
-        leftover.unlink(missing_ok=True)
-    return Exported(artifact, manifest)
+    export = _Export(run, network, card, engine, settings, images)
+    candidate = Candidate(engine, (out or run) / f"junior-{settings.precision}{engine.suffix}")
+    candidate.artifact.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return export.make(candidate)
+    finally:
+        candidate.discard()
 
 
-def _check_data(sets: ImageSets, card: NetworkCard, data: Path) -> None:
-    if not sets.val:
-        raise DataError(f"{data}: no validation images, and an artifact is verified on them (section `val:`)")
-    if sets.labels.names != card.labels.names:
-        raise DataError(f"{data}: its classes ({', '.join(sets.labels.names)}) are not those the junior was trained on")
+class _Export:
+    """One export; what its steps share."""
+
+    def __init__(
+        self,
+        run: Path,
+        network: Segmenter,
+        card: NetworkCard,
+        engine: Engine,
+        settings: ExportSettings,
+        images: RealImages,
+    ) -> None:
+        self.run, self.network, self.card = run, network, card
+        self.engine, self.settings, self.images = engine, settings, images
+        self.size = settings.size or card.input_size
+        check_size(self.size, network.size_multiple)
+        self.smallest, self.largest = settings.size_range(self.size, network.size_multiple)
+        self.graph = DeployGraph(network, None if settings.free_size else self.size, settings.outputs)
+        self.contract = self._contract()
+
+    def make(self, candidate: Candidate) -> Exported:
+        settings = self.settings
+        base = base_graph(self.graph, self.size, settings.free_size)
+        precise = in_precision(
+            base,
+            settings.precision,
+            self.engine.fused_attention,
+            self.size,
+            self.contract.align_corners,
+            self.images,
+            settings.limits_kept.miou_loss,
+        )
+        manifest = self._manifest(candidate.artifact, precise)
+        model = self._complete(precise.model, manifest)
+        built = self.engine.build(self._request(model, candidate.path))
+        manifest = manifest.model_copy(
+            update=candidate.fingerprint()
+            | {
+                "build": built.build,
+                "layer_precision": built.layer_precision or layer_precision_of(model, precise.kept),
+            }
+        )
+        verification = self._verify(candidate, manifest, model, precise)
+        manifest = manifest.model_copy(update={"verification": verification})
+        if reason := shortcoming(verification):
+            differences = compare_layers(precise.reference, precise.model, self._an_image())
+            astray = first_astray(differences)
+            error = candidate.reject(manifest, f"{reason}; {_where(astray.name if astray else None)}")
+            write_differences(candidate.layers, differences)
+            raise error
+        candidate.accept(manifest)
+        return Exported(candidate.artifact, manifest)
+
+    def _complete(self, model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
+        """Attach what makes a graph an artifact: outputs, batch, metadata."""
+        size = None if self.settings.free_size else self.size
+        complete = checked(attach_tail(model, self.settings.outputs, size, self.contract.align_corners))
+        if self.contract.batch > 0:
+            complete = fix_batch(complete, self.contract.batch)
+        add_metadata(complete, manifest)
+        return complete
+
+    def _contract(self) -> Contract:
+        settings = self.settings
+        batch = settings.batch
+        if batch is None and not self.engine.any_batch:
+            batch = _USUAL_BATCH
+        fixed = batch is not None and batch.min == batch.max
+        return contract_of(
+            self.network,
+            self.size,
+            settings.outputs,
+            batch=batch.max if batch is not None and fixed else -1,
+            max_batch=batch.max if batch is not None and not fixed else None,
+            free_size=settings.free_size,
+            min_size=self.smallest if settings.free_size else None,
+            max_size=self.largest if settings.free_size else None,
+        )
+
+    def _request(self, model: onnx.ModelProto, path: Path) -> BuildRequest:
+        heights, widths = zip(self.smallest, self.size, self.largest, strict=True)
+        return BuildRequest(
+            model=model,
+            network=self.graph,
+            contract=self.contract,
+            precision=self.settings.precision,
+            batch=self.settings.batch or _USUAL_BATCH,
+            heights=Range(*heights),
+            widths=Range(*widths),
+            path=path,
+            options=self.settings.options,
+        )
+
+    def _verify(
+        self, candidate: Candidate, manifest: Manifest, model: onnx.ModelProto, precise: Precise
+    ) -> Verification:
+        """Run the artifact, or where this machine cannot, its graph."""
+        device = self.engine.judge(self.settings.precision)
+        subject: Literal["artifact", "graph"] = "artifact" if device else "graph"
+        runner = open_runner(candidate.path, manifest, device) if device else GraphRunner(model)
+        logits = emulate(precise.model) if self.engine.from_onnx else None
+        # The reference is on the CPU: its own rounding is then the same on every machine.
+        with runner, TorchRunner(self.graph, device="cpu") as network:
+            verification = verify(
+                Predictor(runner, self.card.labels, self.contract),
+                Predictor(network, self.card.labels, self.contract),
+                network,
+                (lambda batch: logits(batch)[0]) if logits else None,
+                self.images,
+            )
+        limits = self.settings.limits_kept
+        kept = {"subject": subject, "required_agreement": limits.agreement, "max_miou_loss": limits.miou_loss}
+        return verification.model_copy(update=kept)
+
+    def _an_image(self) -> np.ndarray:
+        image, _ = read_sample(self.images.verification[0], self.images.sets)
+        return resize_image(image, self.size)[None]
+
+    def _manifest(self, artifact: Path, precise: Precise) -> Manifest:
+        network, card = self.network, self.card
+        flops_graph = self.graph if not self.settings.free_size else DeployGraph(network, self.size, (MASKS,))
+        return Manifest(
+            artifact=artifact.name,
+            sha256="",
+            bytes=0,
+            engine=self.engine.name,
+            precision=self.settings.precision,
+            contract=self.contract,
+            labels=card.labels,
+            normalization=Normalization(mean=network.backbone.mean, std=network.backbone.std),
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            flops=count_flops(flops_graph, self.size),
+            source=Source(
+                run=str(self.run),
+                weights_sha256=sha256_of(self.run / "junior.safetensors"),
+                recipe=card.recipe,
+                method=card.method,
+                step=card.step,
+                backbone=card.network.backbone,
+                decoder=type(network.decoder).__name__.removesuffix("Decoder").lower(),
+            ),
+            machine=describe_machine(),
+            command=command_line(),
+            created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        )
 
 
-def _verify(
-    path: Path,
-    graph: DeployGraph,
-    card: NetworkCard,
-    size: tuple[int, int],
-    sets: ImageSets,
-    images: int,
-    required: float,
-) -> Verification:
-    # Both on the CPU: the gate judges the graph, not a GPU's rounding.
-    with OnnxRuntimeRunner(path, device="cpu") as runner, TorchRunner(graph, device="cpu") as reference:
-        artifact = Predictor(runner, card.labels, contract(size))
-        return verify(artifact, reference, path, sets, images, required)
-
-
-def _manifest(
-    artifact: Path,
-    run: Path,
-    card: NetworkCard,
-    network: Segmenter,
-    graph: DeployGraph,
-    size: tuple[int, int],
-    precision: str,
-) -> Manifest:
-    return Manifest(
-        artifact=artifact.name,
-        sha256="",
-        bytes=0,
-        engine="onnx",
-        precision=precision,
-        contract=contract(size),
-        labels=card.labels,
-        normalization=Normalization(mean=network.backbone.mean, std=network.backbone.std),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        flops=count_flops(graph, size),
-        source=Source(
-            run=str(run),
-            weights_sha256=sha256_of(run / "junior.safetensors"),
-            recipe=card.recipe,
-            method=card.method,
-            step=card.step,
-            backbone=card.network.backbone,
-            decoder=type(network.decoder).__name__.removesuffix("Decoder").lower(),
-        ),
-        machine=describe_machine(),
-        command=command_line(),
-        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    )
+def _where(layer: str | None) -> str:
+    if layer is None:
+        return "layer by layer its graph follows the FP32 one, so the engine's own builder changed it"
+    return f"the first layer that goes astray is {layer}"

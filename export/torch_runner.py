@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from segkc_deploy.errors import ConfigError
-from segkc_deploy.export.deploy_graph import INPUT_NAME, OUTPUT_NAME, DeployGraph
-from segkc_deploy.manifest import Contract, TensorContract
+from segkc_deploy.export.contract import contract_of
+from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.training.network_file import load_network
@@ -39,12 +39,15 @@ class TorchRunner(Runner):
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            return {OUTPUT_NAME: self.graph(torch.from_numpy(images).to(self.device)).cpu().numpy()}
+            outputs = self.graph(torch.from_numpy(images).to(self.device))
+            return {name: output.cpu().numpy() for name, output in zip(self.graph.outputs, outputs, strict=True)}
 
     def infer_logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits (N, C, H, W) behind the masks."""
+        """Return the logits (N, C, h, w) behind the masks, at the decoder's own resolution."""
         with torch.inference_mode():
-            logits: np.ndarray = self.graph.logits(torch.from_numpy(images).to(self.device)).cpu().numpy()
+            logits: np.ndarray = (
+                self.graph.low_resolution_logits(torch.from_numpy(images).to(self.device)).cpu().numpy()
+            )
             return logits
 
     def deactivate(self) -> None:
@@ -103,16 +106,7 @@ def load_run_predictor(
     size = size or card.input_size
     runner = TorchRunner(DeployGraph(network, size), device)
     runner.activate()
-    return Predictor(runner, card.labels, contract(size))
-
-
-def contract(size: tuple[int, int]) -> Contract:
-    """Return the contract that every artifact of `size` (height, width) keeps."""
-    return Contract(
-        input=TensorContract(name=INPUT_NAME, dtype="uint8", layout="NHWC"),
-        outputs=(TensorContract(name=OUTPUT_NAME, dtype="uint8", layout="NHW"),),
-        size=size,
-    )
+    return Predictor(runner, card.labels, contract_of(network, size))
 
 
 def count_flops(graph: DeployGraph, size: tuple[int, int]) -> int:

@@ -1,83 +1,120 @@
 """The gate that every artifact passes before it gets its name: does it give the masks that its network gives?"""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from segkc_deploy.data.masks import read_sample
-from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError
-from segkc_deploy.export.deploy_graph import OUTPUT_NAME
-from segkc_deploy.export.to_onnx import with_logits
+from segkc_deploy.export.real_images import RealImages
 from segkc_deploy.export.torch_runner import TorchRunner
 from segkc_deploy.manifest import Verification
-from segkc_deploy.metrics import ConfusionMatrix
+from segkc_deploy.metrics import ConfusionMatrix, Scores
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import track
 
+#: From a batch, uint8 (N, H, W, 3), to logits float32 (N, C, h, w).
+Logits = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an artifact has to keep; None where there is no such limit.
+
+    Attributes:
+        agreement: least share of pixels (0-1) with the class that the PyTorch junior gives.
+        miou_loss: most mIoU, in percentage points, that may be lost against it.
+    """
+
+    agreement: float | None = None
+    miou_loss: float | None = None
+
+
+#: By precision. Rounding moves borders by a pixel, so what counts for integers is the score.
+DEFAULT_LIMITS = {
+    "fp32": Limits(agreement=0.999),
+    "fp16": Limits(agreement=0.995),
+    "bf16": Limits(agreement=0.995),
+    "int8": Limits(miou_loss=0.5),
+    "fp8": Limits(miou_loss=0.5),
+}
+
 
 def verify(
-    artifact: Predictor, reference: TorchRunner, path: Path, sets: ImageSets, images: int, required: float
+    artifact: Predictor, reference: Predictor, network: TorchRunner, logits: Logits | None, images: RealImages
 ) -> Verification:
-    """Compare an artifact with its network on validation images.
+    """Compare an artifact with its network on real images.
 
     Args:
-        artifact: the built artifact, in a predictor.
-        reference: the PyTorch network for the same input size.
-        path: the ONNX file, to read its logits.
-        sets: where the validation images are.
-        images: how many of them to use at most, spread evenly over the set.
-        required: the share of equal pixels (0-1) that passes; written down, judged by the caller.
+        artifact: the built artifact.
+        reference: the PyTorch network behind the same contract.
+        network: that network's runner, for its logits.
+        logits: the artifact's own logits, where they can be seen.
+        images: those of `verification` are compared, at their own size.
     """
-    labels = sets.labels
+    labels = images.sets.labels
     scores = {name: ConfusionMatrix(labels.num_classes, labels.ignore_index) for name in ("network", "artifact")}
     equal = pixels = 0
-    largest_difference = 0.0
-    session = _logits_session(path)
-    chosen = spread(sets.val, images)
-    for sample in track(chosen, "verifying the artifact on validation images"):
-        image, truth = read_sample(sample, sets)
-        assert truth is not None
+    differences: list[float] = []
+    for sample in track(images.verification, "verifying on real images"):
+        image, truth = read_sample(sample, images.sets)
         batch = artifact.preprocess([image])
-        expected, got = reference.infer(batch), artifact.infer(batch)
-        equal += int((expected[OUTPUT_NAME] == got[OUTPUT_NAME]).sum())
-        pixels += expected[OUTPUT_NAME].size
-        difference = np.abs(reference.infer_logits(batch) - session(batch)).max()
-        largest_difference = float(np.fmax(largest_difference, difference) if np.isfinite(difference) else np.inf)
         size = [(image.shape[0], image.shape[1])]
-        scores["network"].update(truth, artifact.postprocess(expected, size)[0])
-        scores["artifact"].update(truth, artifact.postprocess(got, size)[0])
-    if scores["network"].scores().pixels == 0:
-        raise DataError(
-            f"{chosen[0].mask}: like every validation mask it holds ignored pixels alone; nothing to verify"
+        (expected,) = reference.postprocess(reference.infer(batch), size)
+        (got,) = artifact.postprocess(artifact.infer(batch), size)
+        equal += int((expected == got).sum())
+        pixels += expected.size
+        if logits is not None:
+            differences.append(float(np.abs(network.infer_logits(batch) - logits(batch)).max()))
+        if truth is not None:
+            scores["network"].update(truth, expected)
+            scores["artifact"].update(truth, got)
+    finite = all(map(math.isfinite, differences)) if differences else None
+    facts: dict[str, Any] = {
+        "ran_on": artifact.description,
+        "images": len(images.verification),
+        "agreement": equal / pixels,
+        "finite": finite,
+        "max_logit_difference": max(differences) if finite else None,
+    }
+    if images.masks:
+        facts |= _scores(scores["network"].scores(), scores["artifact"].scores(), images)
+    return Verification(**facts)
+
+
+def shortcoming(verification: Verification) -> str:
+    """Return in words what keeps an artifact from passing, or nothing."""
+    if verification.finite is False:
+        return "logits are NaN or infinite"
+    required, largest_loss = verification.required_agreement, verification.max_miou_loss
+    if required is not None and verification.agreement < required:
+        return (
+            f"only {verification.agreement:.4%} of the pixels agree with the PyTorch junior"
+            f" ({required:.4%} are required)"
         )
-    return Verification(
-        images=len(chosen),
-        agreement=equal / pixels,
-        required_agreement=required,
-        max_logit_difference=largest_difference,
-        miou_network=scores["network"].scores().miou,
-        miou_artifact=scores["artifact"].scores().miou,
-    )
+    if largest_loss is not None:
+        assert verification.miou_network is not None and verification.miou_artifact is not None
+        loss = verification.miou_network - verification.miou_artifact
+        if loss > largest_loss:
+            return (
+                f"mIoU fell by {loss:.2f}, from {verification.miou_network:.2f} to {verification.miou_artifact:.2f}"
+                f" (at most {largest_loss:g} may be lost)"
+            )
+    return ""
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Return at most `count` samples, evenly spaced."""
-    chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
-    return [samples[index] for index in chosen]
-
-
-def _logits_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from a batch to the logits that the artifact's own graph computes for it."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(with_logits(path), options, providers=["CPUExecutionProvider"])
-    logits, source = session.get_outputs()[-1].name, session.get_inputs()[0].name
-
-    def infer(batch: np.ndarray) -> np.ndarray:
-        values: np.ndarray = session.run([logits], {source: batch})[0]
-        return values
-
-    return infer
+def _scores(network: Scores, artifact: Scores, images: RealImages) -> dict[str, Any]:
+    if network.pixels == 0:
+        raise DataError(
+            f"{images.verification[0].mask}: like every validation mask it holds ignored pixels alone;"
+            " nothing to verify"
+        )
+    return {
+        "miou_network": network.miou,
+        "miou_artifact": artifact.miou,
+        "iou_network": tuple(value if math.isfinite(value) else None for value in network.iou),
+        "iou_artifact": tuple(value if math.isfinite(value) else None for value in artifact.iou),
+    }

@@ -112,7 +112,7 @@ class LayerPrecision(_Part):
 
     `source` says how it is known: `graph` (the types in the ONNX graph) or `inspector` (the built engine's own).
     `layers` counts: precision to operator to number of layers, such as
-    `{"fp16": {"Conv": 53}, "fp32": {"Softmax": 12}}`.
+    `{"fp16": {"Conv": 53}}`.
     """
 
     source: Literal["graph", "inspector"]
@@ -121,17 +121,35 @@ class LayerPrecision(_Part):
 
 
 class Verification(_Part):
-    """The artifact against the PyTorch junior on real images, at the artifact's own input size.
+    """The artifact against the PyTorch junior on real images.
 
-    `agreement` is the share of pixels with the same class (0-1), mIoU is in percent at each image's own size.
+    Attributes:
+        subject: what was run: the `artifact` itself, or, where this machine cannot run the engine, the ONNX `graph`
+            from which it was built. An engine of which only the graph was verified is to be evaluated on its device.
+        ran_on: what ran it, such as `onnxruntime 1.31.1 CPUExecutionProvider`.
+        images: how many images were compared.
+        agreement: share of pixels with the same class (0-1), at each image's own size.
+        required_agreement: the least agreement that passes, if any was required.
+        finite: whether every logit was a finite number; None where no logits could be seen.
+        max_logit_difference: largest absolute difference of a logit at the decoder's resolution, of the ONNX graph in
+            its final precision; None where no logits could be seen, and where they were not finite.
+        miou_network, miou_artifact: mIoU in percent at each image's own size; None without masks.
+        max_miou_loss: the largest loss in mIoU that passes, if one was set.
+        iou_network, iou_artifact: IoU of each class in percent; None for a class that does not occur.
     """
 
+    subject: Literal["artifact", "graph"] = "artifact"
+    ran_on: str = ""
     images: int
     agreement: float
-    required_agreement: float
-    max_logit_difference: float
-    miou_network: float
-    miou_artifact: float
+    required_agreement: float | None = None
+    finite: bool | None = None
+    max_logit_difference: float | None = None
+    miou_network: float | None = None
+    miou_artifact: float | None = None
+    max_miou_loss: float | None = None
+    iou_network: tuple[float | None, ...] = ()
+    iou_artifact: tuple[float | None, ...] = ()
 
 
 class Manifest(_Part):

@@ -16,14 +16,13 @@ from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import Contract, Manifest, read_manifest
 from segkc_deploy.preprocess import network_size, resize_image, resize_mask
 from segkc_deploy.runners.base import Runner
+from segkc_deploy.runners.opening import open_runner
 from segkc_deploy.tail import mask_from_logits
 
 _Result = TypeVar("_Result")
 
 #: A uint8 RGB array (H, W, 3), or the path of an image file.
 Image = np.ndarray | str | os.PathLike[str]
-
-_KNOWN_ENGINES = ("onnx",)
 
 
 def load(path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> "Predictor":
@@ -40,7 +39,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", threads: int | None
     """
     path = Path(path)
     manifest = read_manifest(path)
-    runner = _runner(path, manifest.engine, device, threads)
+    runner = open_runner(path, manifest, device, threads)
     runner.activate()
     return Predictor(runner, manifest.labels, manifest.contract, manifest)
 
@@ -202,16 +201,6 @@ class Predictor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _runner(path: Path, engine: str, device: str, threads: int | None) -> Runner:
-    if engine == "onnx":
-        from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
-
-        return OnnxRuntimeRunner(path, device, threads)
-    raise ArtifactError(
-        f"{path}: made for the engine {engine!r}; this version runs {', '.join(_KNOWN_ENGINES)}; export for that"
-    )
 
 
 def _as_array(image: Image, position: int) -> np.ndarray:

@@ -91,6 +91,10 @@ class Engine(ABC):
     fused_attention: ClassVar[bool] = True
     #: endings of further files that belong to the engine's file (`manifest.companion_path` names them)
     companion_suffixes: ClassVar[Sequence[str]] = ()
+    #: whether the file is made from the ONNX graph, rather than from the PyTorch network
+    from_onnx: ClassVar[bool] = True
+    #: whether one file runs any number of images at once, without being told how many
+    any_batch: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, options: BuildOptions) -> None:
@@ -103,6 +107,10 @@ class Engine(ABC):
         Raises:
             BuildError: the engine's own builder refused the graph.
         """
+
+    def judge(self, precision: str) -> str:
+        """Return the device on which the built file is verified here, or nothing where it cannot run here."""
+        return "auto"
 
     def companions(self, path: Path) -> list[Path]:
         """Return the further files that belong to the engine's file `path`; they are renamed and removed with it."""

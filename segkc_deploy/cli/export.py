@@ -1,45 +1,177 @@
 """`segkc-deploy export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from segkc_deploy.cli.app import app
 
+if TYPE_CHECKING:
+    from segkc_deploy.export.export_run import Exported
+
+_SIZES = "Sizes"
+_PROOF = "Proof"
+_BUILD = "Build of an engine"
+
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    engine: Annotated[str, typer.Option(help="onnx")] = "onnx",
+    engine: Annotated[str, typer.Option(help="onnx, trt, trt-rtx, openvino or aoti.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")] = "fp32",
     data: Annotated[
-        Path | None, typer.Option(help="Data spec whose validation images judge the artifact; by default the run's.")
+        Path | None,
+        typer.Option(help="Data spec: validation images judge, training images calibrate; by default the run's."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the artifact; by default the run directory.")] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Input size, 518 or 360x480 (height x width); by default the validated size.")
+    outputs: Annotated[str, typer.Option(help="Any of masks,confidence,logits.")] = "masks",
+    triton: Annotated[
+        Path | None, typer.Option(help="Also write a Triton model repository into this folder (onnx and trt).")
     ] = None,
-    verify: Annotated[int, typer.Option(min=1, help="Validation images to verify on, at most.")] = 200,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Input size, 518 or 360x480 (height x width); by default the validated size.",
+            rich_help_panel=_SIZES,
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(help="4 (always), 1:8 or 1:4:8 (smallest:usual:largest).", rich_help_panel=_SIZES),
+    ] = None,
+    dynamic: Annotated[
+        bool,
+        typer.Option("--dynamic", help="Free height and width, in multiples of the patch.", rich_help_panel=_SIZES),
+    ] = False,
+    min_size: Annotated[
+        str | None, typer.Option(help="Smallest size of --dynamic; half of --size.", rich_help_panel=_SIZES)
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(help="Largest size of --dynamic; twice --size.", rich_help_panel=_SIZES)
+    ] = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            help="Images without masks (file, folder or glob) that judge instead of the data spec's.",
+            rich_help_panel=_PROOF,
+        ),
+    ] = None,
+    verify_images: Annotated[int, typer.Option(min=1, help="Images to verify on, at most.", rich_help_panel=_PROOF)] = (
+        200
+    ),
+    calibration_images: Annotated[
+        int, typer.Option(min=1, help="Images to calibrate on, at most.", rich_help_panel=_PROOF)
+    ] = 64,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Least share of pixels like PyTorch's; 0.999 (FP32), 0.995 (16 bit).",
+            rich_help_panel=_PROOF,
+        ),
+    ] = None,
+    max_miou_loss: Annotated[
+        float | None,
+        typer.Option(min=0, help="Most mIoU that may be lost; 0.5 (INT8, FP8).", rich_help_panel=_PROOF),
+    ] = None,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, help="Memory of TensorRT's kernels, MiB.", rich_help_panel=_BUILD)
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="TensorRT's builder optimization level.", rich_help_panel=_BUILD)
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="For later TensorRT versions too.", rich_help_panel=_BUILD)
+    ] = False,
+    hardware_compatible: Annotated[
+        Literal["ampere_plus", "same_compute_capability"] | None,
+        typer.Option(help="For other GPUs too.", rich_help_panel=_BUILD),
+    ] = None,
+    strip_weights: Annotated[
+        bool, typer.Option("--strip-weights", help="Leave weights out of the plan.", rich_help_panel=_BUILD)
+    ] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="Folder of TensorRT's timing caches.", rich_help_panel=_BUILD)
+    ] = None,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(help="GPU to build for ahead of time, such as 8.9 (trt-rtx); repeatable.", rich_help_panel=_BUILD),
+    ] = None,
 ) -> None:
     """Export the junior, and only the junior, and prove that the artifact agrees with it.
 
-    Example: `segkc-deploy export runs/a --engine onnx --size 352x480`
+    Example: `segkc-deploy export runs/a --engine trt --precision fp16 --size 352x480 --batch 1:8`
     """
     from segkc_deploy.cli.extras import needs_extra
 
     with needs_extra("export"):
+        from segkc_deploy.export.engines.base import BuildOptions, Range
         from segkc_deploy.export.export_run import export_run
+        from segkc_deploy.export.settings import ExportSettings
+        from segkc_deploy.export.verify import Limits
         from segkc_deploy.training.run_directory import RunDirectory, read_config
 
+    from segkc_deploy.cli.ranges import parse_range
     from segkc_deploy.cli.sizes import parse_size
 
-    data = data or read_config(RunDirectory(run))[1]
-    exported = export_run(run, data, engine, out, parse_size(size) if size else None, verify)
-    verification = exported.manifest.verification
-    assert verification is not None
-    typer.echo(f"{exported.path}  ({exported.manifest.bytes / 2**20:.2f} MiB)")
-    typer.echo(
-        f"  agreement with the PyTorch junior: {verification.agreement:.4%} of pixels, {verification.images} images"
+    settings = ExportSettings(
+        engine=engine,
+        precision=precision,
+        size=parse_size(size) if size else None,
+        free_size=dynamic,
+        min_size=parse_size(min_size, "--min-size") if min_size else None,
+        max_size=parse_size(max_size, "--max-size") if max_size else None,
+        batch=Range(*parse_range(batch, "--batch")) if batch else None,
+        outputs=tuple(name.strip() for name in outputs.split(",")),
+        limits=Limits(min_agreement, max_miou_loss),
+        verify_images=verify_images,
+        calibration_images=calibration_images,
+        options=BuildOptions(
+            workspace_mib=workspace,
+            optimization_level=level,
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            strip_weights=strip_weights,
+            timing_cache=timing_cache,
+            compute_capabilities=tuple(compute_capability or ()),
+        ),
     )
-    typer.echo(f"  largest logit difference: {verification.max_logit_difference:.3g}")
-    typer.echo(f"  mIoU: junior {verification.miou_network:.2f}, artifact {verification.miou_artifact:.2f}")
+    # Images without masks suffice for most precisions; the run's own data is then not looked for.
+    if data is None and not (verify and precision in ("fp32", "fp16", "bf16")):
+        data = read_config(RunDirectory(run))[1]
+    exported = export_run(run, data, settings, out, verify)
+    _tell(exported)
+    if triton is not None:
+        from segkc_deploy.export.triton import write_model_repository
+
+        typer.echo(f"  Triton model: {write_model_repository(exported.path, exported.manifest, triton)}")
+
+
+def _tell(exported: "Exported") -> None:
+    manifest = exported.manifest
+    verification = manifest.verification
+    assert verification is not None
+    typer.echo(f"{exported.path}  ({manifest.bytes / 2**20:.2f} MiB, {manifest.engine}, {manifest.precision})")
+    typer.echo(
+        f"  agreement with the PyTorch junior: {verification.agreement:.4%} of pixels, {verification.images} images,"
+        f" by {verification.ran_on}"
+    )
+    if verification.max_logit_difference is not None:
+        typer.echo(f"  largest logit difference: {verification.max_logit_difference:.3g}")
+    if verification.miou_network is not None:
+        typer.echo(f"  mIoU: junior {verification.miou_network:.2f}, artifact {verification.miou_artifact:.2f}")
+    if manifest.layer_precision is not None:
+        for name, layers in sorted(manifest.layer_precision.layers.items()):
+            counted = ", ".join(f"{count} {operator}" for operator, count in sorted(layers.items()))
+            typer.echo(f"  {name}: {counted}")
+        if manifest.layer_precision.kept:
+            typer.echo(
+                f"  kept in a higher precision: {len(manifest.layer_precision.kept)} layers, listed in the manifest"
+            )
+    if verification.subject == "graph":
+        typer.echo(
+            f"  NOT VERIFIED AS BUILT: this machine cannot run it, so the graph it was made from was verified."
+            f" On the target: segkc-deploy eval {exported.path} --data …"
+        )

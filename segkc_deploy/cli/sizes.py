@@ -3,7 +3,7 @@
 import typer
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
     """Return (height, width) of `518` or `360x480` (height x width).
 
     Raises:
@@ -11,5 +11,5 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     height, _, width = text.lower().partition("x")
     if not height.isdigit() or not (width or height).isdigit():
-        raise typer.BadParameter(f"{text!r}: write 518 or 360x480 (height x width)", param_hint="--size")
+        raise typer.BadParameter(f"{text!r}: write 518 or 360x480 (height x width)", param_hint=option)
     return int(height), int(width or height)

@@ -1,0 +1,68 @@
+"""A built engine before it has its name: verified under another one, then renamed or set aside, never half there."""
+
+from pathlib import Path
+
+from segkc_deploy.errors import VerificationError
+from segkc_deploy.export.engines.base import Engine
+from segkc_deploy.manifest import Manifest, manifest_path, sha256_of, write_manifest
+
+#: Appended to the name of a rejected artifact's manifest-like file of layers.
+LAYERS_SUFFIX = ".layers.json"
+
+
+class Candidate:
+    """The files of an engine under a temporary name beside their final one.
+
+    Args:
+        engine: whose files they are.
+        artifact: the final path.
+    """
+
+    def __init__(self, engine: Engine, artifact: Path) -> None:
+        self.artifact = artifact
+        self.path = artifact.with_name(f".{artifact.name}.unverified")
+        self.rejected = artifact.with_name(artifact.name + ".rejected")
+        self._engine = engine
+
+    def fingerprint(self) -> dict[str, object]:
+        """Return the manifest's fields that describe the files: hashes and size in bytes."""
+        companions = dict(zip(self._engine.companion_suffixes, self._engine.companions(self.path), strict=True))
+        return {
+            "sha256": sha256_of(self.path),
+            "bytes": sum(path.stat().st_size for path in (self.path, *companions.values())),
+            "companions": {suffix: sha256_of(path) for suffix, path in companions.items()},
+        }
+
+    def accept(self, manifest: Manifest) -> None:
+        """Give the files their name, and remove what was rejected under it before."""
+        # Interrupted between the two, an older artifact and the new manifest do not match: loading refuses the pair.
+        write_manifest(self.artifact, manifest)
+        self._move(self.artifact)
+        self._remove(self.rejected)
+
+    def reject(self, manifest: Manifest, reason: str) -> VerificationError:
+        """Set the files aside under a name that nobody deploys; return the error that says so."""
+        self._remove(self.rejected)
+        self._move(self.rejected)
+        write_manifest(self.rejected, manifest)
+        return VerificationError(f"{self.rejected}: {reason}; it is kept under this name and must not be deployed")
+
+    @property
+    def layers(self) -> Path:
+        """Where a rejected artifact's comparison layer by layer goes."""
+        return self.rejected.with_name(self.rejected.name + LAYERS_SUFFIX)
+
+    def discard(self) -> None:
+        """Remove what is left under the temporary name."""
+        for path in (self.path, *self._engine.companions(self.path)):
+            path.unlink(missing_ok=True)
+
+    def _move(self, target: Path) -> None:
+        for source, final in zip(
+            (*self._engine.companions(self.path), self.path), (*self._engine.companions(target), target), strict=True
+        ):
+            source.replace(final)
+
+    def _remove(self, target: Path) -> None:
+        for path in (target, *self._engine.companions(target), manifest_path(target), self.layers):
+            path.unlink(missing_ok=True)

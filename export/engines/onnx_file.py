@@ -1,0 +1,29 @@
+"""The engine `onnx`: the graph itself, for ONNX Runtime and for everything else that reads ONNX."""
+
+from segkc_deploy import atomic
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
+
+
+class OnnxEngine(Engine):
+    """Writes the graph as it is; ONNX Runtime optimizes it when it is loaded."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    precisions = ("fp32", "fp16", "bf16", "int8", "fp8")
+    any_batch = True
+
+    def check(self, options: BuildOptions) -> None:
+        if options != BuildOptions():
+            raise ConfigError("--engine onnx builds nothing, so it takes no build options; they are for --engine trt")
+
+    def build(self, request: BuildRequest) -> Built:
+        atomic.write_bytes(request.path, request.model.SerializeToString())
+        return Built()
+
+    def judge(self, precision: str) -> str:
+        # ONNX Runtime has BF16 kernels for GPUs alone, and its CPU fusions compute FP8 wrongly.
+        if precision in ("bf16", "fp8"):
+            return ""
+        # On the CPU even where there is a GPU: the graph is judged, not a GPU's rounding.
+        return "cpu"

@@ -1,0 +1,92 @@
+"""Where a graph goes astray: tensor by tensor against the FP32 graph from which it was made."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from segkc_deploy import atomic
+from segkc_deploy.export.precision.emulation import emulate
+
+#: Relative error from which a layer's result no longer is the reference's with rounding, but another one.
+ASTRAY = 0.1
+
+#: Tensors looked at in one pass: those of a large network do not fit into memory at once.
+_AT_ONCE = 8
+
+_LAYERS = frozenset(
+    {"Conv", "ConvTranspose", "MatMul", "Gemm", "Attention", "LayerNormalization", "Softmax", "Gelu", "Relu", "Resize"}
+)
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """A layer's result in both graphs on one image.
+
+    `relative_error` is the root mean square of the difference over that of the reference, and None where the result is
+    not finite; `largest` is the largest magnitude in the reference.
+    """
+
+    name: str
+    op_type: str
+    relative_error: float | None
+    largest: float
+
+    @property
+    def astray(self) -> bool:
+        return self.relative_error is None or self.relative_error > ASTRAY
+
+
+def compare_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto, image: np.ndarray) -> list[LayerDifference]:
+    """Return the difference of every layer that has the same name in both graphs, in the order of computation.
+
+    Args:
+        reference: the FP32 graph.
+        candidate: the graph made of it.
+        image: uint8 (1, H, W, 3).
+    """
+    known = {name for node in candidate.graph.node for name in node.output}
+    layers = [
+        (node.output[0], node.op_type)
+        for node in reference.graph.node
+        if node.op_type in _LAYERS and node.output[0] in known
+    ]
+    return [difference for part in _chunks(layers) for difference in _compare(reference, candidate, part, image)]
+
+
+def first_astray(differences: Sequence[LayerDifference]) -> LayerDifference | None:
+    """Return the first layer whose result is another one, if any."""
+    return next((difference for difference in differences if difference.astray), None)
+
+
+def write_differences(path: Path, differences: Sequence[LayerDifference]) -> None:
+    """Write the differences as JSON, atomically."""
+    rows = [asdict(difference) | {"astray": difference.astray} for difference in differences]
+    atomic.write_text(path, json.dumps(rows, indent=1) + "\n")
+
+
+def _chunks(layers: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    for start in range(0, len(layers), _AT_ONCE):
+        yield layers[start : start + _AT_ONCE]
+
+
+def _compare(
+    reference: onnx.ModelProto, candidate: onnx.ModelProto, layers: Sequence[tuple[str, str]], image: np.ndarray
+) -> Iterator[LayerDifference]:
+    names = [name for name, _ in layers]
+    for (name, op_type), expected, got in zip(
+        layers, emulate(reference, names)(image), emulate(candidate, names)(image), strict=True
+    ):
+        wide, other = expected.astype(np.float64), got.astype(np.float64)
+        error = math.sqrt(np.mean((other - wide) ** 2)) if np.isfinite(other).all() else None
+        scale = math.sqrt(np.mean(wide**2))
+        yield LayerDifference(
+            name=name,
+            op_type=op_type,
+            relative_error=None if error is None else error / max(scale, 1e-12),
+            largest=float(np.abs(wide).max()),
+        )

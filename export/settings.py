@@ -1,0 +1,87 @@
+"""What a user may choose of an export."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.export.deploy_graph import MASKS, OUTPUT_NAMES
+from segkc_deploy.export.engines.base import BuildOptions, Range
+from segkc_deploy.export.precision.choose import PRECISIONS
+from segkc_deploy.export.verify import DEFAULT_LIMITS, Limits
+from segkc_deploy.training.models.fixed_size import check_size
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """The choices; everything has a default.
+
+    Attributes:
+        engine: `onnx`, `trt`, `trt-rtx`, `openvino` or `aoti`.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
+        size: (height, width) of the input; by default the size at which the run was validated.
+        free_size: height and width may be any multiple of what the backbone needs, from `min_size` to `max_size`
+            (by default from half of `size` to twice).
+        batch: batch sizes to build for; one number fixes the batch. By default any (ONNX), or 1 to 8.
+        outputs: what the artifact gives, in that order.
+        limits: what the artifact has to keep; by default what `DEFAULT_LIMITS` says for the precision.
+        verify_images, calibration_images: how many real images are used, at most.
+        options: of the engine's build.
+    """
+
+    engine: str = "onnx"
+    precision: str = "fp32"
+    size: tuple[int, int] | None = None
+    free_size: bool = False
+    min_size: tuple[int, int] | None = None
+    max_size: tuple[int, int] | None = None
+    batch: Range | None = None
+    outputs: Sequence[str] = (MASKS,)
+    limits: Limits = field(default_factory=Limits)
+    verify_images: int = 200
+    calibration_images: int = 64
+    options: BuildOptions = field(default_factory=BuildOptions)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"--precision {self.precision}: there is no such precision; use {', '.join(PRECISIONS)}")
+        unknown = [name for name in self.outputs if name not in OUTPUT_NAMES]
+        if unknown or not self.outputs or len(set(self.outputs)) < len(self.outputs):
+            raise ConfigError(f"--outputs {','.join(self.outputs)}: name each once, out of {','.join(OUTPUT_NAMES)}")
+        batch = self.batch
+        if batch is not None and not 1 <= batch.min <= batch.opt <= batch.max:
+            raise ConfigError(
+                f"--batch {batch.min}:{batch.opt}:{batch.max}: the smallest, the usual and the largest batch,"
+                " in this order, from 1 on"
+            )
+        if not self.free_size and (self.min_size or self.max_size):
+            raise ConfigError("--min-size and --max-size are for graphs of free size: add --dynamic")
+
+    @property
+    def limits_kept(self) -> Limits:
+        """The limits that are set, or the precision's own where none is."""
+        return DEFAULT_LIMITS[self.precision] if self.limits == Limits() else self.limits
+
+    def size_range(self, size: tuple[int, int], multiple: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the smallest and the largest (height, width) to build for.
+
+        Raises:
+            ConfigError: a side is not a multiple of `multiple`, or `size` is not between the two.
+        """
+        if not self.free_size:
+            return size, size
+        least = self.min_size or _scaled(size, 0.5, multiple)
+        most = self.max_size or _scaled(size, 2, multiple)
+        for bound in (least, most):
+            check_size(bound, multiple)
+        if any(not low <= side <= high for low, side, high in zip(least, size, most, strict=True)):
+            raise ConfigError(
+                f"size {size[0]}x{size[1]} is not between --min-size {least[0]}x{least[1]}"
+                f" and --max-size {most[0]}x{most[1]} (height x width)"
+            )
+        return least, most
+
+
+def _scaled(size: tuple[int, int], factor: float, multiple: int) -> tuple[int, int]:
+    # Two cells at least: exported graphs of free size are traced for no fewer.
+    height, width = (max(round(side * factor / multiple), 2) * multiple for side in size)
+    return height, width
