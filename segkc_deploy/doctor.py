@@ -1,0 +1,242 @@
+"""What this machine can do with this package, and what it still needs.
+
+Every question is answered from package metadata, from files and from the driver: no framework is imported, so nothing
+here takes long or crashes.
+"""
+
+import ctypes.util
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from segkc_deploy.cuda_probe import cuda_obstacle, find_gpu
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.machine import describe_machine
+from segkc_deploy.tensorrt_library import LIBRARIES, Library
+
+_PACKAGE = "segkc-deploy"
+
+#: TensorRT's Python packages, of which one is there; the plain name also on Jetson boards
+_TENSORRT_PACKAGES = {
+    "trt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
+    "trt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
+}
+_CUDA_CORE = Requirement("cuda-core>=1,<2")
+_INSTALL_CUDA_CORE = "pip install 'cuda-core[cu13]>=1,<2'  (cu12 with a CUDA 12 driver)"
+_INSTALL_ORT_CUDA = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+#: title, shared library, packages of pip's that hold it (for CUDA 13 and 12)
+_CUDA_LIBRARIES = (("cuDNN", "cudnn", "nvidia.cudnn"), ("cuBLAS", "cublas", "nvidia.cu13", "nvidia.cublas"))
+#: What onnxruntime's TensorRT provider is linked to, whatever TensorRT the engine trt uses.
+_ORT_TENSORRT = "libnvinfer.so.10"
+_INSTALL_ORT_TENSORRT = 'pip install --extra-index-url https://pypi.nvidia.com "tensorrt>=10.13,<11"'
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that is not there, and the command that brings it or what else to do."""
+
+    what: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Ability:
+    """An engine that runs here or a job that can be done here, or what keeps it from that.
+
+    Attributes:
+        name: such as `trt` or `train`.
+        kind: `engine` or `job`.
+        found: the packages it uses with their versions, and remarks.
+        missing: nothing if it works.
+    """
+
+    name: str
+    kind: str
+    found: tuple[str, ...]
+    missing: tuple[Missing, ...]
+
+    @property
+    def works(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The machine (`machine.describe_machine`, its GPUs with `compute_capability`) and what it is able to do."""
+
+    machine: dict[str, Any]
+    gpu_obstacle: str
+    abilities: tuple[Ability, ...]
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine; takes well under a second, imports no framework and raises nothing."""
+    _version.cache_clear()
+    machine = describe_machine()
+    obstacle = cuda_obstacle()
+    if not obstacle:
+        try:
+            gpu = find_gpu()
+            gpus = machine["gpus"] or [{"name": gpu.name, "driver": gpu.driver, "memory_mib": None}]
+            # nvidia-smi counts all GPUs, CUDA those it may use; the first that CUDA counts is the one engines run on.
+            same = next((entry for entry in gpus if entry["name"] == gpu.name), gpus[0])
+            same["compute_capability"] = gpu.compute_capability
+            machine["gpus"] = gpus
+        except ConfigError as error:
+            obstacle = str(error)
+    return Diagnosis(machine, obstacle, (*_engines(obstacle), *_jobs(obstacle)))
+
+
+def _engines(obstacle: str) -> Iterator[Ability]:
+    gpu = () if not obstacle else (Missing("an NVIDIA GPU", obstacle),)
+    yield _ability("onnx on the CPU", "engine", _onnxruntime(), ())
+    yield _ability("onnx on CUDA", "engine", _onnxruntime(), (*gpu, *_onnxruntime_cuda()))
+    yield _ability("onnx on TensorRT", "engine", _onnxruntime(), (*gpu, *_onnxruntime_cuda(), *_onnxruntime_tensorrt()))
+    for engine, library in LIBRARIES.items():
+        yield _tensorrt(engine, library, gpu)
+    yield _ability("openvino", "engine", _package("openvino", "pip install openvino"), ())
+    yield _ability("aoti", "engine", _package("torch", f'pip install "{_PACKAGE}[train]"'), ())
+
+
+def _jobs(obstacle: str) -> Iterator[Ability]:
+    yield _extra_ability("predict", "")
+    train = _extra_ability("train", "train")
+    if train.works and (obstacle or _version("torch").endswith("+cpu")):
+        reason = "there is no GPU" if obstacle else "this torch is built for the CPU; https://pytorch.org has others"
+        train = Ability(train.name, train.kind, (*train.found, f"on the CPU, for small trials: {reason}"), ())
+    yield train
+    yield _extra_ability("export", "export")
+    yield _extra_ability("benchmark", "benchmark")
+
+
+def _ability(name: str, kind: str, found: str | Missing, missing: tuple[Missing, ...]) -> Ability:
+    """Return an ability whose own package is `found`, as text, or missing."""
+    if isinstance(found, Missing):
+        return Ability(name, kind, (), (found, *missing))
+    return Ability(name, kind, (found,), missing)
+
+
+def _onnxruntime() -> str | Missing:
+    for package in ("onnxruntime-gpu", "onnxruntime"):
+        if version := _version(package):
+            return f"{package} {version}"
+    return Missing("onnxruntime", f"pip install {_PACKAGE}")
+
+
+def _onnxruntime_cuda() -> tuple[Missing, ...]:
+    """Return what the CUDA provider lacks besides a GPU."""
+    if not _has_provider("cuda"):
+        return (Missing("onnxruntime with CUDA", "pip uninstall onnxruntime; pip install onnxruntime-gpu"),)
+    lost = [title for title, library, *modules in _CUDA_LIBRARIES if not _has_library(library, modules)]
+    return tuple(Missing(title, _INSTALL_ORT_CUDA) for title in lost)
+
+
+def _onnxruntime_tensorrt() -> tuple[Missing, ...]:
+    if not _has_provider("tensorrt"):
+        return (Missing("onnxruntime with TensorRT", "pip install onnxruntime-gpu"),)
+    packaged = _spec_folder("tensorrt_libs")
+    if ctypes.util.find_library("nvinfer") == _ORT_TENSORRT or (packaged and (packaged / _ORT_TENSORRT).exists()):
+        return ()
+    return (Missing(f"{_ORT_TENSORRT} (onnxruntime uses TensorRT 10)", _INSTALL_ORT_TENSORRT),)
+
+
+def _tensorrt(engine: str, library: Library, gpu: tuple[Missing, ...]) -> Ability:
+    version = next(filter(None, map(_version, _TENSORRT_PACKAGES[engine])), "")
+    importable = any(_spec_folder(module) for module in library.modules)
+    missing: list[Missing] = []
+    found = []
+    if not importable:
+        missing.append(Missing(library.title, library.install))
+    elif version and not library.knows(version):
+        newest = f"{library.first[0]}.{library.first[1]} or later, below {library.below[0]}"
+        missing.append(Missing(f"{library.title} {newest} (installed: {version})", library.install))
+    else:
+        found.append(f"{library.title} {version or 'of unknown version'}")
+    core = _version("cuda-core")
+    if core and _CUDA_CORE.specifier.contains(core):
+        found.append(f"cuda-core {core}")
+    else:
+        missing.append(Missing(f"cuda-core 1.x{f' (installed: {core})' if core else ''}", _INSTALL_CUDA_CORE))
+    if engine == "trt-rtx" and gpu and found:
+        found.append("builds here, for other machines")
+    return Ability(engine, "engine", tuple(found), (*gpu, *missing))
+
+
+def _package(name: str, install: str) -> str | Missing:
+    version = _version(name)
+    return f"{name} {version}" if version else Missing(name, install)
+
+
+def _extra_ability(name: str, extra: str) -> Ability:
+    """Return whether everything that the package's own metadata names for an extra is installed."""
+    try:
+        requirements = list(_requirements(extra))
+    except metadata.PackageNotFoundError:
+        return Ability(name, "job", (), (Missing(f"the package {_PACKAGE}", "pip install -e ."),))
+    found, lost = [], []
+    for requirement in requirements:
+        version = _version(requirement.name)
+        if version and requirement.specifier.contains(version, prereleases=True):
+            found.append(f"{requirement.name} {version}")
+        else:
+            lost.append(f"{requirement.name}{requirement.specifier}{f' (installed: {version})' if version else ''}")
+    install = f'pip install "{_PACKAGE}[{extra}]"' if extra else f"pip install {_PACKAGE}"
+    return Ability(name, "job", tuple(found), tuple(Missing(what, install) for what in lost))
+
+
+def _requirements(extra: str) -> Iterator[Requirement]:
+    """Yield what an extra needs, those of the extras it names included; without one, what the package itself needs."""
+    for line in metadata.requires(_PACKAGE) or ():
+        requirement = Requirement(line)
+        marker = requirement.marker
+        if extra:
+            wanted = marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+        else:
+            wanted = marker is None or marker.evaluate({"extra": ""})
+        if wanted and requirement.name == _PACKAGE:
+            for other in sorted(requirement.extras):
+                yield from _requirements(other)
+        elif wanted:
+            yield requirement
+
+
+@cache
+def _version(package: str) -> str:
+    """Return the version of an installed package, or ""."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _has_provider(name: str) -> bool:
+    folder = _spec_folder("onnxruntime")
+    return folder is not None and any((folder / "capi").glob(f"*onnxruntime_providers_{name}.*"))
+
+
+def _has_library(name: str, modules: list[str]) -> bool:
+    """Say whether one of pip's packages or the system has a shared library."""
+    return any(map(_spec_folder, modules)) or ctypes.util.find_library(name) is not None
+
+
+def _spec_folder(module: str) -> Path | None:
+    """Return where a module lies, without importing it; None if it is not there."""
+    if "." in module and _spec_folder(module.rpartition(".")[0]) is None:
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # a parent that cannot be imported, a module without a spec
+        return None
+    if spec is None:
+        return None
+    folders = (
+        [Path(spec.origin).parent] if spec.origin else [Path(path) for path in spec.submodule_search_locations or ()]
+    )
+    return folders[0] if folders else None
