@@ -131,6 +131,18 @@ def test_int8_agrees_with_onnxruntimes_own_kernels() -> None:
 
 
 @_FORMATS
+def test_emulation_is_what_the_nodes_say_bit_by_bit(number_format: Format) -> None:
+    """ONNX Runtime rounds biases of quantized layers at its very first level of optimization."""
+    model = _one_conv()
+    quantized = insert_qdq(model, find_layers(model, number_format)[0], {"lifted": 500.0}, number_format)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(quantized.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    images = _images(2)
+    np.testing.assert_array_equal(emulate(quantized)(images)[0], session.run(None, {"images": images})[0])
+
+
+@_FORMATS
 def test_a_relu_before_the_rounding_is_kept(number_format: Format) -> None:
     """ONNX Runtime's fusions lose it for FP8; the emulation has to be without them."""
     constants = {"weight": _normal(20, 20, 1, 1), "first": _normal(20, 3, 1, 1, seed=1)}

@@ -23,8 +23,8 @@ _LOW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 def emulate(model: onnx.ModelProto, outputs: Sequence[str] = ()) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Return a function from images, uint8 (n, H, W, 3), to tensors of `model`; 16-bit ones come as float32.
 
-    ONNX Runtime's own treatment of quantized graphs is kept out: it rounds biases, its 8-bit kernels saturate on some
-    CPUs, and of FP8 it makes invalid graphs (QLinearConv) or wrong ones (a Relu before a QuantizeLinear is lost).
+    ONNX Runtime's own treatment of quantized graphs is kept out: it rounds biases, computes in 8-bit kernels of its
+    own, and of FP8 it makes invalid graphs (QLinearConv) or wrong ones (a Relu before a QuantizeLinear is lost).
 
     Args:
         model: a graph in any precision.
