@@ -17,7 +17,7 @@ from segkc_deploy import cli
 from segkc_deploy.cli import app
 from segkc_deploy.errors import NonFiniteLossError, SegKCError, UserError, VerificationError
 
-COMMANDS = ("check", "train", "eval", "export", "predict", "benchmark", "demo")
+COMMANDS = ("check", "train", "eval", "export", "predict", "benchmark", "demo", "doctor")
 
 
 @pytest.fixture
