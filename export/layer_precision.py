@@ -8,17 +8,17 @@ from onnx import NodeProto, TensorProto
 
 from segkc_deploy.manifest import KeptNode, LayerPrecision
 
+_SHAPES = frozenset({"Flatten", "Reshape", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze"})
+_PICKS = frozenset({"DepthToSpace", "Gather", "GatherElements", "GatherND", "Slice", "SpaceToDepth", "Split"})
+_FILLS = frozenset({"Concat", "Constant", "ConstantOfShape", "Expand", "Identity", "Pad", "Range", "Tile"})
+_CONVERSIONS = frozenset({"Cast", "CastLike", "DequantizeLinear", "QuantizeLinear"})
 #: Operators that compute nothing: they move, pick, describe or convert what is there, and are left out of the count.
-MOVES = frozenset(
-    "Cast CastLike Concat Constant ConstantOfShape DepthToSpace DequantizeLinear Expand Flatten Gather GatherElements "
-    "GatherND Identity Pad QuantizeLinear Range Reshape Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose "
-    "Unsqueeze".split()
-)
+MOVES = _SHAPES | _PICKS | _FILLS | _CONVERSIONS
 
 #: Operators whose precision is that of their quantized operands.
 _QUANTIZED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
-_NAMES = {
+_NAMES: dict[int, str] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
     TensorProto.BFLOAT16: "bf16",

@@ -18,6 +18,7 @@ class Format:
         type: its element type in ONNX.
         type_name: how ONNX's operator definitions call it.
         dtype: the NumPy type.
+        digits: binary digits of a number, the leading one included.
         largest: the largest finite number.
         smallest_normal: below it digits are lost, down to nothing.
     """
@@ -26,6 +27,7 @@ class Format:
     type: int
     type_name: str
     dtype: np.dtype[Any]
+    digits: int
     largest: float
     smallest_normal: float
 
@@ -70,7 +72,15 @@ def _formals(op_type: str, opset: int) -> tuple[list[tuple[str, frozenset[str]]]
 
 def _format(name: str, onnx_type: int, type_name: str, dtype: Any) -> Format:
     limits = ml_dtypes.finfo(dtype)
-    return Format(name, onnx_type, type_name, np.dtype(dtype), float(limits.max), float(limits.smallest_normal))
+    return Format(
+        name=name,
+        type=onnx_type,
+        type_name=type_name,
+        dtype=np.dtype(dtype),
+        digits=int(limits.nmant) + 1,
+        largest=float(limits.max),
+        smallest_normal=float(limits.smallest_normal),
+    )
 
 
 FORMATS = {
