@@ -133,8 +133,13 @@ def test_int8_agrees_with_onnxruntimes_own_kernels() -> None:
 @_FORMATS
 def test_emulation_is_what_the_nodes_say_bit_by_bit(number_format: Format) -> None:
     """ONNX Runtime rounds biases of quantized layers at its very first level of optimization."""
-    model = _one_conv()
-    quantized = insert_qdq(model, find_layers(model, number_format)[0], {"lifted": 500.0}, number_format)
+    constants = {"first": _normal(20, 3, 1, 1), "bias": _normal(20, seed=1), "second": _normal(20, 20, 1, 1, seed=2)}
+    nodes = [
+        helper.make_node("Conv", ["pixels", "first", "bias"], ["between"], "first"),
+        helper.make_node("Conv", ["between", "second", "bias"], ["logits"], "second"),
+    ]
+    model = _graph(nodes, constants)
+    quantized = insert_qdq(model, find_layers(model, INT8)[0], {"pixels": 255.0, "between": 500.0}, number_format)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(quantized.SerializeToString(), options, providers=["CPUExecutionProvider"])
