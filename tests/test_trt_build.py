@@ -193,6 +193,16 @@ def test_a_stripped_plan_can_be_refitted_with_the_same_weights(
     assert behavior.builds[0]["flags"] == ["REFIT_IDENTICAL", "STRIP_PLAN", "TF32"]
     assert built.build is not None
     assert built.build.flags == ("STRONGLY_TYPED", "TF32", "STRIP_PLAN", "REFIT_IDENTICAL")
+    weights = (tmp_path / "tiny.onnx").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == built.build.onnx_sha256
+
+    logger = library.Logger()
+    engine = library.Runtime(logger).deserialize_cuda_engine(request.path.read_bytes())
+    assert engine.create_execution_context() is None
+    refitter = library.Refitter(engine, logger)
+    assert library.OnnxParserRefitter(refitter, logger).refit_from_bytes(weights)
+    assert refitter.refit_cuda_engine()
+    assert engine.create_execution_context() is not None
     assert built.layer_precision is None  # without weights no shapes can be set, and without shapes no type is told
 
 
@@ -399,6 +409,7 @@ def test_rtx_builds_for_named_gpus_without_one(
     assert built.build.options["compute_capabilities"] == ["8.9", "12.0"]
     assert built.build.gpu is None
     assert built.layer_precision is None
+    assert TensorRTRTXEngine().judge("fp16") == ""
     TensorRTRTXEngine().build(build_request(tmp_path / "other.rtx"))
     assert behavior.builds[1]["capabilities"] == []
 
@@ -408,6 +419,7 @@ def test_rtx_inspects_the_plan_where_there_is_a_gpu(
 ) -> None:
     use(RTX, behavior, monkeypatch)
     monkeypatch.setattr(trt_rtx, "cuda_obstacle", lambda: "")
+    assert TensorRTRTXEngine().judge("fp16") == "cuda"
     built = TensorRTRTXEngine().build(build_request(tmp_path / "tiny.rtx"))
     assert built.layer_precision is not None
     assert built.layer_precision.layers == {"fp16": {"Conv": 1}, "fp32": {"SoftMax": 1}}

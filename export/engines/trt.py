@@ -7,9 +7,13 @@ from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, 
 from segkc_deploy.export.engines.trt_build import Session
 from segkc_deploy.export.engines.trt_cache import cache_path, read_cache, write_cache
 from segkc_deploy.export.engines.trt_options import check_common_options, refuse
+from segkc_deploy.manifest import companion_path
 from segkc_deploy.tensorrt_library import LIBRARIES
 
 LIBRARY = LIBRARIES["trt"]
+
+#: The file of a stripped plan's weights: the ONNX graph it was built from.
+WEIGHTS = ".onnx"
 
 _HARDWARE = ("ampere_plus", "same_compute_capability")
 #: The least compute capability that has the number format.
@@ -37,7 +41,7 @@ class TensorRTEngine(Engine):
         LIBRARY.load()
 
     def build(self, request: BuildRequest) -> Built:
-        """Write the plan to `request.path`, whole or not at all.
+        """Write the plan to `request.path`, whole or not at all; a stripped one with its ONNX file beside it.
 
         Raises:
             BuildError: TensorRT refused the graph or failed.
@@ -50,6 +54,9 @@ class TensorRTEngine(Engine):
         session.prepare()
         _configure(session, options)
         plan = _build_with_cache(session, options, gpu)
+        if options.strip_weights:
+            # The runner takes the weights from there; the plan comes last, since without them it is none.
+            atomic.write_bytes(companion_path(request.path, WEIGHTS), session.model)
         atomic.write_bytes(request.path, plan)
         build = session.describe(hardware_compatible=options.hardware_compatible)
         machine = {"gpu": gpu.name, "compute_capability": gpu.compute_capability, "driver": gpu.driver}

@@ -61,6 +61,9 @@ class TensorRTRTXEngine(Engine):
             layer_precision=None if cuda_obstacle() else session.inspect(plan),
         )
 
+    def judge(self, precision: str) -> str:
+        return "" if cuda_obstacle() else "cuda"
+
 
 def _capabilities(trt: Any, options: BuildOptions) -> list[object]:
     """Return the library's members for `8.9`, `12.0` and the like.
