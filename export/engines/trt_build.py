@@ -83,7 +83,8 @@ class Session:
         shapes = [[*(getattr(side, which) for side in sides), 3] for which in ("min", "opt", "max")]
         profile = self.builder.create_optimization_profile()
         profile.set_shape(source.name, *shapes)
-        assert self.config.add_optimization_profile(profile) == 0, f"{shapes} is no optimization profile"
+        index = self.config.add_optimization_profile(profile)
+        assert index == 0, f"{shapes} is no optimization profile"
         self.shapes = {source.name: shapes}
 
     def set_flag(self, name: str) -> None:

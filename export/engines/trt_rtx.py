@@ -93,4 +93,5 @@ def _set_capabilities(session: Session, options: BuildOptions) -> None:
         return
     session.config.num_compute_capabilities = len(members)
     for index, member in enumerate(members):
-        assert session.config.set_compute_capability(member, index), member
+        taken = session.config.set_compute_capability(member, index)
+        assert taken, member
