@@ -36,10 +36,10 @@ def check_plan(path: Path, manifest: Manifest) -> None:
         ArtifactError: it is cut short, or it is not a file of the manifest's engine.
     """
     size = path.stat().st_size
-    if size < max(manifest.bytes, _HEADER_BYTES):
-        raise ArtifactError(
-            f"{path}: cut short: {size} of {max(manifest.bytes, _HEADER_BYTES)} bytes; copy it again or export again"
-        )
+    # With companions, the manifest counts their bytes too.
+    whole = max(manifest.bytes if not manifest.companions else 0, _HEADER_BYTES)
+    if size < whole:
+        raise ArtifactError(f"{path}: cut short: {size} of {whole} bytes; copy it again or export again")
     with path.open("rb") as file:
         start = file.read(_HEADER_BYTES)
     library = LIBRARIES[manifest.engine]

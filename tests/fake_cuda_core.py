@@ -28,6 +28,7 @@ class Gpu:
         host: page-locked host memory by address.
         current: how often the device was made current.
         free_bytes: device memory that can still be allocated.
+        pinned_fails: there is no page-locked host memory left.
         launches: graphs that were launched.
         sync_error: raised by the next synchronization.
     """
@@ -36,6 +37,7 @@ class Gpu:
     host: dict[int, Any] = field(default_factory=dict)
     current: int = 0
     free_bytes: int = 1 << 30
+    pinned_fails: bool = False
     launches: int = 0
     open_graphs: int = 0
     sync_error: str = ""
@@ -158,6 +160,8 @@ class FakePinned:
     _gpu: Gpu
 
     def allocate(self, size: int, *, stream: FakeStream) -> "FakeBuffer":
+        if self._gpu.pinned_fails:
+            raise CUDAError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed.")
         block = (ctypes.c_uint8 * size)(*itertools.repeat(0xCD, size))
         self._gpu.host[ctypes.addressof(block)] = block
         return FakeBuffer._make(self._gpu, ctypes.addressof(block), size, "host")

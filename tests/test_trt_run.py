@@ -16,14 +16,18 @@ import onnx
 import pytest
 from strict_tensorrt import RTX, VERSIONS, Behavior, stand_in
 from tiny_artifact import BIAS, WEIGHTS, expected_mask, make_artifact, manifest_of, network
+from trt_request import GPU as BUILT_ON
+from trt_request import build_request
 
+import segkc_deploy
 from segkc_deploy import cuda_probe, engine_match
 from segkc_deploy.cuda_probe import Gpu, cuda_obstacle
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError, SegKCError
+from segkc_deploy.export.engines.registry import find_engine
 from segkc_deploy.manifest import Build, Contract, Manifest, TensorContract, read_manifest, sha256_of, write_manifest
 from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
 from segkc_deploy.runners.tensorrt_runner import TensorRTRunner
-from segkc_deploy.tensorrt_library import LIBRARIES
+from segkc_deploy.tensorrt_library import LIBRARIES, collect_log
 
 GPU = Gpu("NVIDIA H200", "9.0", "580.65.06")
 SIZE = (8, 12)
@@ -231,12 +235,20 @@ def test_calls_from_several_threads(newest: Machine) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_cuda_graphs_are_recorded_once_for_each_shape(version: str, machine_of: Callable[[str], Machine]) -> None:
     machine = machine_of(version)
+    batches = []
+
+    def compute(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        batches.append(len(inputs["images"]))
+        return {"masks": masks_of(inputs["images"])}
+
+    machine.behavior.compute = compute
     with machine.runner(machine.artifact(), cuda_graph=True) as runner:
         for seed, count in enumerate((1, 3, 1, 3, 1)):
             images = batch_of(count, *SIZE, seed=seed)
             np.testing.assert_array_equal(runner.infer(images)["masks"], masks_of(images))
         assert machine.cuda.open_graphs == 2
         assert machine.cuda.launches == 5
+        assert batches == [1, 1, 3, 3, 1, 3, 1]  # each shape is run once before it is recorded
         assert runner.description.endswith("NVIDIA H200 with CUDA graphs")
 
 
@@ -603,8 +615,57 @@ def test_not_enough_memory(newest: Machine) -> None:
     line = refusal(newest.runner(path).activate, SegKCError)
     assert "CUDA_ERROR_OUT_OF_MEMORY" in line
     assert "a smaller --batch or --size" in line
+    newest.cuda.free_bytes = 1 << 30
+    newest.cuda.pinned_fails = True
+    assert "CUDA_ERROR_OUT_OF_MEMORY" in refusal(newest.runner(path).activate, SegKCError)
+    newest.cuda.pinned_fails = False
     newest.monkeypatch.setattr(newest.trt.ICudaEngine, "create_execution_context", lambda engine: None)
     assert "could not make an execution context" in refusal(newest.runner(path).activate, SegKCError)
+
+
+# --- from the engine that builds to the one that runs ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "here"),
+    [
+        ("10.13", {}, BUILT_ON),
+        ("11.4", {"timing_cache": Path("cache")}, BUILT_ON),
+        ("11.4", {"version_compatible": True}, BUILT_ON),
+        ("10.16", {"hardware_compatible": "same_compute_capability"}, Gpu("another", "8.9", "")),
+        ("11.4", {"hardware_compatible": "ampere_plus"}, Gpu("another", "12.0", "")),
+        (RTX, {}, Gpu("another", "8.6", "")),
+        (RTX, {"compute_capabilities": ("8.9", "12.0")}, Gpu("another", "12.0", "")),
+    ],
+)
+def test_what_the_exporter_builds_is_loaded(
+    version: str, options: dict[str, Any], here: Gpu, machine_of: Callable[[str], Machine], tmp_path: Path
+) -> None:
+    machine = machine_of(version)
+    machine.monkeypatch.chdir(tmp_path)
+    machine.monkeypatch.setattr("segkc_deploy.export.engines.trt.find_gpu", lambda: BUILT_ON)
+    machine.monkeypatch.setattr("segkc_deploy.export.engines.trt_rtx.cuda_obstacle", lambda: "no GPU to build on")
+    path = tmp_path / "junior"
+    request = build_request(path, **options)
+    built = find_engine(machine.engine).build(request)
+    manifest = manifest_of(path, engine=machine.engine, contract=request.contract, build=built.build)
+    write_manifest(path, manifest)
+    machine.has_gpu(here)
+    images = [batch_of(*SIZE, seed=seed) for seed in range(3)]
+    with segkc_deploy.load(path) as predictor:
+        for image, mask in zip(images, predictor.predict(images), strict=True):
+            np.testing.assert_array_equal(mask, expected_mask(image))
+    machine.has_gpu(Gpu("an old one", "7.5", ""))
+    assert "build it here with" in refusal(lambda: segkc_deploy.load(path), ArtifactError)
+
+
+def test_companions_are_counted_in_the_manifest_but_not_in_the_plan(newest: Machine) -> None:
+    path, onnx_path = _stripped(newest)
+    manifest = read_manifest(path)
+    whole = {"bytes": manifest.bytes + onnx_path.stat().st_size, "companions": {".onnx": sha256_of(onnx_path)}}
+    write_manifest(path, manifest.model_copy(update=whole))
+    with newest.runner(path):
+        pass
 
 
 # --- the real cuda.core, the real TensorRT -------------------------------------------------------------------------
@@ -630,6 +691,30 @@ def test_cuda_core_has_the_error_that_is_caught() -> None:
     pytest.importorskip("cuda.core", reason="cuda-core is not installed")
     utilities = importlib.import_module("cuda.core._utils.cuda_utils")
     assert issubclass(utilities.CUDAError, Exception)
+
+
+@pytest.mark.trt_rtx
+def test_the_real_library_logs_its_reasons() -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    trt = LIBRARIES["trt-rtx"].load()
+    log = collect_log(trt)
+    builder = trt.Builder(log.logger)
+    empty = builder.create_network(0)  # the parser does not keep it alive
+    parser = trt.OnnxParser(empty, log.logger)
+    assert log.reason() == "it gave no reason"
+    assert not parser.parse(b"no graph")
+    assert "parse the ONNX model" in log.reason()
+    assert log.reason() == "it gave no reason"
+
+
+@pytest.mark.trt_rtx
+def test_the_real_library_writes_the_header_that_is_checked(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    trt = LIBRARIES["trt-rtx"].load()
+    path = tmp_path / "tiny.rtx"
+    path.write_bytes(plan_of(trt, network(SIZE, -1), PROFILE))
+    engine_match.check_plan(path, manifest_of(path, engine="trt-rtx"))
+    assert "b'ftrt'" in refusal(lambda: engine_match.check_plan(path, manifest_of(path, engine="trt")), ArtifactError)
 
 
 def _no_tensorrt() -> str:

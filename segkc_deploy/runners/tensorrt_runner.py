@@ -68,7 +68,10 @@ class TensorRTRunner(Runner):
             memory = DeviceMemory()
             stack.callback(memory.close)
             log = collect_log(trt)
-            engine = self._deserialize(trt, log, driver_remark(self._build, gpu))
+            # Logger and runtime have to outlive the engine, and nobody else may hold them.
+            alive = [log.logger, trt.Runtime(log.logger)]
+            stack.callback(alive.clear)
+            engine = self._deserialize(alive[1], log, driver_remark(self._build, gpu))
             if "STRIP_PLAN" in self._build.flags:
                 self._refit(trt, engine, log)
             contract = self._manifest.contract
@@ -101,8 +104,7 @@ class TensorRTRunner(Runner):
         assert self._manifest.build is not None, "check_match refuses a manifest without it"
         return self._manifest.build
 
-    def _deserialize(self, trt: Any, log: LogLines, remark: str) -> Any:
-        runtime = trt.Runtime(log.logger)
+    def _deserialize(self, runtime: Any, log: LogLines, remark: str) -> Any:
         if "VERSION_COMPATIBLE" in self._build.flags:
             # The plan brings the host code of its own version; its hash has been compared with the manifest's.
             runtime.engine_host_code_allowed = True
