@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from segkc_deploy.export.layer_precision import element_types
 from segkc_deploy.manifest import KeptNode
 
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
@@ -77,7 +78,7 @@ class Layer:
 def find_layers(model: onnx.ModelProto, number_format: Format) -> tuple[list[Layer], list[KeptNode]]:
     """Return the layers of `model` that engines can run in `number_format`, and those they cannot, with the reason."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type in _FLOATS}
-    types = _element_types(model)
+    types = element_types(model)
     layers: list[Layer] = []
     kept: list[KeptNode] = []
     for node in model.graph.node:
@@ -203,8 +204,3 @@ def _obstacle(node: NodeProto, weights: Mapping[str, TensorProto], number_format
 def _attribute(node: NodeProto, name: str, default: int) -> int:
     values = [helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == name]
     return int(values[0]) if values else default
-
-
-def _element_types(model: onnx.ModelProto) -> dict[str, int]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    return {value.name: value.type.tensor_type.elem_type for value in [*graph.input, *graph.value_info, *graph.output]}
