@@ -1,0 +1,77 @@
+"""OpenVINO's own format: an `.xml` file for the graph and a `.bin` file for the weights."""
+
+import hashlib
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from segkc_deploy.atomic import atomic_path
+from segkc_deploy.errors import BuildError, ConfigError
+from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
+from segkc_deploy.manifest import Build, LayerPrecision
+from segkc_deploy.runners.openvino_runner import WEIGHTS, compile_for_cpu, import_openvino, layer_precisions, one_line
+
+
+class OpenVINOEngine(Engine):
+    """Converts the graph as it is; what precision a layer has stays written in it.
+
+    A CPU without FP16 or BF16 arithmetic runs such graphs in FP32: they are then half the size and no faster.
+    """
+
+    name = "openvino"
+    suffix = ".xml"
+    precisions = ("fp32", "fp16", "bf16", "int8")
+    #: As fast taken apart, and older releases do not know the one operator.
+    fused_attention = False
+    companion_suffixes = (WEIGHTS,)
+
+    def check(self, options: BuildOptions) -> None:
+        """See `Engine.check`.
+
+        Raises:
+            MissingDependencyError: openvino is not installed.
+            ConfigError: an option is not for this engine.
+        """
+        import_openvino()
+        if options != BuildOptions():
+            raise ConfigError("--engine openvino has no options of the builder; leave them out")
+
+    def build(self, request: BuildRequest) -> Built:
+        """See `Engine.build`. The layers' precision is that on this machine's CPU."""
+        openvino = import_openvino()
+        start = time.perf_counter()
+        graph = request.model.SerializeToString()
+        (weights,) = self.companions(request.path)
+        request.path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=request.path.parent, prefix=".openvino-") as folder:
+            written = Path(folder, "model.xml")
+            try:
+                model = openvino.Core().read_model(graph)
+                _name_outputs(model, request)
+                # Halving the weights would change the precision behind the graph's back.
+                openvino.save_model(model, written, compress_to_fp16=False)
+                del model
+                # From the files: what cannot be read again is not handed on.
+                compiled = compile_for_cpu(openvino, openvino.Core().read_model(written), threads=None)
+            except RuntimeError as error:
+                raise BuildError(f"{request.path}: openvino refused the graph: {one_line(error)}") from None
+            layers = layer_precisions(compiled)
+            # The graph last: without it, weights are no artifact.
+            with atomic_path(request.path) as xml, atomic_path(weights) as binary:
+                written.with_suffix(WEIGHTS).replace(binary)
+                written.replace(xml)
+        build = Build(
+            builder="openvino",
+            version=openvino.__version__,
+            onnx_sha256=hashlib.sha256(graph).hexdigest(),
+            seconds=round(time.perf_counter() - start, 2),
+        )
+        return Built(build, LayerPrecision(source="inspector", layers=layers))
+
+
+def _name_outputs(model: Any, request: BuildRequest) -> None:
+    """Leave every output the one name of the contract; OpenVINO also keeps those of nodes it merges."""
+    for output, wanted in zip(model.outputs, request.contract.outputs, strict=True):
+        assert wanted.name in output.names, f"{wanted.name} is not among {output.names}"
+        output.tensor.set_names({wanted.name})

@@ -1,0 +1,150 @@
+"""Run an OpenVINO artifact, `.xml` with its `.bin`, on the CPU."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError
+from segkc_deploy.manifest import companion_path
+from segkc_deploy.runners.base import Runner
+
+#: The ending of the file that holds the weights.
+WEIGHTS = ".bin"
+
+_DEVICE = "CPU"
+
+#: Layers that move or describe numbers and compute none.
+_MOVES = frozenset(
+    {"Broadcast", "Concatenation", "Const", "Gather", "Input", "Output", "Reorder", "Reshape", "ShapeOf", "Split"}
+    | {"StridedSlice", "Tile", "Transpose"}
+)
+#: Layers whose operands are 8-bit numbers where the network is quantized; elsewhere these are pixels or classes.
+_PRODUCTS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+_FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
+
+
+class OpenVINORunner(Runner):
+    """Runs an OpenVINO model on the CPU, in the precision that is written in its graph.
+
+    Left to itself, OpenVINO runs an FP32 model in BF16 or FP16 on a CPU that is faster with it. Where the CPU lacks
+    the graph's own precision, FP32 takes its place.
+
+    Args:
+        path: the `.xml` file; the weights stand beside it.
+        device: `auto` or `cpu`.
+        threads: how many CPU threads one inference uses; OpenVINO's own choice if None.
+
+    Raises:
+        ConfigError: there is no such device for OpenVINO artifacts, or `threads` is less than 1.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
+        if device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"device {device}: an OpenVINO artifact runs on the CPU; use auto or cpu, or export for another engine"
+            )
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads is {threads}; use 1 or more")
+        self._path = Path(path)
+        self._threads = threads
+        self._request: Any = None
+        self.description = "openvino, not yet activated"
+
+    def activate(self) -> None:
+        """Load the files and compile the network for this CPU.
+
+        Raises:
+            ArtifactError: the files are damaged, or hold no network with this package's inputs and outputs.
+            MissingDependencyError: openvino is not installed.
+        """
+        openvino = import_openvino()
+        try:
+            model = openvino.Core().read_model(self._path, companion_path(self._path, WEIGHTS))
+            _check_interface(model, self._path)
+            compiled = compile_for_cpu(openvino, model, self._threads)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{self._path}: openvino cannot load it: {one_line(error)}; copy it again or export again"
+            ) from None
+        self._request = compiled.create_infer_request()
+        version = openvino.__version__.partition("-")[0]
+        self.description = f"openvino {version} CPU {' + '.join(layer_precisions(compiled))}"
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run on `images`, uint8 (N, H, W, 3) RGB, and return the outputs by name.
+
+        Raises:
+            ArtifactError: OpenVINO could not run the network on this batch.
+        """
+        assert self._request is not None, "activate the runner first"
+        assert images.dtype == np.uint8, "openvino would convert it silently"
+        try:
+            values = self._request.infer({0: images}, share_inputs=True)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{self._path}: openvino could not run it on a batch of shape {images.shape}: {one_line(error)}"
+            ) from None
+        return {output.any_name: value for output, value in values.items()}
+
+    def deactivate(self) -> None:
+        """Free the network."""
+        self._request = None
+
+
+def import_openvino() -> ModuleType:
+    """Return the openvino package.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        if error.name != "openvino":
+            raise
+        raise MissingDependencyError('openvino is not installed; run: pip install "segkc-deploy[openvino]"') from None
+    return openvino
+
+
+def compile_for_cpu(openvino: ModuleType, model: Any, threads: int | None) -> Any:
+    """Compile `model` for low latency on this CPU, in the precision of its own graph."""
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "EXECUTION_MODE_HINT": "ACCURACY"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    return openvino.Core().compile_model(model, _DEVICE, settings)
+
+
+def layer_precisions(compiled: Any) -> dict[str, dict[str, int]]:
+    """Count the layers that compute, as this CPU really runs them: precision to kind of layer to number.
+
+    A layer has the precision of the numbers that it reads; kinds are OpenVINO's own names.
+    """
+    layers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for operation in compiled.get_runtime_model().get_ops():
+        kind = operation.rt_info["layerType"].astype(str)
+        type_name = operation.rt_info["runtimePrecision"].astype(str)
+        if kind in _PRODUCTS and type_name in ("i8", "u8"):
+            layers["int8"][kind] += 1
+        elif kind not in _MOVES and type_name in _FLOATS:
+            layers[_FLOATS[type_name]][kind] += 1
+    return {precision: dict(sorted(counts.items())) for precision, counts in sorted(layers.items())}
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error of OpenVINO's says, without the lines that say where in its source it arose."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    return "; ".join(told) or " ".join(lines)
+
+
+def _check_interface(model: Any, path: Path) -> None:
+    types = [value.element_type.get_type_name() for value in model.inputs]
+    if types != ["u8"] or not model.outputs:
+        taken = ", ".join(f"{value.any_name} {kind}" for value, kind in zip(model.inputs, types, strict=True))
+        raise ArtifactError(
+            f"{path}: takes {taken or 'nothing'}, not uint8 images; export it with"
+            " `segkc-deploy export RUN --engine openvino`"
+        )

@@ -1,0 +1,243 @@
+"""OpenVINO artifacts: the same masks as PyTorch's, in the precision that the graph has, and clear words when not."""
+
+import hashlib
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from tiny_artifact import expected_mask, network
+from torch import nn
+
+from segkc_deploy.errors import ArtifactError, BuildError, ConfigError, MissingDependencyError
+from segkc_deploy.export.deploy_graph import OUTPUT_NAMES, DeployGraph
+from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Range
+from segkc_deploy.export.engines.openvino_ir import OpenVINOEngine
+from segkc_deploy.export.tail import attach_tail
+from segkc_deploy.export.to_onnx import base_graph
+from segkc_deploy.manifest import Contract, TensorContract
+from segkc_deploy.runners.openvino_runner import OpenVINORunner
+from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.models.spec import NetworkSpec
+
+pytest.importorskip("openvino")
+
+#: Of images whose every pixel is random, which is also the input of `tiny_artifact`'s network.
+SIZE = (8, 12)
+
+
+def build(model: onnx.ModelProto, path: Path, **changes: Any) -> Built:
+    outputs = tuple(TensorContract(name=output.name, dtype="", layout="") for output in model.graph.output)
+    contract = Contract(input=TensorContract(name="images", dtype="uint8", layout="NHWC"), outputs=outputs, size=SIZE)
+    fields: dict[str, Any] = {"network": nn.Identity(), "contract": contract, "precision": "fp32"}
+    fields |= {"batch": Range(1, 1, 8), "heights": Range(8, 8, 8), "widths": Range(12, 12, 12), "path": path}
+    return OpenVINOEngine().build(BuildRequest(model=model, **(fields | changes)))
+
+
+def random_images(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.xml"
+    build(network(SIZE, -1), path)
+    return path
+
+
+def half_precision() -> onnx.ModelProto:
+    """`tiny_artifact`'s network with its convolution in FP16, where its integers are exact as well."""
+    model = network(SIZE, -1)
+    cast = model.graph.node[0]
+    assert cast.op_type == "Cast"
+    cast.attribute[0].i = TensorProto.FLOAT16
+    for weights in model.graph.initializer:
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights).astype(np.float16), weights.name))
+    return model
+
+
+def quantized() -> onnx.ModelProto:
+    """`tiny_artifact`'s network with Q/DQ around the operands of its convolution; pixels lose their last bit."""
+    model = network(SIZE, -1)
+    graph = model.graph
+    scales = {"planes": 2.0, "weights": 3 / 127}
+    for name, scale in scales.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), f"{name}_scale"))
+        graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), f"{name}_zero"))
+        for kind, source, result in (("QuantizeLinear", name, "q"), ("DequantizeLinear", f"{name}_q", "dq")):
+            inputs = [source, f"{name}_scale", f"{name}_zero"]
+            graph.node.append(helper.make_node(kind, inputs, [f"{name}_{result}"]))
+    (convolution,) = (node for node in graph.node if node.op_type == "Conv")
+    convolution.input[0], convolution.input[1] = "planes_dq", "weights_dq"
+    order = ["Cast", "Transpose", "QuantizeLinear", "DequantizeLinear", "Conv", "ArgMax"]
+    nodes = sorted(graph.node[:-5] + graph.node[-4:], key=lambda node: order.index(node.op_type))
+    last = graph.node[-5]
+    del graph.node[:]
+    graph.node.extend([*nodes, last])
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def masks_of(path: Path, images: np.ndarray) -> np.ndarray:
+    with OpenVINORunner(path, threads=1) as runner:
+        return runner.infer(images)["masks"]
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "mobilenetv4_conv_small_035"])
+def test_outputs_are_those_of_pytorch_for_any_batch(tmp_path: Path, backbone: str) -> None:
+    torch.manual_seed(0)
+    segmenter = Segmenter(NetworkSpec(backbone=backbone, decoder_channels=16), num_classes=4).eval()
+    size = (2 * segmenter.size_multiple, 3 * segmenter.size_multiple)
+    graph = DeployGraph(segmenter, size, OUTPUT_NAMES).eval()
+    model = attach_tail(base_graph(graph, size), OUTPUT_NAMES, size, segmenter.decoder.align_corners)
+    build(model, tmp_path / "junior.xml")
+
+    with OpenVINORunner(tmp_path / "junior.xml", threads=1) as runner:
+        for count in (1, 3, 1):
+            images = random_images(count, size)
+            outputs = runner.infer(images)
+            with torch.inference_mode():
+                masks, confidence, logits = (value.numpy() for value in graph(torch.from_numpy(images)))
+            assert list(outputs) == list(OUTPUT_NAMES)
+            assert outputs["masks"].dtype == np.uint8
+            assert (outputs["masks"] == masks).mean() >= 0.999
+            np.testing.assert_allclose(outputs["confidence"], confidence, atol=1e-4)
+            np.testing.assert_allclose(outputs["logits"], logits, atol=1e-3 * np.abs(logits).max())
+
+
+def test_an_artifact_is_two_files_whatever_they_are_called(tmp_path: Path) -> None:
+    path = tmp_path / "new" / ".junior-fp32.xml.unverified"
+    build(network(SIZE, -1), path)
+    (weights,) = OpenVINOEngine().companions(path)
+    assert sorted(path.parent.iterdir()) == sorted([path, weights])
+    images = random_images(2)
+    np.testing.assert_array_equal(masks_of(path, images), expected_mask(images))
+
+    verified = tmp_path / "junior-fp32.xml"
+    path.replace(verified)
+    weights.replace(OpenVINOEngine().companions(verified)[0])
+    assert (tmp_path / "junior-fp32.bin").is_file(), "where other users of OpenVINO look for it"
+    np.testing.assert_array_equal(masks_of(verified, images), expected_mask(images))
+
+
+def test_the_build_says_what_built_it_and_the_precision_that_layers_have(tmp_path: Path) -> None:
+    import openvino
+
+    model = network(SIZE, -1)
+    built = build(model, tmp_path / "tiny.xml")
+    assert built.build is not None and built.layer_precision is not None
+    assert (built.build.builder, built.build.version) == ("openvino", openvino.__version__)
+    assert built.build.onnx_sha256 == hashlib.sha256(model.SerializeToString()).hexdigest()
+    assert built.layer_precision.source == "inspector"
+    assert built.layer_precision.layers == {"fp32": {"Convolution": 1, "TopK": 1}}
+
+
+def test_half_precision_is_kept_where_the_cpu_has_it_and_told_where_not(tmp_path: Path) -> None:
+    built = build(half_precision(), tmp_path / "half.xml", precision="fp16")
+    assert built.layer_precision is not None
+    (precision,) = (name for name, layers in built.layer_precision.layers.items() if "Convolution" in layers)
+    assert precision in ("fp16", "fp32")
+    images = random_images(2)
+    with OpenVINORunner(tmp_path / "half.xml", threads=1) as runner:
+        np.testing.assert_array_equal(runner.infer(images)["masks"], expected_mask(images))
+        assert precision in runner.description
+
+
+def test_a_quantized_graph_runs_in_8_bits(tmp_path: Path) -> None:
+    built = build(quantized(), tmp_path / "quantized.xml", precision="int8")
+    assert built.layer_precision is not None
+    assert built.layer_precision.layers["int8"] == {"Convolution": 1}
+    images = random_images(8)
+    assert (masks_of(tmp_path / "quantized.xml", images) == expected_mask(images)).mean() > 0.95
+
+
+def test_no_faster_precision_takes_the_place_of_the_graphs_own(artifact: Path) -> None:
+    """Which CPUs would do so by themselves cannot be tried everywhere; that they are told not to can."""
+    import openvino
+    from openvino.properties import hint
+
+    from segkc_deploy.runners.openvino_runner import compile_for_cpu
+
+    compiled = compile_for_cpu(openvino, openvino.Core().read_model(artifact), threads=1)
+    assert compiled.get_property("EXECUTION_MODE_HINT") == hint.ExecutionMode.ACCURACY
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.dynamic
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_a_batch_of_another_size_is_refused(artifact: Path) -> None:
+    with OpenVINORunner(artifact, threads=1) as runner, pytest.raises(ArtifactError, match=r"batch of shape \(1, 4"):
+        runner.infer(random_images(1, (4, 12)))
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+@pytest.mark.parametrize("kept", [0, 0.5, None])
+def test_damaged_files_get_one_line(artifact: Path, suffix: str, kept: float | None) -> None:
+    file = artifact.with_suffix(suffix)
+    content = file.read_bytes()
+    file.unlink()
+    if kept is not None:
+        file.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(ArtifactError, match=r"tiny\.xml: openvino cannot load it: .*; copy it again") as refused:
+        OpenVINORunner(artifact).activate()
+    assert "\n" not in str(refused.value)
+
+
+def test_another_networks_files_are_refused(tmp_path: Path) -> None:
+    import openvino
+
+    model = network(SIZE, -1)
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    openvino.save_model(openvino.Core().read_model(model.SerializeToString()), tmp_path / "other.xml")
+    with pytest.raises(ArtifactError, match="takes images f32, not uint8 images"):
+        OpenVINORunner(tmp_path / "other.xml").activate()
+
+
+@pytest.mark.parametrize("arguments", [{"device": "cuda"}, {"device": "gpu"}, {"threads": 0}])
+def test_what_openvino_has_not_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="use "):
+        OpenVINORunner("tiny.xml", **arguments)
+
+
+def test_options_of_other_builders_are_refused() -> None:
+    OpenVINOEngine().check(BuildOptions())
+    with pytest.raises(ConfigError, match="--engine openvino"):
+        OpenVINOEngine().check(BuildOptions(workspace_mib=1))
+
+
+def test_the_missing_package_is_named(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install \"segkc-deploy\[openvino\]\""):
+        OpenVINORunner(artifact).activate()
+    with pytest.raises(MissingDependencyError):
+        OpenVINOEngine().check(BuildOptions())
+
+
+def test_a_graph_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    model = network(SIZE, -1)
+    model.graph.node[2].op_type = "Unknown"
+    with pytest.raises(BuildError, match="No conversion rule found for operations: Unknown") as refused:
+        build(model, tmp_path / "tiny.xml")
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file grows beyond a limit: a full disk, as far as writers are concerned."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(BuildError):
+        build(network(SIZE, -1), tmp_path / "tiny.xml")
+    assert list(tmp_path.iterdir()) == []
