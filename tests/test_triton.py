@@ -1,10 +1,14 @@
 """The Triton model repository, read back with Triton's own protobuf."""
 
 import json
+from concurrent import futures
+from pathlib import Path
 
+import cv2
+import numpy as np
 import onnxruntime
 import pytest
-from tiny_artifact import make_artifact
+from tiny_artifact import LABELS, make_artifact
 
 import segkc_deploy
 from segkc_deploy.errors import ConfigError
@@ -160,3 +164,47 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, options):
 def test_an_engine_that_triton_does_not_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"openvino.*--engine onnx or trt"):
         check_model_repository("openvino", "junior-fp32", tmp_path)
+
+
+def test_the_documented_client_gets_the_mask_and_the_names(tmp_path, monkeypatch):
+    """Against a stand-in that speaks Triton's protocol and runs the repository's model."""
+    grpc = pytest.importorskip("grpc")
+    services = pytest.importorskip("tritonclient.grpc.service_pb2_grpc")
+    messages = pytest.importorskip("tritonclient.grpc.service_pb2")
+    folder, config = written(tmp_path)
+    model = folder / "1" / "model.onnx"
+
+    class StandIn(services.GRPCInferenceServiceServicer):
+        def ModelConfig(self, request, context):  # noqa: N802
+            assert request.name == folder.name
+            return messages.ModelConfigResponse(config=config)
+
+        def ModelInfer(self, request, context):  # noqa: N802
+            (tensor,) = request.inputs
+            assert (request.model_name, tensor.name, tensor.datatype) == (folder.name, "images", "UINT8")
+            images = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(tensor.shape)
+            session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+            (masks,) = session.run(["masks"], {"images": images})
+            response = messages.ModelInferResponse(raw_output_contents=[masks.tobytes()])
+            response.outputs.add(name="masks", datatype="UINT8", shape=masks.shape)
+            return response
+
+    image = np.random.default_rng(0).integers(0, 256, (13, 21, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(tmp_path / "street.png"), image[..., ::-1])
+    (tmp_path / "street.png").rename(tmp_path / "street.jpg")  # read by content, and PNG keeps values
+    page = (Path(__file__).parents[1] / "docs" / "triton.md").read_text(encoding="utf-8")
+    code = page.split("## A client")[1].split("```python")[1].split("```")[0]
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    services.add_GRPCInferenceServiceServicer_to_server(StandIn(), server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    monkeypatch.chdir(tmp_path)
+    result = {}
+    try:
+        exec(code.replace("localhost:8001", f"localhost:{port}"), result)
+    finally:
+        result["client"].close()
+        server.stop(None).wait()
+    assert tuple(result["names"]) == LABELS.names
+    with segkc_deploy.load(model, device="cpu") as predictor:
+        np.testing.assert_array_equal(result["mask"], predictor.predict(image))
