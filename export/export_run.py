@@ -16,7 +16,7 @@ from segkc_deploy.export.deploy_graph import MASKS, DeployGraph
 from segkc_deploy.export.engines.base import BuildRequest, Engine, Range
 from segkc_deploy.export.engines.registry import find_engine
 from segkc_deploy.export.graph_runner import GraphRunner
-from segkc_deploy.export.layer_comparison import compare_layers, first_astray, write_differences
+from segkc_deploy.export.layer_comparison import compare_layers, where_astray, write_differences
 from segkc_deploy.export.layer_precision import layer_precision_of
 from segkc_deploy.export.precision.choose import Precise, in_precision
 from segkc_deploy.export.precision.emulation import emulate
@@ -139,8 +139,7 @@ class _Export:
         manifest = manifest.model_copy(update={"verification": verification})
         if reason := shortcoming(verification):
             differences = compare_layers(precise.reference, precise.model, self._an_image())
-            astray = first_astray(differences)
-            error = candidate.reject(manifest, f"{reason}; {_where(astray.name if astray else None)}")
+            error = candidate.reject(manifest, f"{reason}; {where_astray(differences)}")
             write_differences(candidate.layers, differences)
             raise error
         candidate.accept(manifest)
@@ -238,9 +237,3 @@ class _Export:
             command=command_line(),
             created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )
-
-
-def _where(layer: str | None) -> str:
-    if layer is None:
-        return "layer by layer its graph follows the FP32 one, so the engine's own builder changed it"
-    return f"the first layer that goes astray is {layer}"

@@ -58,9 +58,18 @@ def compare_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto, image
     return [difference for part in _chunks(layers) for difference in _compare(reference, candidate, part, image)]
 
 
-def first_astray(differences: Sequence[LayerDifference]) -> LayerDifference | None:
-    """Return the first layer whose result is another one, if any."""
-    return next((difference for difference in differences if difference.astray), None)
+def where_astray(differences: Sequence[LayerDifference]) -> str:
+    """Return in words where the graph leaves its reference; there is at least one layer."""
+    for difference in differences:
+        if difference.astray:
+            error = difference.relative_error
+            how = "not finite" if error is None else f"relative error {error:.2g}"
+            return f"the first layer that goes astray is {difference.name} ({difference.op_type}, {how})"
+    worst = max(differences, key=lambda difference: difference.relative_error or 0.0)
+    return (
+        f"layer by layer its graph stays within {ASTRAY:.0%} of the FP32 one"
+        f" (most at {worst.name}, {worst.op_type}: {worst.relative_error:.2g})"
+    )
 
 
 def write_differences(path: Path, differences: Sequence[LayerDifference]) -> None:

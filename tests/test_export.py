@@ -1,25 +1,35 @@
 """The export and its gate: the artifact agrees with the junior, or it does not get its name."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from tiny_data import CLASSES, tiny_recipe, write_recipe, write_tiny_data
 
 import segkc_deploy
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, VerificationError
 from segkc_deploy.export.deploy_graph import DeployGraph
+from segkc_deploy.export.engines.base import BuildOptions, Range
 from segkc_deploy.export.export_run import Exported, export_run
-from segkc_deploy.export.to_onnx import export_onnx
+from segkc_deploy.export.precision.choose import Precise
+from segkc_deploy.export.precision.emulation import emulate
+from segkc_deploy.export.settings import ExportSettings
+from segkc_deploy.export.tail import attach_tail
+from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops, describe_run, load_run_predictor
+from segkc_deploy.export.verify import Limits
 from segkc_deploy.manifest import read_manifest, sha256_of
 from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
+from segkc_deploy.training.network_file import load_network
 from segkc_deploy.training.train import train_run
 
 
@@ -64,7 +74,11 @@ def test_the_manifest_tells_where_it_came_from_and_how_well_it_agrees(exported: 
     assert verification is not None
     assert verification.images == 3
     assert verification.agreement >= 0.999
+    assert verification.miou_network is not None
+    assert verification.miou_artifact is not None
     assert abs(verification.miou_network - verification.miou_artifact) <= 0.1
+    assert verification.finite
+    assert verification.max_logit_difference is not None
     assert 0 <= verification.max_logit_difference < 1e-3
 
 
@@ -103,7 +117,7 @@ def test_other_families_export_at_square_and_other_sizes(backbone: str, cells: t
     size = (cells[0] * network.size_multiple, cells[1] * network.size_multiple)
     path = tmp_path / "network.onnx"
     graph = DeployGraph(network, size)
-    export_onnx(graph, size, path)
+    onnx.save(attach_tail(base_graph(graph, size), ["masks"], size, graph.network.decoder.align_corners), path)
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 3)).astype(np.uint8)
     with OnnxRuntimeRunner(path, device="cpu") as runner, TorchRunner(graph, device="cpu") as reference:
         for batch in (images, images[:1]):
@@ -111,37 +125,137 @@ def test_other_families_export_at_square_and_other_sizes(backbone: str, cells: t
             assert agreement >= 0.999
 
 
-def test_an_artifact_that_disagrees_is_kept_aside(
+def test_an_artifact_that_disagrees_is_kept_aside_with_the_layer_that_went_astray(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from segkc_deploy.export import export_run as module
 
-    def wrong_colors(graph: DeployGraph, size: tuple[int, int], path: Path) -> None:
-        graph.network.mean.fill_(0.9)
-        export_onnx(graph, size, path)
-        graph.network.mean.fill_(0.45)
+    astray = ""
 
-    monkeypatch.setattr(module, "export_onnx", wrong_colors)
-    with pytest.raises(VerificationError, match="of the pixels agree"):
+    def with_a_wrong_layer(base: onnx.ModelProto, *rest: Any) -> Precise:
+        nonlocal astray
+        wrong = onnx.ModelProto()
+        wrong.CopyFrom(base)
+        layer = [node for node in wrong.graph.node if node.op_type == "Conv"][2]
+        astray = layer.output[0]
+        (weights,) = (tensor for tensor in wrong.graph.initializer if tensor.name == layer.input[1])
+        values = -numpy_helper.to_array(weights)
+        weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+        return Precise(wrong, base)
+
+    monkeypatch.setattr(module, "in_precision", with_a_wrong_layer)
+    with pytest.raises(VerificationError, match="of the pixels agree") as raised:
         export_run(run, data, out=tmp_path)
+    assert f"the first layer that goes astray is {astray}" in str(raised.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "junior-fp32.onnx.rejected",
         "junior-fp32.onnx.rejected.json",
+        "junior-fp32.onnx.rejected.layers.json",
     ]
+    layers = json.loads((tmp_path / "junior-fp32.onnx.rejected.layers.json").read_text())
+    assert next(layer["name"] for layer in layers if layer["astray"]) == astray
+    assert not layers[0]["astray"]
 
 
 def test_a_failed_export_leaves_the_good_artifact(exported: Exported, run: Path, data: Path) -> None:
     before = sha256_of(exported.path)
     with pytest.raises(VerificationError):
-        export_run(run, data, out=exported.path.parent, required_agreement=1.1)
+        export_run(run, data, ExportSettings(limits=Limits(agreement=1.1)), out=exported.path.parent)
     assert read_manifest(exported.path).sha256 == before
+
+
+def test_outputs_are_those_asked_for(run: Path, data: Path, tmp_path: Path) -> None:
+    settings = ExportSettings(outputs=("logits", "confidence", "masks"), batch=Range(2, 2, 2))
+    exported = export_run(run, data, settings, tmp_path)
+    contract = exported.manifest.contract
+    assert [output.name for output in contract.outputs] == ["logits", "confidence", "masks"]
+    assert contract.batch == 2
+    image = read_image(sorted((data.parent / "images" / "val").iterdir())[0])
+    network, _ = load_network(run / "junior.safetensors")
+    graph = DeployGraph(network, contract.size, settings.outputs)
+    with (
+        segkc_deploy.load(exported.path, device="cpu") as artifact,
+        TorchRunner(graph, device="cpu") as reference,
+    ):
+        batch = artifact.preprocess([image, image])
+        got, expected = artifact.infer(batch), reference.infer(batch)
+    for name in ("logits", "confidence"):
+        assert got[name].shape == expected[name].shape
+        np.testing.assert_allclose(got[name], expected[name], atol=1e-4)
+    probability = np.exp(expected["logits"].max(axis=-1)) / np.exp(expected["logits"]).sum(axis=-1)
+    assert 0.3 < probability.min() <= got["confidence"].max() <= 1
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3", "mobilenetv4_conv_small_050"])
+def test_a_free_size_is_free_in_both_directions(backbone: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Segmenter(NetworkSpec(backbone=backbone, decoder_channels=16), num_classes=5).eval()
+    for parameter in network.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    multiple = network.size_multiple
+    model = base_graph(DeployGraph(network, None), (2 * multiple, 2 * multiple), free_size=True)
+    infer = emulate(model)
+    # Fixed-size networks are the reference: in them timm itself has resampled the positions.
+    for height, width in ((2, 3), (5, 2), (15, 4), (3, 15)):
+        size = (height * multiple, width * multiple)
+        images = np.random.default_rng(height).integers(0, 256, (2, *size, 3)).astype(np.uint8)
+        with TorchRunner(DeployGraph(network, size), device="cpu") as reference:
+            expected = reference.infer_logits(images)
+        np.testing.assert_allclose(infer(images)[0], expected, atol=2e-5 * np.abs(expected).max() + 1e-6)
+
+
+def test_attention_and_normalization_are_single_operators(tmp_path: Path) -> None:
+    network = Segmenter(NetworkSpec(backbone="vit_tiny_patch16_224", decoder_channels=16), num_classes=3).eval()
+    operators = Counter(node.op_type for node in base_graph(DeployGraph(network, (32, 48)), (32, 48)).graph.node)
+    assert operators["Attention"] == 12
+    assert operators["LayerNormalization"] >= 25
+    assert operators["Gelu"] == 12
+    assert operators["Softmax"] == operators["Erf"] == operators["ReduceMean"] == 0
+
+
+def test_the_gate_by_images_alone(run: Path, data: Path, tmp_path: Path) -> None:
+    exported = export_run(run, None, ExportSettings(precision="fp16"), tmp_path, str(data.parent / "images" / "val"))
+    verification = exported.manifest.verification
+    assert verification is not None
+    assert verification.miou_network is None
+    assert verification.agreement >= 0.995
+    with pytest.raises(ConfigError, match="needs masks"):
+        export_run(run, None, ExportSettings(precision="int8"), tmp_path, str(data.parent / "images" / "val"))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
+def test_other_precisions_pass_the_gate_and_say_what_they_are(
+    precision: str, run: Path, data: Path, tmp_path: Path
+) -> None:
+    # The network of twelve steps scores by chance and by thin margins, so looser limits have to do.
+    limits = Limits(agreement={"fp16": 0.995, "bf16": 0.95}.get(precision, 0.5))
+    exported = export_run(run, data, ExportSettings(precision=precision, limits=limits), tmp_path)
+    manifest = read_manifest(exported.path)
+    layers = manifest.layer_precision
+    assert layers is not None
+    assert layers.source == "graph"
+    assert layers.layers[precision]["Conv"] > 0
+    verification = manifest.verification
+    assert verification is not None
+    assert verification.subject == ("graph" if precision in ("bf16", "fp8") else "artifact")
+    assert exported.path.stat().st_size < 0.8 * 4 * manifest.parameters
 
 
 def test_mistakes_are_told(run: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the closest is 64x64"):
-        export_run(run, data, size=(60, 64))
-    with pytest.raises(ConfigError, match="--engine trt"):
-        export_run(run, data, engine="trt")
+        export_run(run, data, ExportSettings(size=(60, 64)))
+    with pytest.raises(ConfigError, match="did you mean trt"):
+        export_run(run, data, ExportSettings(engine="trtt"))
+    with pytest.raises(ConfigError, match="there is no such precision"):
+        ExportSettings(precision="fp4")
+    with pytest.raises(ConfigError, match="name each once"):
+        ExportSettings(outputs=("masks", "depth"))
+    with pytest.raises(ConfigError, match="add --dynamic"):
+        ExportSettings(min_size=(32, 32))
+    with pytest.raises(ConfigError, match="takes no build options"):
+        export_run(run, data, ExportSettings(options=BuildOptions(strip_weights=True)))
+    with pytest.raises(ConfigError, match="--verify FOLDER"):
+        export_run(run, None, out=tmp_path)
     with pytest.raises(RunDirectoryError, match="no such file"):
         export_run(tmp_path, data)
     other = tmp_path / "other.yaml"

@@ -1,14 +1,11 @@
 """`segkc-deploy export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from segkc_deploy.cli.app import app
-
-if TYPE_CHECKING:
-    from segkc_deploy.export.export_run import Exported
 
 _SIZES = "Sizes"
 _PROOF = "Proof"
@@ -113,6 +110,7 @@ def export(
         from segkc_deploy.export.verify import Limits
         from segkc_deploy.training.run_directory import RunDirectory, read_config
 
+    from segkc_deploy.cli.export_summary import tell
     from segkc_deploy.cli.ranges import parse_range
     from segkc_deploy.cli.sizes import parse_size
 
@@ -142,36 +140,8 @@ def export(
     if data is None and not (verify and precision in ("fp32", "fp16", "bf16")):
         data = read_config(RunDirectory(run))[1]
     exported = export_run(run, data, settings, out, verify)
-    _tell(exported)
+    tell(exported.path, exported.manifest)
     if triton is not None:
         from segkc_deploy.export.triton import write_model_repository
 
         typer.echo(f"  Triton model: {write_model_repository(exported.path, exported.manifest, triton)}")
-
-
-def _tell(exported: "Exported") -> None:
-    manifest = exported.manifest
-    verification = manifest.verification
-    assert verification is not None
-    typer.echo(f"{exported.path}  ({manifest.bytes / 2**20:.2f} MiB, {manifest.engine}, {manifest.precision})")
-    typer.echo(
-        f"  agreement with the PyTorch junior: {verification.agreement:.4%} of pixels, {verification.images} images,"
-        f" by {verification.ran_on}"
-    )
-    if verification.max_logit_difference is not None:
-        typer.echo(f"  largest logit difference: {verification.max_logit_difference:.3g}")
-    if verification.miou_network is not None:
-        typer.echo(f"  mIoU: junior {verification.miou_network:.2f}, artifact {verification.miou_artifact:.2f}")
-    if manifest.layer_precision is not None:
-        for name, layers in sorted(manifest.layer_precision.layers.items()):
-            counted = ", ".join(f"{count} {operator}" for operator, count in sorted(layers.items()))
-            typer.echo(f"  {name}: {counted}")
-        if manifest.layer_precision.kept:
-            typer.echo(
-                f"  kept in a higher precision: {len(manifest.layer_precision.kept)} layers, listed in the manifest"
-            )
-    if verification.subject == "graph":
-        typer.echo(
-            f"  NOT VERIFIED AS BUILT: this machine cannot run it, so the graph it was made from was verified."
-            f" On the target: segkc-deploy eval {exported.path} --data …"
-        )
