@@ -187,11 +187,9 @@ def _(this: Any, logger: Any) -> None:
 @behaves("Builder.create_network")
 def _(this: Any, flags: int = 0) -> Any:
     members = _kind(this, "NetworkDefinitionCreationFlag")
-    known = sum(1 << member.value for member in members)
-    if this.strict_api.version.startswith("10."):
-        assert flags & ~known == 0, f"unknown network flags {flags:#b}"
-    typed = not this.strict_api.version.startswith("10.") or bool(flags & 1 << members.STRONGLY_TYPED.value)
-    return this.strict_api.make("INetworkDefinition", _model=None, _typed=typed)
+    names = sorted(member.name for member in members if flags & 1 << member.value)
+    assert flags == sum(1 << members[name].value for name in names), f"unknown network flags {flags:#b}"
+    return this.strict_api.make("INetworkDefinition", _model=None, _flags=names)
 
 
 @behaves("Builder.create_builder_config")
@@ -406,7 +404,7 @@ def _(this: Any, network: Any, config: Any) -> Any:
     behavior, state = _behavior(this), config.state
     record = {
         "flags": sorted(state["_flags"]),
-        "typed": network.state["_typed"],
+        "network_flags": network.state["_flags"],
         "profiles": list(state["_profiles"]),
         "pools": dict(state["_pools"]),
         "level": config.builder_optimization_level,

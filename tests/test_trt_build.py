@@ -114,7 +114,7 @@ def test_a_plan_is_built_and_gives_the_networks_masks(library: StandIn, behavior
     assert names(tmp_path) == ["tiny.engine"]
 
     (record,) = behavior.builds
-    assert record["typed"]
+    assert record["network_flags"] == ["STRONGLY_TYPED"]
     assert record["verbosity"] == "DETAILED"
     assert record["profiles"] == [{"images": [(1, 8, 12, 3), (2, 8, 12, 3), (4, 8, 12, 3)]}]
     assert record["flags"] == ["TF32"]
@@ -401,7 +401,7 @@ def test_rtx_builds_for_named_gpus_without_one(
     built = TensorRTRTXEngine().build(request)
     (record,) = behavior.builds
     assert record["capabilities"] == ["SM89", "SM120"]
-    assert record["typed"]
+    assert record["network_flags"] == ["STRONGLY_TYPED"]
     assert request.path.read_bytes()[:4] == b"vtrt"
     assert built.build is not None
     assert built.build.builder == "tensorrt-rtx"
