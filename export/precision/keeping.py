@@ -67,12 +67,17 @@ class Keeper:
             for tensor in model.graph.initializer
             if tensor.data_type == TensorProto.FLOAT
         }
+        self._constants = self._from_weights()
+        images = {value.name for value in model.graph.input}
+        numbers = {name for node in model.graph.node if self._from_integers(node) for name in node.output}
+        self._pixels = self._computed_from(images)
+        self._positions = self._computed_from(numbers - self._pixels)
+        self._last = self._last_products()
 
     def kept(self) -> dict[str, str]:
         """Return why a node stays in float32, by the name of its first output, for each node that does."""
-        pixels, last = self._pixels(), self._last_products()
         computing = [node for node in self._graph.node if node.op_type not in SHAPES and self._floats(node)]
-        kept = {node.output[0]: reason for node in computing if (reason := self._reason(node, pixels, last))}
+        kept = {node.output[0]: reason for node in computing if (reason := self._reason(node))}
         low = [node for node in computing if node.output[0] not in kept]
         reason = "stands between float32 layers: casting costs more than it saves"
         return kept | {node.output[0]: reason for node in _without_product(low)}
@@ -80,30 +85,47 @@ class Keeper:
     def _floats(self, node: NodeProto) -> bool:
         return any(name in self._activations or name in self._weights for name in [*node.input, *node.output])
 
-    def _reason(self, node: NodeProto, pixels: set[str], last: set[str]) -> str | None:
+    def _reason(self, node: NodeProto) -> str | None:
+        if node.output[0] in self._pixels:
+            return "normalizes the pixels"
+        if node.output[0] in self._positions:
+            return "computes positions from the image's size"
         if not self._target.computes(node, self._opset):
             return f"cannot compute in {self._target.name}"
         if node.op_type in _ALWAYS:
             return _ALWAYS[node.op_type]
         if (self._target.name, node.op_type) in _NOT_BUILT:
             return _NOT_BUILT[self._target.name, node.op_type]
-        if node.output[0] in pixels:
-            return "normalizes the pixels"
         if self._target.digits <= _FEW_DIGITS:
-            if pixels.intersection(node.input):
+            if self._pixels.intersection(node.input):
                 return f"reads pixels, which have as many digits as {self._target.name} has"
-            if node.output[0] in last:
+            if node.output[0] in self._last:
                 return f"gives the logits, which would tie in {self._target.name}"
         return next(self._numeric_reasons(node), None)
 
-    def _pixels(self) -> set[str]:
-        """Return what is computed from the images ahead of any product: conversion, normalization, layout."""
-        pixels = {value.name for value in self._graph.input}
+    def _computed_from(self, sources: set[str]) -> set[str]:
+        """Return what is computed from `sources` and constants alone, ahead of any product."""
+        found = set(sources)
+        varying = self._activations - self._constants
         for node in self._graph.node:
-            sources = [name for name in node.input if name in self._activations or name in pixels]
-            if node.op_type not in PRODUCTS | SHAPES and sources and pixels.issuperset(sources):
-                pixels.update(node.output)
-        return pixels
+            read = [name for name in node.input if name in varying or name in found]
+            if node.op_type not in PRODUCTS | SHAPES and read and found.issuperset(read):
+                found.update(node.output)
+        return found
+
+    def _from_weights(self) -> set[str]:
+        """Return what is computed from weights alone, such as a token repeated for each image of a batch."""
+        found: set[str] = set()
+        for node in self._graph.node:
+            read = [name for name in node.input if name in self._activations or name in self._weights]
+            if read and all(name in self._weights or name in found for name in read):
+                found.update(node.output)
+        return found
+
+    def _from_integers(self, node: NodeProto) -> bool:
+        """Return whether `node` makes floating-point numbers out of integers, such as the image's size."""
+        reads_floats = any(name in self._activations or name in self._weights for name in node.input)
+        return not reads_floats and any(name in self._activations for name in node.output)
 
     def _last_products(self) -> set[str]:
         """Return the outputs of the products that the graph's outputs come from, with no other product between."""

@@ -1,9 +1,8 @@
 """Mixed precision written into the ONNX graph: FP16 or BF16, and float32 where real images show that it is needed.
 
-A small caster of our own, since what the field offers does not fit: onnxconverter-common knows FP16 alone, clips
-weights and activations' constants to 1e4 and raises tiny ones to 1e-7 without saying so, and puts casts at every
-reader of a kept node; ModelOpt's AutoCast pins an old ONNX with onnxruntime and cupy, and does not look at the sums
-inside an operator. One mechanism for both formats is also less to trust than two.
+The caster is our own, small, and one for both formats, since what the field offers does not fit: onnxconverter-common
+knows FP16 alone, moves weights into 1e-7 to 1e4 and puts a cast at every input of a kept node; ModelOpt's AutoCast pins
+an older ONNX, fetches every activation to see its range, and judges sums by their length instead of their size.
 """
 
 from collections.abc import Sequence
