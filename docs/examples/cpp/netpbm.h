@@ -1,0 +1,46 @@
+// Reading color and writing gray images without a library. With OpenCV: cv::imread, cv::cvtColor to RGB,
+// cv::resize with INTER_LINEAR_EXACT for the image and INTER_NEAREST_EXACT for the mask, cv::imwrite.
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+struct Image {
+    int64_t height = 0, width = 0;
+    std::vector<uint8_t> pixels;  // height × width × 3, RGB
+};
+
+// Read a binary PPM file (P6, 8 bits), such as `convert street.jpg -resize 480x352! street.ppm` writes.
+inline Image read_ppm(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::string magic;
+    int largest = 0;
+    Image image;
+    file >> magic >> image.width >> image.height >> largest;
+    file.get();
+    if (!file || magic != "P6" || largest != 255 || image.width < 1 || image.height < 1)
+        throw std::runtime_error(path + ": not a binary 8-bit PPM file");
+    image.pixels.resize(static_cast<size_t>(image.height * image.width * 3));
+    if (!file.read(reinterpret_cast<char*>(image.pixels.data()), static_cast<std::streamsize>(image.pixels.size())))
+        throw std::runtime_error(path + ": cut short");
+    return image;
+}
+
+// Read an image that the network takes as it is.
+inline Image read_ppm(const std::string& path, int64_t height, int64_t width) {
+    Image image = read_ppm(path);
+    if (image.height != height || image.width != width)
+        throw std::runtime_error(path + ": resize it to " + std::to_string(width) + "x" + std::to_string(height));
+    return image;
+}
+
+// Write a mask of class ids (height × width) as a binary PGM file.
+inline void write_pgm(const std::string& path, int64_t height, int64_t width, const uint8_t* mask) {
+    std::ofstream file(path, std::ios::binary);
+    file << "P5\n" << width << " " << height << "\n255\n";
+    file.write(reinterpret_cast<const char*>(mask), height * width);
+    if (!file.flush()) throw std::runtime_error(path + ": cannot be written");
+}

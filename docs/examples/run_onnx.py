@@ -1,0 +1,31 @@
+"""An image's mask with ONNX Runtime and OpenCV, and nothing of segkc-deploy.
+
+pip install onnxruntime opencv-python
+python run_onnx.py junior-fp32.onnx street.jpg mask.png
+"""
+
+import json
+import sys
+
+import cv2
+import onnxruntime
+
+
+def main(artifact: str, source: str, target: str) -> None:
+    session = onnxruntime.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    _, height, width, _ = session.get_inputs()[0].shape  # uint8 [N, height, width, 3]
+
+    image = cv2.cvtColor(cv2.imread(source), cv2.COLOR_BGR2RGB)
+    batch = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)[None]
+    (masks,) = session.run(["masks"], {"images": batch})  # uint8 [N, height, width]: class ids
+    mask = cv2.resize(masks[0], image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+    cv2.imwrite(target, mask)
+    names = json.loads(session.get_modelmeta().custom_metadata_map.get("names", "{}"))
+    for class_id, pixels in enumerate(cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()):
+        if pixels:
+            print(f"{class_id:3} {names.get(str(class_id), '')} {pixels / mask.size:.1%}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,89 @@
+"""The examples in the documentation, which use nothing of this package, give the package's own masks."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+from tiny_artifact import make_artifact
+
+import segkc_deploy
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+SIZE = (8, 12)
+
+
+def random_image(size):
+    return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def run(*command):
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+
+
+def predicted(artifact, image):
+    with segkc_deploy.load(artifact, device="cpu") as predictor:
+        return predictor.predict(image)
+
+
+def test_the_python_example_uses_nothing_of_this_package():
+    assert "segkc_deploy" not in (EXAMPLES / "run_onnx.py").read_text(encoding="utf-8")
+
+
+def test_the_python_example_writes_the_mask(tmp_path):
+    artifact, image = make_artifact(tmp_path, size=SIZE), random_image((13, 21))
+    cv2.imwrite(str(tmp_path / "street.png"), image[..., ::-1])
+    result = run(sys.executable, EXAMPLES / "run_onnx.py", artifact, tmp_path / "street.png", tmp_path / "mask.png")
+    assert result.stderr == ""
+    mask = cv2.imread(str(tmp_path / "mask.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(mask, predicted(artifact, image))
+    shares = [line.split()[-1] for line in result.stdout.splitlines()]
+    assert shares == [f"{share:.1%}" for share in np.bincount(mask.ravel()) / mask.size if share]
+
+
+@pytest.fixture(scope="module")
+def cpp_example(tmp_path_factory):
+    """Build against the library in onnxruntime's wheel, which has no headers (Debian's `libonnxruntime-dev` does)."""
+    include = Path(os.environ.get("ONNXRUNTIME_INCLUDE", "/usr/include/onnxruntime"))
+    libraries = list((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
+    if not (include / "onnxruntime_cxx_api.h").exists() or not libraries or shutil.which("cmake") is None:
+        pytest.skip("needs cmake, and onnxruntime_cxx_api.h in $ONNXRUNTIME_INCLUDE")
+    folder = tmp_path_factory.mktemp("cpp")
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / name).symlink_to(libraries[0])
+    found = [f"-DONNXRUNTIME_INCLUDE={include}", f"-DONNXRUNTIME_LIBRARY={folder / 'libonnxruntime.so'}"]
+    configured = run("cmake", "-S", EXAMPLES / "cpp", "-B", folder, "-DCMAKE_CXX_FLAGS=-Werror", *found)
+    assert configured.returncode == 0, configured.stderr
+    built = run("cmake", "--build", folder, "--target", "run_onnx")
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder / "run_onnx"
+
+
+def test_the_cpp_example_writes_the_mask(cpp_example, tmp_path):
+    artifact, image = make_artifact(tmp_path, size=SIZE), random_image(SIZE)
+    cv2.imwrite(str(tmp_path / "street.ppm"), image[..., ::-1])
+    result = run(cpp_example, artifact, tmp_path / "street.ppm", tmp_path / "mask.pgm")
+    assert (result.returncode, result.stderr) == (0, "")
+    mask = cv2.imread(str(tmp_path / "mask.pgm"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(mask, predicted(artifact, image))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"P6 12 8 255\n", "cut short"),
+        (b"P6 4 4 255\n" + bytes(48), "resize it to 12x8"),
+        (b"\xff\xd8\xff", "not a binary 8-bit PPM"),
+    ],
+)
+def test_the_cpp_example_refuses_other_images_in_one_line(cpp_example, tmp_path, content, message):
+    (tmp_path / "street.ppm").write_bytes(content)
+    result = run(cpp_example, make_artifact(tmp_path, size=SIZE), tmp_path / "street.ppm", tmp_path / "mask.pgm")
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
