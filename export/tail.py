@@ -34,7 +34,8 @@ def attach_tail(
         align_corners: how logits are upsampled (bilinear): corners aligned, or pixel centers.
         kind: `dense` upsamples every logit, which is what GPUs are good at. `sparse` computes only where neighboring
             logits differ in their winner (see `segkc_deploy.tail`): on a CPU two to seven times as fast, with the
-            same masks. It needs a fixed `size`, and asking for `confidence` makes every logit needed anyway.
+            same masks. TensorRT's parser refuses its NonZero without plugins. It needs a fixed `size`, and with
+            `confidence`, for which every logit is needed, it is the same as `dense`.
     """
     assert kind == "dense" or size is not None
     assert outputs and set(outputs) <= set(OUTPUT_TYPES) and len(set(outputs)) == len(outputs), outputs
