@@ -4,7 +4,7 @@ from pathlib import Path
 
 from segkc_deploy.errors import VerificationError
 from segkc_deploy.export.engines.base import Engine
-from segkc_deploy.manifest import Manifest, manifest_path, sha256_of, write_manifest
+from segkc_deploy.manifest import Manifest, companion_path, manifest_path, sha256_of, write_manifest
 
 #: Appended to the name of a rejected artifact's manifest-like file of layers.
 LAYERS_SUFFIX = ".layers.json"
@@ -26,11 +26,11 @@ class Candidate:
 
     def fingerprint(self) -> dict[str, object]:
         """Return the manifest's fields that describe the files: hashes and size in bytes."""
-        companions = dict(zip(self._engine.companion_suffixes, self._engine.companions(self.path), strict=True))
+        written = {suffix: path for suffix, path in self._companions(self.path) if path.is_file()}
         return {
             "sha256": sha256_of(self.path),
-            "bytes": sum(path.stat().st_size for path in (self.path, *companions.values())),
-            "companions": {suffix: sha256_of(path) for suffix, path in companions.items()},
+            "bytes": sum(path.stat().st_size for path in (self.path, *written.values())),
+            "companions": {suffix: sha256_of(path) for suffix, path in written.items()},
         }
 
     def accept(self, manifest: Manifest) -> None:
@@ -54,15 +54,21 @@ class Candidate:
 
     def discard(self) -> None:
         """Remove what is left under the temporary name."""
-        for path in (self.path, *self._engine.companions(self.path)):
+        for path in (self.path, *(path for _, path in self._companions(self.path))):
             path.unlink(missing_ok=True)
 
+    def _companions(self, path: Path) -> list[tuple[str, Path]]:
+        """Return the further files that may belong to the engine's file `path`, with their suffixes."""
+        return [(suffix, companion_path(path, suffix)) for suffix in self._engine.companion_suffixes]
+
     def _move(self, target: Path) -> None:
-        for source, final in zip(
-            (*self._engine.companions(self.path), self.path), (*self._engine.companions(target), target), strict=True
-        ):
-            source.replace(final)
+        for (_, source), (_, final) in zip(self._companions(self.path), self._companions(target), strict=True):
+            if source.is_file():
+                source.replace(final)
+            else:
+                final.unlink(missing_ok=True)
+        self.path.replace(target)
 
     def _remove(self, target: Path) -> None:
-        for path in (target, *self._engine.companions(target), manifest_path(target), self.layers):
+        for path in (target, *(path for _, path in self._companions(target)), manifest_path(target), self.layers):
             path.unlink(missing_ok=True)

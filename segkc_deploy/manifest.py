@@ -155,8 +155,9 @@ class Verification(_Part):
 class Manifest(_Part):
     """Everything that is known about an artifact; stored as `<artifact>.json`.
 
-    `companions` holds the sha256 of every further file that belongs to the artifact, by the suffix that tells it from
-    the artifact: with `{".bin": …}`, `junior.xml` is complete with `junior.bin` beside it.
+    `bytes` is the size of the artifact with all its files. `companions` holds the sha256 of every further file that
+    belongs to it, by the suffix that tells it from the artifact: with `{".bin": …}`, `junior.xml` is complete with
+    `junior.bin` beside it.
     """
 
     format: str = FORMAT

@@ -8,6 +8,9 @@ from typing import Any
 
 from segkc_deploy.errors import MissingDependencyError
 
+#: Ending of the file beside a stripped plan that holds its weights: the ONNX graph it was built from.
+WEIGHTS = ".weights.onnx"
+
 _KEPT_LINES = 3
 
 

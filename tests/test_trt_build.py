@@ -117,8 +117,8 @@ def test_a_plan_is_built_and_gives_the_networks_masks(library: StandIn, behavior
     assert record["network_flags"] == ["STRONGLY_TYPED"]
     assert record["verbosity"] == "DETAILED"
     assert record["profiles"] == [{"images": [(1, 8, 12, 3), (2, 8, 12, 3), (4, 8, 12, 3)]}]
-    assert record["flags"] == ["TF32"]
-    assert record["cache"] is None
+    assert record["flags"] == []  # and so not TF32, which is on by default
+    assert record["cache"] == b""  # nothing was measured before
 
     assert built.build is not None
     assert built.build.builder == "tensorrt"
@@ -129,7 +129,7 @@ def test_a_plan_is_built_and_gives_the_networks_masks(library: StandIn, behavior
         GPU.compute_capability,
         GPU.driver,
     )
-    assert built.build.flags == ("STRONGLY_TYPED", "TF32")
+    assert built.build.flags == ("STRONGLY_TYPED",)
     assert built.build.options["profile"] == {"images": [[1, 8, 12, 3], [2, 8, 12, 3], [4, 8, 12, 3]]}
     # A manifest is compared after a way through JSON.
     assert type(built.build).model_validate_json(built.build.model_dump_json()) == built.build
@@ -173,12 +173,12 @@ def test_options_become_flags_by_name(library: StandIn, behavior: Behavior, tmp_
     )
     built = TensorRTEngine().build(request)
     (record,) = behavior.builds
-    assert record["flags"] == ["TF32", "VERSION_COMPATIBLE"]
+    assert record["flags"] == ["VERSION_COMPATIBLE"]
     assert record["pools"] == {"WORKSPACE": 512 << 20}
     assert record["level"] == 5
     assert record["hardware"] == "AMPERE_PLUS"
     assert built.build is not None
-    assert built.build.flags == ("STRONGLY_TYPED", "TF32", "VERSION_COMPATIBLE")
+    assert built.build.flags == ("STRONGLY_TYPED", "VERSION_COMPATIBLE")
     assert built.build.options["hardware_compatible"] == "ampere_plus"
     assert built.build.options["builder_optimization_level"] == 5
     assert built.build.options["workspace_mib"] == 512
@@ -190,10 +190,10 @@ def test_a_stripped_plan_can_be_refitted_with_the_same_weights(
     request = build_request(tmp_path / "tiny.engine", strip_weights=True)
     built = TensorRTEngine().build(request)
     # Plain REFIT may drop a bias.
-    assert behavior.builds[0]["flags"] == ["REFIT_IDENTICAL", "STRIP_PLAN", "TF32"]
+    assert behavior.builds[0]["flags"] == ["REFIT_IDENTICAL", "STRIP_PLAN"]
     assert built.build is not None
-    assert built.build.flags == ("STRONGLY_TYPED", "TF32", "STRIP_PLAN", "REFIT_IDENTICAL")
-    weights = (tmp_path / "tiny.onnx").read_bytes()
+    assert built.build.flags == ("STRONGLY_TYPED", "STRIP_PLAN", "REFIT_IDENTICAL")
+    weights = (tmp_path / "tiny.weights.onnx").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == built.build.onnx_sha256
 
     logger = library.Logger()

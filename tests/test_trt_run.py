@@ -76,7 +76,7 @@ def build_of(trt: Any, engine: str, gpu: Gpu, **changes: Any) -> Build:
         "gpu": gpu.name,
         "compute_capability": gpu.compute_capability,
         "driver": gpu.driver,
-        "flags": ("STRONGLY_TYPED", "TF32"),
+        "flags": ("STRONGLY_TYPED",),
     }
     return Build(**(fields | changes))
 
@@ -493,7 +493,7 @@ def test_version_compatible_plans_may_run_their_own_code(machine_of: Callable[[s
 
 def _stripped(machine: Machine) -> tuple[Path, Path]:
     """Return a plan without weights, and the ONNX file that has them."""
-    onnx_path = machine.folder / "junior-fp16.onnx"
+    onnx_path = machine.folder / "junior-fp16.weights.onnx"
     onnx_path.write_bytes(network(SIZE, -1).SerializeToString())
     path = machine.artifact(flags=("STRIP_PLAN", "REFIT_IDENTICAL"), onnx_sha256=sha256_of(onnx_path))
     return path, onnx_path
@@ -514,7 +514,7 @@ def test_weights_that_are_missing_or_others(newest: Machine) -> None:
     onnx_path.write_bytes(b"other weights")
     assert "its sha256 differs from the manifest's" in refusal(newest.runner(path).activate, ArtifactError)
     onnx_path.unlink()
-    assert "junior-fp16.onnx, which is missing" in refusal(newest.runner(path).activate, ArtifactError)
+    assert "junior-fp16.weights.onnx, which is missing" in refusal(newest.runner(path).activate, ArtifactError)
 
 
 def test_weights_that_are_refused(newest: Machine) -> None:
@@ -534,7 +534,7 @@ def test_weights_that_are_refused(newest: Machine) -> None:
     newest.monkeypatch.setattr(trt.OnnxParserRefitter, "num_errors", 1)
     newest.monkeypatch.setattr(trt.OnnxParserRefitter, "get_error", lambda parser, index: error)
     line = refusal(newest.runner(path).activate, ArtifactError)
-    assert line.endswith("cannot take the weights of junior-fp16.onnx: no weights of this name")
+    assert line.endswith("cannot take the weights of junior-fp16.weights.onnx: no weights of this name")
 
 
 def test_outputs_that_the_manifest_does_not_name(newest: Machine) -> None:
@@ -662,7 +662,7 @@ def test_what_the_exporter_builds_is_loaded(
 def test_companions_are_counted_in_the_manifest_but_not_in_the_plan(newest: Machine) -> None:
     path, onnx_path = _stripped(newest)
     manifest = read_manifest(path)
-    whole = {"bytes": manifest.bytes + onnx_path.stat().st_size, "companions": {".onnx": sha256_of(onnx_path)}}
+    whole = {"bytes": manifest.bytes + onnx_path.stat().st_size, "companions": {".weights.onnx": sha256_of(onnx_path)}}
     write_manifest(path, manifest.model_copy(update=whole))
     with newest.runner(path):
         pass

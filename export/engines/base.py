@@ -9,7 +9,7 @@ from typing import ClassVar
 import onnx
 from torch import nn
 
-from segkc_deploy.manifest import Build, Contract, LayerPrecision, companion_path
+from segkc_deploy.manifest import Build, Contract, LayerPrecision
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BuildOptions:
         version_compatible: also for later versions of the engine's library.
         hardware_compatible: also for other GPUs (`ampere_plus`, `same_compute_capability`).
         strip_weights: leave the weights out; they are refitted from the ONNX file.
-        timing_cache: folder of timing caches, kept between builds on one machine.
+        timing_cache: folder of timing caches, kept between builds on one machine; the user's own cache folder if None.
         compute_capabilities: GPUs to build for ahead of time, such as `8.9`; this machine's if empty.
     """
 
@@ -89,7 +89,7 @@ class Engine(ABC):
     precisions: ClassVar[Sequence[str]]
     #: attention as one operator (opset 23), or taken apart into products and a softmax
     fused_attention: ClassVar[bool] = True
-    #: endings of further files that belong to the engine's file (`manifest.companion_path` names them)
+    #: endings of further files that a build may write beside the engine's file (`manifest.companion_path` names them)
     companion_suffixes: ClassVar[Sequence[str]] = ()
     #: whether the file is made from the ONNX graph, rather than from the PyTorch network
     from_onnx: ClassVar[bool] = True
@@ -111,7 +111,3 @@ class Engine(ABC):
     def judge(self, precision: str) -> str:
         """Return the device on which the built file is verified here, or nothing where it cannot run here."""
         return "auto"
-
-    def companions(self, path: Path) -> list[Path]:
-        """Return the further files that belong to the engine's file `path`; they are renamed and removed with it."""
-        return [companion_path(path, suffix) for suffix in self.companion_suffixes]

@@ -9,7 +9,7 @@ from typing import Any
 from segkc_deploy.atomic import atomic_path
 from segkc_deploy.errors import BuildError, ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
-from segkc_deploy.manifest import Build, LayerPrecision
+from segkc_deploy.manifest import Build, LayerPrecision, companion_path
 from segkc_deploy.runners.openvino_runner import WEIGHTS, compile_for_cpu, import_openvino, layer_precisions, one_line
 
 
@@ -42,7 +42,7 @@ class OpenVINOEngine(Engine):
         openvino = import_openvino()
         start = time.perf_counter()
         graph = request.model.SerializeToString()
-        (weights,) = self.companions(request.path)
+        weights = companion_path(request.path, WEIGHTS)
         request.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=request.path.parent, prefix=".openvino-") as folder:
             written = Path(folder, "model.xml")

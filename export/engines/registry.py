@@ -3,14 +3,14 @@
 import difflib
 
 from segkc_deploy.errors import ConfigError
-
+from segkc_deploy.export.engines.aoti import AOTIEngine
 from segkc_deploy.export.engines.base import Engine
 from segkc_deploy.export.engines.onnx_file import OnnxEngine
 from segkc_deploy.export.engines.openvino_ir import OpenVINOEngine
 from segkc_deploy.export.engines.trt import TensorRTEngine
 from segkc_deploy.export.engines.trt_rtx import TensorRTRTXEngine
 
-_ENGINES = (OnnxEngine, TensorRTEngine, TensorRTRTXEngine, OpenVINOEngine)
+_ENGINES = (OnnxEngine, TensorRTEngine, TensorRTRTXEngine, OpenVINOEngine, AOTIEngine)
 
 _ALIASES = {"tensorrt": "trt", "engine": "trt", "tensorrt-rtx": "trt-rtx", "onnxruntime": "onnx"}
 

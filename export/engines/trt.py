@@ -5,15 +5,12 @@ from segkc_deploy.cuda_probe import Gpu, find_gpu
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.trt_build import Session
-from segkc_deploy.export.engines.trt_cache import cache_path, read_cache, write_cache
+from segkc_deploy.export.engines.trt_cache import cache_path, default_folder, read_cache, write_cache
 from segkc_deploy.export.engines.trt_options import check_common_options, refuse
 from segkc_deploy.manifest import companion_path
-from segkc_deploy.tensorrt_library import LIBRARIES
+from segkc_deploy.tensorrt_library import LIBRARIES, WEIGHTS
 
 LIBRARY = LIBRARIES["trt"]
-
-#: The file of a stripped plan's weights: the ONNX graph it was built from.
-WEIGHTS = ".onnx"
 
 _HARDWARE = ("ampere_plus", "same_compute_capability")
 #: The least compute capability that has the number format.
@@ -25,6 +22,7 @@ class TensorRTEngine(Engine):
 
     name = "trt"
     suffix = ".engine"
+    companion_suffixes = (WEIGHTS,)
     precisions = ("fp32", "fp16", "bf16", "int8", "fp8")
     fused_attention = False
 
@@ -108,9 +106,7 @@ def _configure(session: Session, options: BuildOptions) -> None:
 
 def _build_with_cache(session: Session, options: BuildOptions, gpu: Gpu) -> bytes:
     """Build with the timings of earlier builds on this machine, and keep those of this one."""
-    if options.timing_cache is None:
-        return session.build()
-    path = cache_path(options.timing_cache, gpu, session.trt.__version__)
+    path = cache_path(options.timing_cache or default_folder(), gpu, session.trt.__version__)
     config = session.config
     cache = config.create_timing_cache(read_cache(path))
     if cache is None or not config.set_timing_cache(cache, False):

@@ -59,6 +59,8 @@ class Session:
         """
         self._parse()
         self._set_profile()
+        # On by default: FP32 products would then be computed with ten bits of mantissa, and nobody asked for that.
+        self.config.clear_flag(self.trt.BuilderFlag.TF32)
         options = self.request.options
         if options.optimization_level is not None:
             self.config.builder_optimization_level = options.optimization_level

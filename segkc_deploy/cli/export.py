@@ -90,7 +90,8 @@ def export(
         bool, typer.Option("--strip-weights", help="Leave weights out of the plan.", rich_help_panel=_BUILD)
     ] = False,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="Folder of TensorRT's timing caches.", rich_help_panel=_BUILD)
+        Path | None,
+        typer.Option(help="Folder of TensorRT's timing caches.", rich_help_panel=_BUILD),
     ] = None,
     compute_capability: Annotated[
         list[str] | None,
@@ -107,10 +108,10 @@ def export(
         from segkc_deploy.export.engines.base import BuildOptions, Range
         from segkc_deploy.export.export_run import export_run
         from segkc_deploy.export.settings import ExportSettings
+        from segkc_deploy.export.summary import summary
         from segkc_deploy.export.verify import Limits
         from segkc_deploy.training.run_directory import RunDirectory, read_config
 
-    from segkc_deploy.cli.export_summary import tell
     from segkc_deploy.cli.ranges import parse_range
     from segkc_deploy.cli.sizes import parse_size
 
@@ -140,7 +141,8 @@ def export(
     if data is None and not (verify and precision in ("fp32", "fp16", "bf16")):
         data = read_config(RunDirectory(run))[1]
     exported = export_run(run, data, settings, out, verify)
-    tell(exported.path, exported.manifest)
+    for line in summary(exported.path, exported.manifest):
+        typer.echo(line)
     if triton is not None:
         from segkc_deploy.export.triton import write_model_repository
 

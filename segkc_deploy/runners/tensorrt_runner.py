@@ -14,7 +14,7 @@ from segkc_deploy.manifest import Build, Manifest, companion_path, sha256_of
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.device_memory import DeviceMemory
 from segkc_deploy.runners.tensorrt_execution import Execution
-from segkc_deploy.tensorrt_library import LIBRARIES, LogLines, collect_log
+from segkc_deploy.tensorrt_library import LIBRARIES, WEIGHTS, LogLines, collect_log
 
 
 class TensorRTRunner(Runner):
@@ -118,7 +118,7 @@ class TensorRTRunner(Runner):
 
     def _refit(self, trt: Any, engine: Any, log: LogLines) -> None:
         """Give a stripped engine its weights, from the ONNX file that it was built from."""
-        onnx = companion_path(self._path, ".onnx")
+        onnx = companion_path(self._path, WEIGHTS)
         if not onnx.is_file():
             raise ArtifactError(
                 f"{self._path}: its weights are in {onnx.name}, which is missing; copy it beside the engine"

@@ -1,0 +1,39 @@
+"""What is said of a finished export."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from segkc_deploy.manifest import LayerPrecision, Manifest, Verification
+
+
+def summary(path: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield lines: what was built, how it was proven and which precision its layers have."""
+    verification = manifest.verification
+    assert verification is not None
+    yield f"{path}  ({manifest.bytes / 2**20:.2f} MiB, {manifest.engine}, {manifest.precision})"
+    yield from _proof(verification)
+    if manifest.layer_precision is not None:
+        yield from _layers(manifest.layer_precision)
+    if verification.subject == "graph":
+        yield (
+            "  NOT VERIFIED AS BUILT: this machine cannot run it, so the graph that it was made from was verified."
+            f" On the target: segkc-deploy eval {path} --data data.yaml"
+        )
+
+
+def _proof(verification: Verification) -> Iterator[str]:
+    yield (
+        f"  agreement with the PyTorch junior: {verification.agreement:.4%} of pixels, {verification.images} images,"
+        f" by {verification.ran_on}"
+    )
+    if verification.max_logit_difference is not None:
+        yield f"  largest logit difference: {verification.max_logit_difference:.3g}"
+    if verification.miou_network is not None:
+        yield f"  mIoU: junior {verification.miou_network:.2f}, artifact {verification.miou_artifact:.2f}"
+
+
+def _layers(precision: LayerPrecision) -> Iterator[str]:
+    for name, layers in sorted(precision.layers.items()):
+        yield f"  {name}: {', '.join(f'{count} {operator}' for operator, count in sorted(layers.items()))}"
+    if precision.kept:
+        yield f"  kept in a higher precision: {len(precision.kept)} layers, listed in the manifest"
