@@ -148,7 +148,8 @@ class _Export:
     def _complete(self, model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
         """Attach what makes a graph an artifact: outputs, batch, metadata."""
         size = None if self.settings.free_size else self.size
-        complete = checked(attach_tail(model, self.settings.outputs, size, self.contract.align_corners))
+        kind = "dense" if size is None else self.settings.tail or self.engine.tail
+        complete = checked(attach_tail(model, self.settings.outputs, size, self.contract.align_corners, kind))
         if self.contract.batch > 0:
             complete = fix_batch(complete, self.contract.batch)
         add_metadata(complete, manifest)

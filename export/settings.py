@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.deploy_graph import MASKS, OUTPUT_NAMES
@@ -23,6 +24,9 @@ class ExportSettings:
             (by default from half of `size` to twice).
         batch: batch sizes to build for; one number fixes the batch. By default any (ONNX), or 1 to 8.
         outputs: what the artifact gives, in that order.
+        tail: `dense` upsamples every logit before the argmax, as GPUs like it; `sparse` only those where classes meet,
+            which gives the same masks and is several times cheaper on a CPU. By default the engine's own choice; a
+            graph of free size, or with confidence, is dense.
         limits: what the artifact has to keep; by default what `DEFAULT_LIMITS` says for the precision.
         verify_images, calibration_images: how many real images are used, at most.
         options: of the engine's build.
@@ -36,6 +40,7 @@ class ExportSettings:
     max_size: tuple[int, int] | None = None
     batch: Range | None = None
     outputs: Sequence[str] = (MASKS,)
+    tail: Literal["dense", "sparse"] | None = None
     limits: Limits = field(default_factory=Limits)
     verify_images: int = 200
     calibration_images: int = 64

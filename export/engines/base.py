@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import onnx
 from torch import nn
@@ -93,6 +93,8 @@ class Engine(ABC):
     companion_suffixes: ClassVar[Sequence[str]] = ()
     #: whether the file is made from the ONNX graph, rather than from the PyTorch network
     from_onnx: ClassVar[bool] = True
+    #: how masks are made from logits, unless a user says: every logit upsampled, or only where classes meet
+    tail: ClassVar[Literal["dense", "sparse"]] = "dense"
     #: whether one file runs any number of images at once, without being told how many
     any_batch: ClassVar[bool] = False
 

@@ -13,6 +13,7 @@ class OnnxEngine(Engine):
     #: no fp8: ONNX Runtime's fusions make invalid graphs of it, or lose a Relu (1.31)
     precisions = ("fp32", "fp16", "bf16", "int8")
     any_batch = True
+    tail = "sparse"
 
     def check(self, options: BuildOptions) -> None:
         if options != BuildOptions():

@@ -25,6 +25,7 @@ class OpenVINOEngine(Engine):
     #: As fast taken apart, and older releases do not know the one operator.
     fused_attention = False
     companion_suffixes = (WEIGHTS,)
+    tail = "sparse"
 
     def check(self, options: BuildOptions) -> None:
         """See `Engine.check`.

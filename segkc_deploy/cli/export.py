@@ -23,6 +23,10 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the artifact; by default the run directory.")] = None,
     outputs: Annotated[str, typer.Option(help="Any of masks,confidence,logits.")] = "masks",
+    tail: Annotated[
+        Literal["dense", "sparse"] | None,
+        typer.Option(help="How masks are made of logits: sparse is for CPUs (onnx, openvino), dense for TensorRT."),
+    ] = None,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a Triton model repository into this folder (onnx and trt).")
     ] = None,
@@ -106,9 +110,11 @@ def export(
 
     with needs_extra("export"):
         from segkc_deploy.export.engines.base import BuildOptions, Range
+        from segkc_deploy.export.engines.registry import find_engine
         from segkc_deploy.export.export_run import export_run
         from segkc_deploy.export.settings import ExportSettings
         from segkc_deploy.export.summary import summary
+        from segkc_deploy.export.triton import check_model_repository, write_model_repository
         from segkc_deploy.export.verify import Limits
         from segkc_deploy.training.run_directory import RunDirectory, read_config
 
@@ -124,6 +130,7 @@ def export(
         max_size=parse_size(max_size, "--max-size") if max_size else None,
         batch=Range(*parse_range(batch, "--batch")) if batch else None,
         outputs=tuple(name.strip() for name in outputs.split(",")),
+        tail=tail,
         limits=Limits(min_agreement, max_miou_loss),
         verify_images=verify_images,
         calibration_images=calibration_images,
@@ -140,10 +147,10 @@ def export(
     # Images without masks suffice for most precisions; the run's own data is then not looked for.
     if data is None and not (verify and precision in ("fp32", "fp16", "bf16")):
         data = read_config(RunDirectory(run))[1]
+    if triton is not None:
+        check_model_repository(find_engine(engine).name, f"junior-{precision}", triton)
     exported = export_run(run, data, settings, out, verify)
     for line in summary(exported.path, exported.manifest):
         typer.echo(line)
     if triton is not None:
-        from segkc_deploy.export.triton import write_model_repository
-
         typer.echo(f"  Triton model: {write_model_repository(exported.path, exported.manifest, triton)}")
