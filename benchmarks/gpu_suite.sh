@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Everything worth doing while a GPU is at hand, in less than 25 minutes on a data-center GPU:
-# the GPU tests, co-training on CamVid with several seeds, training throughput, export, latency of every engine.
+# the GPU tests, co-training on CamVid with several seeds, training throughput, export in every precision to every
+# engine that the machine has, latency of each.
 #
 #   benchmarks/gpu_suite.sh CAMVID LABELED_IDS OUT
 #
 # CAMVID holds images/{train,val} and masks/{train,val}; LABELED_IDS lists the labeled training images, one a line.
-# Results: OUT/gpu-camvid.json (rows with the machine's description), OUT/report-SEED/, OUT/throughput.json, OUT/tests.log.
+# Results: OUT/gpu-camvid.json (rows with the machine's description), OUT/report-SEED/, OUT/throughput.json,
+# OUT/exports.log, OUT/tests.log.
 # Nothing needs to be installed but the packages of the extras train, export and benchmark; run it from the repository.
 #
 # SEEDS, STEPS, CROP, BATCH, SECONDS_A_LATENCY, DEVICE and LABELS can be set in the environment: a rehearsal without
@@ -42,7 +44,7 @@ root: $camvid
 labeled: {ids: $labeled_ids}
 YAML
 
-rm -f "$out/gpu-camvid.json"
+rm -f "$out/gpu-camvid.json" "$out/exports.log"
 for seed in $seeds; do
   for recipe in supervised-cpu segkc-cpu; do
     echo "== $recipe, seed $seed"
@@ -51,9 +53,22 @@ for seed in $seeds; do
       -o batch.labeled="$batch" -o batch.unlabeled="$batch" -o validation.every="$steps" -o checkpoint_every="$steps"
   done
   echo "== export and benchmark, seed $seed"
-  "$python" -m segkc_deploy export "$runs/segkc-cpu-$seed" --engine onnx
+  artifacts=()
+  for engine in onnx aoti openvino trt trt-rtx; do
+    # Other seeds' networks run no faster.
+    [ "$engine" = onnx ] || [ "$seed" = "${seeds%% *}" ] || continue
+    for kind in fp32 fp16 bf16 int8 fp8; do
+      # What an engine or the machine lacks is told in one line and costs none of the rest.
+      if "$python" -m segkc_deploy export "$runs/segkc-cpu-$seed" --engine "$engine" --precision "$kind" \
+          --out "$runs/$engine-$seed" >> "$out/exports.log" 2>&1; then
+        artifacts+=("$(find "$runs/$engine-$seed" -name "junior-$kind.*" ! -name '*.json' ! -name '*.bin' | head -n 1)")
+      else
+        tail -n 1 "$out/exports.log"
+      fi
+    done
+  done
   "$python" -m segkc_deploy benchmark "$runs/supervised-cpu-$seed" "$runs/segkc-cpu-$seed" \
-    "$runs/segkc-cpu-$seed/junior-fp32.onnx" --data "$runs/data.yaml" --out "$out/report-$seed" --seconds "$seconds"
+    "${artifacts[@]}" --data "$runs/data.yaml" --out "$out/report-$seed" --seconds "$seconds"
   "$python" -m segkc_deploy.benchmarks.study "$out/report-$seed/benchmark.json" --study gpu-camvid \
     --labels "$labels" --seed "$seed" --out "$out/gpu-camvid.json"
 done

@@ -32,6 +32,7 @@ class AOTIEngine(Engine):
     name = "aoti"
     suffix = ".pt2"
     precisions = ("fp32",)
+    from_onnx = False
 
     def check(self, options: BuildOptions) -> None:
         """See `Engine.check`.
