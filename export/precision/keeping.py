@@ -72,7 +72,7 @@ class Keeper:
         numbers = {name for node in model.graph.node if self._from_integers(node) for name in node.output}
         self._pixels = self._computed_from(images)
         self._positions = self._computed_from(numbers - self._pixels)
-        self._last = self._last_products()
+        self._last = self._last_layers()
 
     def kept(self) -> dict[str, str]:
         """Return why a node stays in float32, by the name of its first output, for each node that does."""
@@ -127,17 +127,14 @@ class Keeper:
         reads_floats = any(name in self._activations or name in self._weights for name in node.input)
         return not reads_floats and any(name in self._activations for name in node.output)
 
-    def _last_products(self) -> set[str]:
-        """Return the outputs of the products that the graph's outputs come from, with no other product between."""
-        behind = {value.name for value in self._graph.output}
-        last = set()
+    def _last_layers(self) -> set[str]:
+        """Return the outputs of the products that give the graph's outputs, and of what stands behind these."""
+        last = {value.name for value in self._graph.output}
         for node in reversed(self._graph.node):
-            if not behind.intersection(node.output):
-                continue
-            if node.op_type in PRODUCTS:
+            if last.intersection(node.output):
                 last.update(node.output)
-            else:
-                behind.update(node.input)
+                if node.op_type not in PRODUCTS:
+                    last.update(node.input)
         return last
 
     def _numeric_reasons(self, node: NodeProto) -> Iterator[str]:
@@ -158,7 +155,7 @@ class Keeper:
     def _weight_reasons(self, name: str, added: bool) -> Iterator[str]:
         weights = self._weights[name]
         peak = float(np.abs(weights).max(initial=0.0))
-        if not peak <= self._target.largest / MARGIN:
+        if not peak <= self._target.largest:
             yield f"{name} reaches {peak:.3g}; {self._target.name} ends at {self._target.largest:.3g}"
         elif not added and (error := self._target.rounding_error(weights)) > MAX_WEIGHT_ERROR:
             yield f"{name} would change by {error:.1%} in {self._target.name}"
