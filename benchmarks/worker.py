@@ -151,8 +151,11 @@ def _accuracy(predictor: Predictor, sets: ImageSets, order: Order) -> Accuracy:
 
 
 def _batch_point(predictor: Predictor, images: list[np.ndarray], batch: int, budget: Budget) -> BatchPoint:
-    if 0 < predictor.contract.batch < batch:
-        return BatchPoint(batch=batch, error=f"the artifact has a fixed batch size of {predictor.contract.batch}")
+    contract = predictor.contract
+    if 0 < contract.batch < batch:
+        return BatchPoint(batch=batch, error=f"the artifact has a fixed batch size of {contract.batch}")
+    if contract.max_batch is not None and contract.max_batch < batch:
+        return BatchPoint(batch=batch, error=f"the artifact takes {contract.max_batch} images at most")
     point = measure_batch(predictor, images, batch, budget)
     point.host_peak_mib = host_peak_mib()
     return point

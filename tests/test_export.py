@@ -237,7 +237,7 @@ def test_other_precisions_pass_the_gate_and_say_what_they_are(
     assert layers.layers[precision]["Conv"] > 0
     verification = manifest.verification
     assert verification is not None
-    assert verification.subject == ("graph" if precision == "bf16" else "artifact")
+    assert verification.subject == ("artifact" if precision == "int8" else "graph")
     assert exported.path.stat().st_size < 0.8 * 4 * manifest.parameters
 
 

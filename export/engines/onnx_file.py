@@ -1,6 +1,9 @@
 """The engine `onnx`: the graph itself, for ONNX Runtime and for everything else that reads ONNX."""
 
+import onnxruntime
+
 from segkc_deploy import atomic
+from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 
@@ -24,6 +27,10 @@ class OnnxEngine(Engine):
         return Built()
 
     def judge(self, precision: str) -> str:
-        # ONNX Runtime has BF16 kernels for GPUs alone. The rest runs on the CPU even where there is a GPU: the graph is
-        # judged, not a GPU's rounding.
-        return "" if precision == "bf16" else "cpu"
+        # FP32 and INT8 on the CPU even where there is a GPU: the graph is judged, not a GPU's rounding.
+        if precision not in ("fp16", "bf16"):
+            return "cpu"
+        # Of 16-bit graphs the CPU says nothing: it has no BF16 kernels, and runs chains of FP16 nodes in FP32, where
+        # nothing overflows.
+        on_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and not cuda_obstacle()
+        return "cuda" if on_gpu else ""

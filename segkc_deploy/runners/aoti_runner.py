@@ -109,7 +109,7 @@ class AOTIRunner(Runner):
 
     def _build(self) -> Build:
         build = self._manifest.build
-        if build is None or not _OPTIONS <= build.options.keys():
+        if build is None or not build.options.keys() >= _OPTIONS:
             raise ArtifactError(
                 f"{self._path}: its manifest does not say what built it; build it again with"
                 f" `{rebuild_command(self._manifest)}`"
