@@ -16,7 +16,7 @@ def summary(path: Path, manifest: Manifest) -> Iterator[str]:
         yield from _layers(manifest.layer_precision)
     if verification.subject == "graph":
         yield (
-            f"  NOT VERIFIED AS BUILT: this machine cannot run it in {manifest.precision}, so the graph that it was made"
+            f"  NOT VERIFIED AS BUILT: this machine cannot run it in {manifest.precision}, so the graph it was made"
             " from was verified."
             f" On the target: segkc-deploy eval {path} --data data.yaml"
         )

@@ -8,11 +8,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.contract import contract_of
 from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.runners.base import Runner
+from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.network_file import load_network
 
 
@@ -28,9 +28,7 @@ class TorchRunner(Runner):
     """
 
     def __init__(self, graph: DeployGraph, device: str = "auto") -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("--device cuda: torch sees no CUDA device; use --device cpu")
-        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self.device = choose_device(device)
         self.graph = graph
         self.description = f"PyTorch {torch.__version__} eager, {self.device.type}"
 

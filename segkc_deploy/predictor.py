@@ -30,7 +30,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", threads: int | None
 
     Args:
         path: the artifact; its manifest stands beside it as `<artifact>.json`.
-        device: `auto` (CUDA where it can be had, else the CPU), `cpu` or `cuda`.
+        device: `auto` (CUDA where it can be had, else the CPU), `cpu`, `cuda`, or for ONNX files `tensorrt`.
         threads: CPU threads of one inference; the engine's own choice if None.
 
     Raises:

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.errors import ConfigError
 from segkc_deploy.evaluation import Evaluation, evaluate
+from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.network_file import load_network, read_card
 from segkc_deploy.training.prediction import mask_predictor
 from segkc_deploy.training.run_directory import RunDirectory, read_config
@@ -41,9 +41,7 @@ def evaluate_run(run: Path, role: str, sets: ImageSets, device: str = "auto") ->
     directory = RunDirectory(run)
     recipe, _ = read_config(directory)
     network, _ = load_network(directory.network(role))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: torch sees no CUDA device; use --device cpu")
-    chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    chosen = choose_device(device)
     size = recipe.validation.size
     predict = mask_predictor(network.to(chosen), chosen, size)
     evaluation = evaluate(predict, sets, f"Evaluating {run.name}, {role}")

@@ -5,10 +5,11 @@ from segkc_deploy.cuda_probe import Gpu, find_gpu
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.trt_build import Session
-from segkc_deploy.export.engines.trt_cache import cache_path, default_folder, read_cache, write_cache
+from segkc_deploy.export.engines.trt_cache import cache_path, read_cache, write_cache
 from segkc_deploy.export.engines.trt_options import check_common_options, refuse
 from segkc_deploy.manifest import companion_path
 from segkc_deploy.tensorrt_library import LIBRARIES, WEIGHTS
+from segkc_deploy.user_cache import cache_folder
 
 LIBRARY = LIBRARIES["trt"]
 
@@ -106,7 +107,7 @@ def _configure(session: Session, options: BuildOptions) -> None:
 
 def _build_with_cache(session: Session, options: BuildOptions, gpu: Gpu) -> bytes:
     """Build with the timings of earlier builds on this machine, and keep those of this one."""
-    path = cache_path(options.timing_cache or default_folder(), gpu, session.trt.__version__)
+    path = cache_path(options.timing_cache or cache_folder("tensorrt"), gpu, session.trt.__version__)
     config = session.config
     cache = config.create_timing_cache(read_cache(path))
     if cache is None or not config.set_timing_cache(cache, False):

@@ -1,7 +1,6 @@
 """The timing cache: what the builder measured on this machine, kept so that the next build need not measure again."""
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
@@ -10,11 +9,6 @@ from segkc_deploy.cuda_probe import Gpu
 from segkc_deploy.progress import console
 
 _DIGEST_BYTES = 32
-
-
-def default_folder() -> Path:
-    """Return the folder of timing caches of this user on this machine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segkc-deploy" / "tensorrt"
 
 
 def cache_path(folder: Path, gpu: Gpu, version: str) -> Path:

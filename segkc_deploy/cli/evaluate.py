@@ -17,7 +17,10 @@ def eval_command(
     target: Annotated[Path, typer.Argument(help="An artifact, or a run directory.")],
     data: Annotated[Path, typer.Option(help="Data spec (YAML) whose validation images are scored.")],
     role: Annotated[Literal["junior", "senior"], typer.Option(help="Which network of a run directory.")] = "junior",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "tensorrt"],
+        typer.Option(help="Where it runs; tensorrt is ONNX Runtime's provider."),
+    ] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Print the IoU of each class, mIoU and pixel accuracy.

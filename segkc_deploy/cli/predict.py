@@ -14,7 +14,10 @@ def predict_command(
     source: Annotated[str, typer.Option(help="An image, a folder with its subfolders, or a glob pattern in quotes.")],
     out: Annotated[Path, typer.Option(help="The folder for `masks/` and `overlays/`.")],
     batch: Annotated[int, typer.Option(min=1, help="Images that run at once.")] = 1,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "tensorrt"],
+        typer.Option(help="Where it runs; tensorrt is ONNX Runtime's provider."),
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
     overlay: Annotated[bool, typer.Option(help="Also write pictures of image and mask, with a legend.")] = True,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Overlays: 0 shows the image, 1 the colors.")] = 0.5,

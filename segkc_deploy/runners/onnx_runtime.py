@@ -9,18 +9,26 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.errors import ArtifactError, ConfigError
 from segkc_deploy.runners.base import Runner
+from segkc_deploy.user_cache import cache_folder
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+
+_INSTALL = {
+    _CUDA: 'pip install "onnxruntime-gpu[cuda,cudnn]" brings the CUDA libraries',
+    # Whatever TensorRT is installed beside it, the provider is linked to version 10.
+    _TENSORRT: 'pip install --extra-index-url https://pypi.nvidia.com "tensorrt>=10,<11" brings TensorRT',
+}
 
 #: Errors reach the user as exceptions; without this level the same text would be logged to stderr as well.
 _LOG_FATAL_ONLY = 4
@@ -31,13 +39,14 @@ class OnnxRuntimeRunner(Runner):
 
     Args:
         path: the ONNX file.
-        device: `cpu`, `cuda`, or `auto`: CUDA where it can really be loaded, else the CPU.
+        device: `cpu`, `cuda`, `tensorrt` (ONNX Runtime's TensorRT provider, which builds engines at loading and keeps
+            them in the user's cache folder), or `auto`: CUDA where it can really be loaded, else the CPU.
         threads: how many CPU threads one inference uses; ONNX Runtime's own choice if None.
     """
 
     def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
-        if device not in ("auto", "cpu", "cuda"):
-            raise ConfigError(f"device {device!r} is not known; use auto, cpu or cuda")
+        if device not in get_args(Device):
+            raise ConfigError(f"device {device!r} is not known; use {', '.join(get_args(Device))}")
         if threads is not None and threads < 1:
             raise ConfigError(f"threads is {threads}; use 1 or more")
         self._path = Path(path)
@@ -51,14 +60,14 @@ class OnnxRuntimeRunner(Runner):
 
         Raises:
             ArtifactError: the file is damaged, or is not a network with this package's inputs and outputs.
-            ConfigError: `cuda` was asked for and cannot be had; the message says what is missing.
+            ConfigError: a GPU was asked for and cannot be had; the message says what is missing.
         """
         onnxruntime = _import_onnxruntime()
         session = None
         if self._device != "cpu":
-            session, obstacle = self._open_on_cuda(onnxruntime)
-            if session is None and self._device == "cuda":
-                raise ConfigError(f"device cuda cannot be used: {obstacle}; or use the device cpu")
+            session, obstacle = self._open_on_gpu(onnxruntime, _TENSORRT if self._device == "tensorrt" else _CUDA)
+            if session is None and self._device != "auto":
+                raise ConfigError(f"device {self._device} cannot be used: {obstacle}; or use the device cpu")
         if session is None:
             session = self._open_on_cpu(onnxruntime)
         _check_interface(session, self._path)
@@ -85,7 +94,7 @@ class OnnxRuntimeRunner(Runner):
         """Free the session."""
         self._session = None
 
-    def _open(self, onnxruntime: ModuleType, providers: list[str]) -> Any:
+    def _open(self, onnxruntime: ModuleType, providers: list[Any]) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _LOG_FATAL_ONLY
         if self._threads is not None:
@@ -100,23 +109,38 @@ class OnnxRuntimeRunner(Runner):
                 f"{self._path}: onnxruntime cannot load it: {_one_line(error)}; copy it again or export again"
             ) from None
 
-    def _open_on_cuda(self, onnxruntime: ModuleType) -> tuple[Any, str]:
-        """Return a session on CUDA and "", or None and the reason."""
-        if obstacle := _cuda_obstacle(onnxruntime):
+    def _open_on_gpu(self, onnxruntime: ModuleType, provider: str) -> tuple[Any, str]:
+        """Return a session on a provider for GPUs and "", or None and the reason."""
+        if obstacle := _cuda_obstacle(onnxruntime, provider):
             return None, obstacle
         with contextlib.redirect_stdout(io.StringIO()) as remarks:
             # Finds the CUDA libraries of pip's nvidia-* packages, which no library path holds.
             onnxruntime.preload_dlls(directory="")
         try:
             with _captured_stderr() as log:
-                session = self._open(onnxruntime, [_CUDA, _CPU])
+                session = self._open(onnxruntime, _providers(provider))
         except _onnxruntime_errors() as error:
+            # The TensorRT provider raises where its libraries are missing; the CUDA one leaves the work to the CPU.
+            if "install TensorRT" in str(error):
+                return None, f"onnxruntime could not load its {provider}; {_INSTALL[provider]}"
             return None, _one_line(error)
-        if session.get_providers()[0] == _CUDA:
+        if session.get_providers()[0] == provider:
             return session, ""
         missing = re.search(r"(\S+): cannot open shared object file", remarks.getvalue() + "".join(log))
-        reason = f"{missing[1]} was not found" if missing else "onnxruntime could not load its CUDA provider"
-        return None, f'{reason}; pip install "onnxruntime-gpu[cuda,cudnn]" brings the CUDA libraries'
+        reason = f"{missing[1]} was not found" if missing else f"onnxruntime could not load its {provider}"
+        return None, f"{reason}; {_INSTALL[provider]}"
+
+
+def _providers(provider: str) -> list[Any]:
+    """Return the providers to ask for, each taking what the one before it leaves."""
+    if provider == _CUDA:
+        return [_CUDA, _CPU]
+    folder = cache_folder("onnxruntime-tensorrt")
+    folder.mkdir(parents=True, exist_ok=True)
+    cache = str(folder)
+    kept = {"trt_engine_cache_enable": True, "trt_engine_cache_path": cache}
+    kept |= {"trt_timing_cache_enable": True, "trt_timing_cache_path": cache}
+    return [(_TENSORRT, kept), _CUDA, _CPU]
 
 
 def _import_onnxruntime() -> ModuleType:
@@ -146,10 +170,10 @@ def _onnxruntime_errors() -> tuple[type[Exception], ...]:
     return (RuntimeError, *(getattr(state, name) for name in names if hasattr(state, name)))
 
 
-def _cuda_obstacle(onnxruntime: ModuleType) -> str:
-    """Return why CUDA is out of the question here, or "" if it has to be tried."""
-    if _CUDA not in onnxruntime.get_available_providers():
-        return "the installed onnxruntime has no CUDA provider; pip install onnxruntime-gpu"
+def _cuda_obstacle(onnxruntime: ModuleType, provider: str) -> str:
+    """Return why a provider for GPUs is out of the question here, or "" if it has to be tried."""
+    if provider not in onnxruntime.get_available_providers():
+        return f"the installed onnxruntime has no {provider}; pip install onnxruntime-gpu"
     return cuda_obstacle()
 
 
