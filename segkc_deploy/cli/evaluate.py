@@ -10,6 +10,7 @@ from segkc_deploy.cli.app import app
 if TYPE_CHECKING:
     from segkc_deploy.data.samples import ImageSets
     from segkc_deploy.evaluation import Evaluation
+    from segkc_deploy.manifest import Contract
 
 
 @app.command("eval")
@@ -69,10 +70,18 @@ def _score_artifact(
         raise ConfigError(f"{target}: an artifact holds the junior alone; give the run directory for --role {role}")
     with load(target, device) as predictor:
         _require_same_classes(target, predictor.labels.names, data, sets.labels.names)
-        height, width = predictor.contract.size
         evaluation = evaluate(predictor.predict, sets, f"Evaluating {target.name}")
-        input_size = f"{width}×{height} (width × height); masks resized to the image's own size"
-        return evaluation, input_size, predictor.description
+        return evaluation, _input_size(predictor.contract), predictor.description
+
+
+def _input_size(contract: "Contract") -> str:
+    """Say at which size an artifact sees an image, and how its result comes to the image's own."""
+    height, width = contract.size
+    seen = f"{width}×{height} (width × height)"
+    if contract.size_multiple is not None:
+        seen = f"the multiple of {contract.size_multiple} closest to each image's own size"
+    what = "logits" if any(output.name == "logits" for output in contract.outputs) else "masks"
+    return f"{seen}; {what} resized to the image's own size"
 
 
 def _require_same_classes(target: Path, names: tuple[str, ...], data: Path, data_names: tuple[str, ...]) -> None:
