@@ -44,6 +44,7 @@ class StudyRow(BaseModel):
     p90_ms: _Positive | None = None
     p99_ms: _Positive | None = None
     images_per_s: _Positive | None = None
+    agreement: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _latency_whole(self) -> Self:
@@ -122,7 +123,9 @@ def study_rows(result: BenchmarkResult, *, study: str, labels: str, seed: int, c
                 "p99_ms": point.total.p99,
                 "images_per_s": point.images_per_s,
             }
-            rows.append(StudyRow.model_validate(figures))
+            # Of artifacts: the share of pixels on which the export's gate found the PyTorch junior's class.
+            proven = {name: measured.about[name] for name in ("agreement", "verified") if name in measured.about}
+            rows.append(StudyRow.model_validate(figures | proven))
     return rows
 
 

@@ -21,17 +21,21 @@ def study_table(rows: Sequence[StudyRow]) -> str:
     """Return the Markdown table of a study: one line per row, role and condition, over the seeds.
 
     mIoU is the mean ± sample standard deviation over the seeds (no spread for one seed); latency figures are
-    means over the seeds. The latency columns are there when a row has them.
+    means over the seeds. The columns of latency, and of an artifact's agreement with its network, are there when a row
+    has them.
     """
     timed = any(row.p50_ms is not None for row in rows)
+    proven = any(row.agreement is not None for row in rows)
     header = ["row", "role", "labels", "seeds", "steps", "size", "params (M)", "mIoU (%)"]
     if timed:
         header += ["engine", "precision", "batch", "p50 (ms)", "p90 (ms)", "p99 (ms)", "images/s"]
+    if proven:
+        header.append("agreement (%)")
     order: dict[tuple[object, ...], int] = {}
     for row in rows:
         order.setdefault(_condition(row), len(order))
     ordered = sorted(rows, key=lambda row: order[_condition(row)])
-    lines = [_line(list(group), timed) for _, group in groupby(ordered, key=_condition)]
+    lines = [_line(list(group), timed, proven) for _, group in groupby(ordered, key=_condition)]
     return markdown(header, lines, right_from=4)
 
 
@@ -40,7 +44,7 @@ def _condition(row: StudyRow) -> tuple[object, ...]:
     return (row.study, row.row, row.role, row.labels, row.steps, row.size, row.engine, row.precision, row.batch)
 
 
-def _line(group: list[StudyRow], timed: bool) -> list[str]:
+def _line(group: list[StudyRow], timed: bool, proven: bool) -> list[str]:
     first = group[0]
     seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in group}))
     size = str(first.size) if isinstance(first.size, int) else f"{first.size[0]}×{first.size[1]}"
@@ -49,6 +53,9 @@ def _line(group: list[StudyRow], timed: bool) -> list[str]:
     if timed:
         line += [first.engine or "–", first.precision or "–", str(first.batch or "–")]
         line += [_mean(group, name) for name in ("p50_ms", "p90_ms", "p99_ms", "images_per_s")]
+    if proven:
+        shares = [row.agreement for row in group if row.agreement is not None]
+        line.append(f"{100 * statistics.fmean(shares):.3f}" if shares else "–")
     return line
 
 

@@ -165,6 +165,8 @@ def _describe(row: Row, order: Order, manifest: Manifest | None) -> None:
     if manifest is not None:
         row.parameters, row.flops, row.file_bytes = manifest.parameters, manifest.flops, manifest.bytes
         row.about = manifest.source.model_dump()
+        if manifest.verification is not None:
+            row.about |= {"agreement": manifest.verification.agreement, "verified": manifest.verification.subject}
         return
     from segkc_deploy.export.torch_runner import describe_run
 

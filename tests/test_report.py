@@ -332,6 +332,19 @@ def test_benchmark_rows_become_study_rows(tmp_path: Path) -> None:
     assert {row.row for row in rows} == {"segkc"}
 
 
+def test_what_the_gate_found_goes_with_an_artifacts_row(tmp_path: Path) -> None:
+    made = result([full_row("a junior", "junior", 55.0, 40.0), full_row("a.onnx", "artifact", 54.9, 20.0)])
+    for row in made.rows:
+        row.about = {"method": "segkc", "step": 10}
+    made.rows[1].about |= {"agreement": 0.99871, "verified": "graph"}
+    rows = append_rows(tmp_path / "s.json", study_rows(made, study="s", labels="1/8", seed=0, commit="abc"))
+    assert [row.agreement for row in rows] == [None, None, 0.99871, 0.99871]
+    assert read_rows(tmp_path / "s.json")[2].model_extra == {"verified": "graph"}
+    table = study_table(rows).splitlines()
+    assert table[0].endswith("| agreement (%) |")
+    assert [line.rsplit("| ", 1)[1] for line in table[2:]] == ["– |", "– |", "99.871 |", "99.871 |"]
+
+
 def test_a_stored_benchmark_is_added_to_a_study_by_a_command(tmp_path: Path) -> None:
     made = result([full_row("a junior", "junior", 55.0, 40.0)])
     made.rows[0].about = {"method": "supervised", "step": 900}
