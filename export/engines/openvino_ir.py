@@ -26,6 +26,7 @@ class OpenVINOEngine(Engine):
     fused_attention = False
     companion_suffixes = (WEIGHTS,)
     tail = "sparse"
+    any_batch = True
 
     def check(self, options: BuildOptions) -> None:
         """See `Engine.check`.
