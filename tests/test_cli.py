@@ -20,11 +20,6 @@ from segkc_deploy.errors import NonFiniteLossError, SegKCError, UserError, Verif
 COMMANDS = ("check", "train", "eval", "export", "predict", "benchmark", "demo", "doctor")
 
 
-@pytest.fixture
-def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capfd)
-
-
 def test_every_command_is_known() -> None:
     assert set(get_command(app).commands) == set(COMMANDS)  # type: ignore[attr-defined]
 
@@ -69,8 +64,8 @@ def test_the_documentation_shows_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_describes_every_option(name: str, command_line: CommandLine) -> None:
-    finished = command_line(name, "--help")
+def test_help_describes_every_option(name: str, command: CommandLine) -> None:
+    finished = command(name, "--help")
     assert finished.code == 0
     assert f"segkc-deploy {name}" in finished.out and "Example:" in finished.out
     known = get_command(app).commands[name]  # type: ignore[attr-defined]
@@ -105,7 +100,7 @@ def test_help_loads_nothing_heavy() -> None:
     [(UserError, 2), (VerificationError, 1), (NonFiniteLossError, 1), (SegKCError, 1)],
 )
 def test_errors_become_one_line_and_an_exit_code(
-    error: type[SegKCError], code: int, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+    error: type[SegKCError], code: int, command: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = typer.Typer()
 
@@ -114,12 +109,12 @@ def test_errors_become_one_line_and_an_exit_code(
         raise error("data.yaml: [labeled] is missing; add it")
 
     monkeypatch.setattr(cli, "app", failing)
-    finished = command_line()
+    finished = command()
     assert (finished.code, finished.out) == (code, "")
     assert finished.err == "error: data.yaml: [labeled] is missing; add it\n"
 
 
-def test_faults_of_ours_are_not_hidden(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_of_ours_are_not_hidden(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = typer.Typer(pretty_exceptions_enable=False)
 
     @failing.command()
@@ -143,7 +138,7 @@ def test_faults_of_ours_are_not_hidden(command_line: CommandLine, monkeypatch: p
         ("demo", "--seed", "many"),
     ],
 )
-def test_a_wrong_call_exits_with_2(arguments: tuple[str, ...], command_line: CommandLine) -> None:
-    finished = command_line(*arguments)
+def test_a_wrong_call_exits_with_2(arguments: tuple[str, ...], command: CommandLine) -> None:
+    finished = command(*arguments)
     assert finished.code == 2
     assert "Usage: " in finished.err and "Traceback" not in finished.err

@@ -10,14 +10,7 @@ from command_line import CommandLine
 from segkc_deploy.cli import demo
 
 
-@pytest.fixture
-def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capfd)
-
-
-def test_the_demo_ends_with_a_report(
-    command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_ends_with_a_report(command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "_LABELED": 2,
         "_UNLABELED": 3,
@@ -27,7 +20,7 @@ def test_the_demo_ends_with_a_report(
     }.items():
         monkeypatch.setattr(demo, name, value)
     out = tmp_path / "demo"
-    finished = command_line("demo", "--out", out, "--steps", "2")
+    finished = command("demo", "--out", out, "--steps", "2")
     assert finished.code == 0, finished.err
     for row in ("supervised junior", "co-trained junior", "senior", "ONNX artifact"):
         assert row in finished.out
@@ -39,10 +32,10 @@ def test_the_demo_ends_with_a_report(
         predicted = cv2.imread(str(out / "predicted" / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
         assert predicted is not None and predicted.shape == (128, 160) and predicted.max() < 8
 
-    assert "add --overwrite" in command_line.refused("demo", "--out", out)
+    assert "add --overwrite" in command.refused("demo", "--out", out)
 
 
-def test_a_folder_of_something_else_is_never_deleted(command_line: CommandLine, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_never_deleted(command: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("chapter 1")
-    assert "not a demo's folder" in command_line.refused("demo", "--out", tmp_path, "--overwrite")
+    assert "not a demo's folder" in command.refused("demo", "--out", tmp_path, "--overwrite")
     assert (tmp_path / "thesis.txt").read_text() == "chapter 1"

@@ -4,7 +4,6 @@ import math
 import cv2
 import numpy as np
 import pytest
-from command_line import CommandLine
 from tiny_artifact import LABELS, expected_mask, make_artifact
 
 from segkc_deploy.data.samples import ImageSets, Sample
@@ -123,11 +122,6 @@ def test_a_failed_read_is_raised_at_its_turn():
     assert [next(results), next(results)] == [1, 0.5]
     with pytest.raises(ZeroDivisionError):
         next(results)
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    return CommandLine(monkeypatch, capfd)
 
 
 @pytest.fixture

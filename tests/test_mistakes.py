@@ -13,11 +13,6 @@ Setup = tuple[Path, Path, Path]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capfd)
-
-
-@pytest.fixture
 def setup(tmp_path: Path) -> Setup:
     """A data spec, a recipe, and a run directory that does not exist yet."""
     data = write_tiny_data(tmp_path / "data")

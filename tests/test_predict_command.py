@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command_line import CommandLine
 from tiny_artifact import expected_mask, make_artifact, manifest_of, network
 
 from segkc_deploy.errors import DataError
@@ -13,11 +12,6 @@ from segkc_deploy.manifest import manifest_path, write_manifest
 from segkc_deploy.sources import find_images
 
 SIZE = (8, 12)
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    return CommandLine(monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""`segkc-deploy export`: what it prints and writes, and how mistakes end."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+from tiny_data import tiny_recipe, write_recipe, write_tiny_data
+
+from segkc_deploy.cuda_probe import cuda_obstacle
+from segkc_deploy.manifest import read_manifest
+from segkc_deploy.training.train import train_run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    recipe = write_recipe(folder / "tiny.yaml", tiny_recipe())
+    return train_run(data, str(recipe), folder / "run", ["schedule.steps=2"], device="cpu").path
+
+
+def test_it_says_what_was_built_and_how_it_was_proven(
+    command: CommandLine, run: Path, data: Path, tmp_path: Path
+) -> None:
+    options = ["--precision", "fp16", "--batch", "1:4", "--outputs", "masks,logits", "--out", tmp_path]
+    finished = command("export", run, *options, "--triton", tmp_path / "models", "--min-agreement", "0.9")
+    assert finished.code == 0, finished
+    lines = finished.out.splitlines()
+    path = tmp_path / "junior-fp16.onnx"
+    assert lines[0].startswith(f"{path}  (")
+    assert "of pixels, 3 images, by the graph" in lines[1]
+    assert any(line.startswith("  mIoU: junior ") for line in lines)
+    assert any(line.startswith("  fp16: ") and " Conv" in line for line in lines)
+    assert f"  Triton model: {tmp_path / 'models' / 'junior-fp16'}" in lines
+    manifest = read_manifest(path)
+    assert manifest.contract.max_batch == 4
+    assert [output.name for output in manifest.contract.outputs] == ["masks", "logits"]
+    assert manifest.layer_precision is not None
+    assert {node.precision for node in manifest.layer_precision.kept} == {"fp32"}
+    assert (tmp_path / "models" / "junior-fp16" / "1" / "model.onnx").read_bytes() == path.read_bytes()
+
+    again = command.refused("export", run, *options, "--triton", tmp_path / "models")
+    assert "already exists" in again
+
+
+def test_free_sizes_and_images_without_masks(command: CommandLine, run: Path, data: Path, tmp_path: Path) -> None:
+    photos = data.parent / "images" / "val"
+    finished = command("export", run, "--dynamic", "--max-size", "96x160", "--verify", photos, "--out", tmp_path)
+    assert finished.code == 0, finished
+    assert "mIoU" not in finished.out
+    contract = read_manifest(tmp_path / "junior-fp32.onnx").contract
+    assert (contract.size_multiple, contract.min_size, contract.max_size) == (32, (64, 64), (96, 160))
+
+
+def test_below_the_limit_it_ends_with_1_and_the_layers(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    # Rounding to BF16 moves some pixels of a network that has hardly learned; none may move here.
+    finished = command("export", run, "--precision", "bf16", "--min-agreement", "1", "--out", tmp_path)
+    assert finished.code == 1, finished
+    (line,) = [line for line in finished.err.splitlines() if line.startswith("error: ")]
+    assert "of the pixels agree with the PyTorch junior (100.0000% are required); layer by layer" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "junior-bf16.onnx.rejected",
+        "junior-bf16.onnx.rejected.json",
+        "junior-bf16.onnx.rejected.layers.json",
+    ]
+    layers = json.loads((tmp_path / "junior-bf16.onnx.rejected.layers.json").read_text())
+    assert not any(layer["astray"] for layer in layers)
+    assert max(layer["relative_error"] for layer in layers) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--engine", "tensorr"], "did you mean tensorrt?"),
+        (["--precision", "fp4"], "use fp32, fp16, bf16, int8, fp8"),
+        (["--precision", "fp8"], "this engine takes fp32, fp16, bf16, int8"),
+        (["--batch", "8:1"], "the smallest, the usual and the largest batch"),
+        (["--size", "60x64"], "the closest is 64x64"),
+        (["--outputs", "masks,depth"], "name each once, out of masks,confidence,logits"),
+        (["--max-size", "96"], "add --dynamic"),
+        (["--dynamic", "--min-size", "96"], "is not between"),
+        (["--level", "3"], "takes no build options"),
+        (["--engine", "openvino", "--triton", "models"], "no Triton model repository"),
+        (["--verify", "nowhere"], "no such image or folder"),
+        (["--precision", "int8", "--verify", "VAL"], "needs masks"),
+    ],
+)
+def test_mistakes_end_with_one_line(
+    options: list[str], told: str, command: CommandLine, run: Path, data: Path, tmp_path: Path
+) -> None:
+    photos = str(data.parent / "images" / "val")
+    line = command.refused(
+        "export", run, "--out", tmp_path, *(photos if value == "VAL" else value for value in options)
+    )
+    assert told in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not cuda_obstacle(), reason="there is a GPU, which TensorRT could use")
+def test_without_a_gpu_tensorrt_is_refused_in_one_line(command: CommandLine, run: Path) -> None:
+    assert "a GPU is needed" in command.refused("export", run, "--engine", "trt", "--precision", "fp16")
