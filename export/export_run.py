@@ -1,6 +1,8 @@
 """`segkc-deploy export`: from a run directory to an artifact that is proven to agree with its junior."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,6 +33,8 @@ from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import Contract, Manifest, Normalization, Source, Verification, sha256_of
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.preprocess import resize_image
+from segkc_deploy.progress import console
+from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.opening import open_runner
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
@@ -75,6 +79,8 @@ def export_run(
         raise ConfigError(
             f"--engine {engine.name} --precision {settings.precision}: this engine takes {', '.join(engine.precisions)}"
         )
+    if settings.tail not in (None, *engine.tails):
+        raise ConfigError(f"--engine {engine.name} --tail {settings.tail}: this engine takes {', '.join(engine.tails)}")
     engine.check(settings.options)
     network, card = load_network(run / "junior.safetensors")
     images = real_images(card, data, verify_source, settings.verify_images, settings.calibration_images)
@@ -82,11 +88,13 @@ def export_run(
     if limits.miou_loss is not None and not images.masks:
         raise ConfigError(
             f"--precision {settings.precision} is judged by its loss of mIoU, which needs masks:"
-            " give --data data.yaml, or --min-agreement to judge by that alone"
+            " leave --verify out, or give --min-agreement to judge by that alone"
         )
     export = _Export(run, network, card, engine, settings, images)
     candidate = Candidate(engine, (out or run) / f"junior-{settings.precision}{engine.suffix}")
     candidate.artifact.parent.mkdir(parents=True, exist_ok=True)
+    # What a killed build has left would be taken for a part of this one.
+    candidate.discard()
     try:
         return export.make(candidate)
     finally:
@@ -132,7 +140,9 @@ class _Export:
             update=candidate.fingerprint()
             | {
                 "build": built.build,
-                "layer_precision": built.layer_precision or layer_precision_of(model, precise.kept),
+                "layer_precision": (built.layer_precision or layer_precision_of(model)).model_copy(
+                    update={"kept": precise.kept, "calibration": precise.method}
+                ),
             }
         )
         verification = self._verify(candidate, manifest, model, precise)
@@ -148,7 +158,7 @@ class _Export:
     def _complete(self, model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
         """Attach what makes a graph an artifact: outputs, batch, metadata."""
         size = None if self.settings.free_size else self.size
-        kind = "dense" if size is None else self.settings.tail or self.engine.tail
+        kind = "dense" if size is None else self.settings.tail or self.engine.tails[0]
         complete = checked(attach_tail(model, self.settings.outputs, size, self.contract.align_corners, kind))
         if self.contract.batch > 0:
             complete = fix_batch(complete, self.contract.batch)
@@ -190,12 +200,12 @@ class _Export:
         self, candidate: Candidate, manifest: Manifest, model: onnx.ModelProto, precise: Precise
     ) -> Verification:
         """Run the artifact, or where this machine cannot, its graph."""
-        device = self.engine.judge(self.settings.precision)
-        subject: Literal["artifact", "graph"] = "artifact" if device else "graph"
-        runner = open_runner(candidate.path, manifest, device) if device else GraphRunner(model)
+        device = self.engine.judge(self.settings.precision, self.settings.options)
         logits = emulate(precise.model) if self.engine.from_onnx else None
-        # The reference is on the CPU: its own rounding is then the same on every machine.
-        with runner, TorchRunner(self.graph, device="cpu") as network:
+        # The network as it was trained, not the copy with baked positions that was exported. On the CPU: its own
+        # rounding is then the same on every machine.
+        network = TorchRunner(DeployGraph(self.network, None, self.settings.outputs), device="cpu")
+        with self._runner(candidate.path, manifest, device, model) as runner, network:
             verification = verify(
                 Predictor(runner, self.card.labels, self.contract),
                 Predictor(network, self.card.labels, self.contract),
@@ -203,9 +213,26 @@ class _Export:
                 (lambda batch: logits(batch)[0]) if logits else None,
                 self.images,
             )
+            subject: Literal["artifact", "graph"] = "graph" if isinstance(runner, GraphRunner) else "artifact"
         limits = self.settings.limits_kept
         kept = {"subject": subject, "required_agreement": limits.agreement, "max_miou_loss": limits.miou_loss}
         return verification.model_copy(update=kept)
+
+    @contextmanager
+    def _runner(self, path: Path, manifest: Manifest, device: str, model: onnx.ModelProto) -> Iterator[Runner]:
+        """Yield what runs the artifact, or its graph where this machine cannot, activated."""
+        runner: Runner = open_runner(path, manifest, device) if device else GraphRunner(model)
+        try:
+            runner.activate()
+        except ConfigError as error:
+            # A driver without the libraries that the engine needs, for instance.
+            console.print(f"the graph is verified instead of the artifact: {error}", soft_wrap=True, markup=False)
+            runner = GraphRunner(model)
+            runner.activate()
+        try:
+            yield runner
+        finally:
+            runner.deactivate()
 
     def _an_image(self) -> np.ndarray:
         image, _ = read_sample(self.images.verification[0], self.images.sets)

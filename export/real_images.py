@@ -30,6 +30,11 @@ class RealImages:
     labeled: tuple[Sample, ...]
 
     @property
+    def calibrates_on_judges(self) -> bool:
+        """Whether there are no other images than those that judge."""
+        return not self.sets.labeled and not self.sets.unlabeled
+
+    @property
     def masks(self) -> bool:
         """Whether mIoU can be measured."""
         return all(sample.mask is not None for sample in self.verification)

@@ -1,11 +1,12 @@
 """What a user may choose of an export."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from segkc_deploy.errors import ConfigError
-from segkc_deploy.export.deploy_graph import MASKS, OUTPUT_NAMES
+from segkc_deploy.export.deploy_graph import CONFIDENCE, LOGITS, MASKS, OUTPUT_NAMES
 from segkc_deploy.export.engines.base import BuildOptions, Range
 from segkc_deploy.export.precision.choose import PRECISIONS
 from segkc_deploy.export.verify import DEFAULT_LIMITS, Limits
@@ -52,19 +53,39 @@ class ExportSettings:
         unknown = [name for name in self.outputs if name not in OUTPUT_NAMES]
         if unknown or not self.outputs or len(set(self.outputs)) < len(self.outputs):
             raise ConfigError(f"--outputs {','.join(self.outputs)}: name each once, out of {','.join(OUTPUT_NAMES)}")
+        if not {MASKS, LOGITS} & set(self.outputs):
+            raise ConfigError(f"--outputs {','.join(self.outputs)}: masks or logits have to be among them")
+        if self.tail == "sparse" and (self.free_size or CONFIDENCE in self.outputs):
+            raise ConfigError("--tail sparse is for graphs of fixed size without confidence; leave it out")
+        for limit in (self.limits.agreement, self.limits.miou_loss):
+            if limit is not None and not math.isfinite(limit):
+                raise ConfigError(f"a limit of {limit} limits nothing; give a number")
         batch = self.batch
         if batch is not None and not 1 <= batch.min <= batch.opt <= batch.max:
             raise ConfigError(
                 f"--batch {batch.min}:{batch.opt}:{batch.max}: the smallest, the usual and the largest batch,"
                 " in this order, from 1 on"
             )
+        if batch is not None and 1 < batch.min < batch.max:
+            raise ConfigError(
+                f"--batch {batch.min}:{batch.opt}:{batch.max}: a range begins at 1, since one image is what most calls"
+                f" bring; write 1:{batch.opt}:{batch.max}, or {batch.max} for always as many"
+            )
         if not self.free_size and (self.min_size or self.max_size):
             raise ConfigError("--min-size and --max-size are for graphs of free size: add --dynamic")
 
     @property
     def limits_kept(self) -> Limits:
-        """The limits that are set, or the precision's own where none is."""
-        return DEFAULT_LIMITS[self.precision] if self.limits == Limits() else self.limits
+        """The limits that are set, and the precision's own where none is.
+
+        A quantization for which an agreement is asked is judged by that alone, unless a loss of mIoU is named too.
+        """
+        usual, chosen = DEFAULT_LIMITS[self.precision], self.limits
+        by_agreement_alone = usual.agreement is None and chosen.agreement is not None
+        return Limits(
+            usual.agreement if chosen.agreement is None else chosen.agreement,
+            usual.miou_loss if chosen.miou_loss is None and not by_agreement_alone else chosen.miou_loss,
+        )
 
     def size_range(self, size: tuple[int, int], multiple: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the smallest and the largest (height, width) to build for.

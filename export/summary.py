@@ -27,10 +27,23 @@ def _proof(verification: Verification) -> Iterator[str]:
         f"  agreement with the PyTorch junior: {verification.agreement:.4%} of pixels, {verification.images} images,"
         f" by {verification.ran_on}"
     )
+    if verification.graph_agreement is not None:
+        yield f"  of its graph, rounded at each tensor: {verification.graph_agreement:.4%}"
+    for check in verification.shapes:
+        count, height, width = check.shape
+        yield f"  {count} image{'s' if count > 1 else ''} of {height}x{width}: {check.agreement:.4%}"
     if verification.max_logit_difference is not None:
         yield f"  largest logit difference: {verification.max_logit_difference:.3g}"
     if verification.miou_network is not None:
-        yield f"  mIoU: junior {verification.miou_network:.2f}, artifact {verification.miou_artifact:.2f}"
+        losses = [
+            before - after
+            for before, after in zip(verification.iou_network, verification.iou_artifact, strict=True)
+            if before is not None and after is not None
+        ]
+        yield (
+            f"  mIoU: junior {verification.miou_network:.2f}, artifact {verification.miou_artifact:.2f};"
+            f" no class lost more than {max(0.0, *losses):.2f}"
+        )
 
 
 def _layers(precision: LayerPrecision) -> Iterator[str]:

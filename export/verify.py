@@ -1,7 +1,7 @@
-"""The gate that every artifact passes before it gets its name: does it give the masks that its network gives?"""
+"""The gate that every artifact passes before it gets its name: does it give what its network gives?"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +9,24 @@ import numpy as np
 
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.errors import DataError
+from segkc_deploy.export.deploy_graph import CONFIDENCE, LOGITS, MASKS
 from segkc_deploy.export.real_images import RealImages
 from segkc_deploy.export.torch_runner import TorchRunner
-from segkc_deploy.manifest import Verification
+from segkc_deploy.manifest import Contract, ShapeCheck, Verification
 from segkc_deploy.metrics import ConfusionMatrix, Scores
 from segkc_deploy.predictor import Predictor
+from segkc_deploy.preprocess import resize_image
 from segkc_deploy.progress import track
 
 #: From a batch, uint8 (N, H, W, 3), to logits float32 (N, C, h, w).
 Logits = Callable[[np.ndarray], np.ndarray]
+
+#: Mean absolute difference of the confidence, and the loss of agreement in another shape, that rounding explains.
+_CONFIDENCE_WITHIN = 0.05
+_SHAPE_WITHIN = 0.05
+
+#: How many images make a batch where any number is taken.
+_SOME = 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,54 @@ DEFAULT_LIMITS = {
 }
 
 
+class _Share:
+    """Counts how many of the things compared were equal."""
+
+    def __init__(self) -> None:
+        self._equal = self._all = 0
+
+    def add(self, expected: np.ndarray, got: np.ndarray) -> None:
+        self._equal += int((expected == got).sum())
+        self._all += expected.size
+
+    @property
+    def value(self) -> float:
+        return self._equal / self._all if self._all else 1.0
+
+
+class _Comparison:
+    """What is found while an artifact and its network are shown the same images."""
+
+    def __init__(self) -> None:
+        self.at_own_size, self.masks, self.graph = _Share(), _Share(), _Share()
+        self.logit_differences: list[float] = []
+        self.confidence_differences: list[float] = []
+
+    def outputs(self, expected: dict[str, np.ndarray], got: dict[str, np.ndarray]) -> None:
+        """Compare every output by itself: programs without this package read them so."""
+        if MASKS in got:
+            self.masks.add(expected[MASKS], got[MASKS])
+        if CONFIDENCE in got:
+            self.confidence_differences.append(float(np.abs(expected[CONFIDENCE] - got[CONFIDENCE]).mean()))
+        if LOGITS in got:
+            self.logit_differences.append(float(np.abs(expected[LOGITS] - got[LOGITS]).max()))
+
+    def graph_logits(self, expected: np.ndarray, got: np.ndarray) -> None:
+        self.graph.add(expected.argmax(axis=1), got.argmax(axis=1))
+        self.logit_differences.append(float(np.abs(expected - got).max()))
+
+    def facts(self) -> dict[str, Any]:
+        finite = all(map(math.isfinite, self.logit_differences)) if self.logit_differences else None
+        return {
+            "agreement": min(self.at_own_size.value, self.masks.value),
+            "finite": finite,
+            "max_logit_difference": max(self.logit_differences) if finite else None,
+            "confidence_difference": (
+                float(np.mean(self.confidence_differences)) if self.confidence_differences else None
+            ),
+        }
+
+
 def verify(
     artifact: Predictor, reference: Predictor, network: TorchRunner, logits: Logits | None, images: RealImages
 ) -> Verification:
@@ -52,58 +109,107 @@ def verify(
         artifact: the built artifact.
         reference: the PyTorch network behind the same contract.
         network: that network's runner, for its logits.
-        logits: the artifact's own logits, where they can be seen.
+        logits: those of the graph in its final precision, where the artifact was made from it.
         images: those of `verification` are compared, at their own size.
     """
     labels = images.sets.labels
     scores = {name: ConfusionMatrix(labels.num_classes, labels.ignore_index) for name in ("network", "artifact")}
-    equal = pixels = 0
-    differences: list[float] = []
+    found = _Comparison()
     for sample in track(images.verification, "verifying on real images"):
         image, truth = read_sample(sample, images.sets)
         batch = artifact.preprocess([image])
+        outputs, wanted = artifact.infer(batch), reference.infer(batch)
+        found.outputs(wanted, outputs)
         size = [(image.shape[0], image.shape[1])]
-        (expected,) = reference.postprocess(reference.infer(batch), size)
-        (got,) = artifact.postprocess(artifact.infer(batch), size)
-        equal += int((expected == got).sum())
-        pixels += expected.size
+        (expected,), (got,) = reference.postprocess(wanted, size), artifact.postprocess(outputs, size)
+        found.at_own_size.add(expected, got)
         if logits is not None:
-            differences.append(float(np.abs(network.infer_logits(batch) - logits(batch)).max()))
+            found.graph_logits(network.infer_logits(batch), logits(batch))
         if truth is not None:
             scores["network"].update(truth, expected)
             scores["artifact"].update(truth, got)
-    finite = all(map(math.isfinite, differences)) if differences else None
     facts: dict[str, Any] = {
         "ran_on": artifact.description,
         "images": len(images.verification),
-        "agreement": equal / pixels,
-        "finite": finite,
-        "max_logit_difference": max(differences) if finite else None,
+        "graph_agreement": found.graph.value if logits is not None else None,
+        "shapes": tuple(_other_shapes(artifact, reference, images)),
     }
     if images.masks:
         facts |= _scores(scores["network"].scores(), scores["artifact"].scores(), images)
-    return Verification(**facts)
+    return Verification(**facts, **found.facts())
 
 
 def shortcoming(verification: Verification) -> str:
     """Return in words what keeps an artifact from passing, or nothing."""
     if verification.finite is False:
         return "logits are NaN or infinite"
-    required, largest_loss = verification.required_agreement, verification.max_miou_loss
-    if required is not None and verification.agreement < required:
+    difference = verification.confidence_difference
+    # Written so that NaN does not pass.
+    if difference is not None and not difference <= _CONFIDENCE_WITHIN:
+        return f"the confidence differs by {difference:.2g} from the PyTorch junior's, on average"
+    return _disagreement(verification) or _lost_score(verification)
+
+
+def _disagreement(verification: Verification) -> str:
+    required = verification.required_agreement
+    graph = verification.graph_agreement
+    if required is not None and min(verification.agreement, 1.0 if graph is None else graph) < required:
+        emulated = "" if graph is None else f", {graph:.4%} of its graph's, rounded as its types say"
         return (
-            f"only {verification.agreement:.4%} of the pixels agree with the PyTorch junior"
+            f"only {verification.agreement:.4%} of the pixels agree with the PyTorch junior{emulated}"
             f" ({required:.4%} are required)"
         )
-    if largest_loss is not None:
-        assert verification.miou_network is not None and verification.miou_artifact is not None
-        loss = verification.miou_network - verification.miou_artifact
-        if loss > largest_loss:
+    least = verification.agreement - _SHAPE_WITHIN
+    for check in verification.shapes:
+        if check.agreement < least:
+            count, height, width = check.shape
             return (
-                f"mIoU fell by {loss:.2f}, from {verification.miou_network:.2f} to {verification.miou_artifact:.2f}"
-                f" (at most {largest_loss:g} may be lost)"
+                f"only {check.agreement:.4%} of the pixels agree with the PyTorch junior for {count} images of"
+                f" {height}x{width} (height x width), against {verification.agreement:.4%} for one image"
             )
     return ""
+
+
+def _lost_score(verification: Verification) -> str:
+    largest_loss = verification.max_miou_loss
+    if largest_loss is None:
+        return ""
+    assert verification.miou_network is not None and verification.miou_artifact is not None
+    loss = verification.miou_network - verification.miou_artifact
+    if loss <= largest_loss:
+        return ""
+    return (
+        f"mIoU fell by {loss:.2f}, from {verification.miou_network:.2f} to {verification.miou_artifact:.2f}"
+        f" (at most {largest_loss:g} may be lost)"
+    )
+
+
+def _other_shapes(artifact: Predictor, reference: Predictor, images: RealImages) -> Iterator[ShapeCheck]:
+    """Yield what several images at once, and where sizes are free the ends of their range, give."""
+    pictures = [read_sample(sample, images.sets)[0] for sample in images.verification[:_SOME]]
+    for count, size in _shapes(artifact.contract):
+        batch = np.stack([resize_image(pictures[place % len(pictures)], size) for place in range(count)])
+        share = _Share()
+        expected, got = reference.infer(batch), artifact.infer(batch)
+        sizes = [size] * count
+        for mask, other in zip(reference.postprocess(expected, sizes), artifact.postprocess(got, sizes), strict=True):
+            share.add(mask, other)
+        yield ShapeCheck(shape=(count, *size), agreement=share.value)
+
+
+def _shapes(contract: Contract) -> Sequence[tuple[int, tuple[int, int]]]:
+    """Return (images, (height, width)) to try: many at the smallest size, one at the largest and at its transpose."""
+    several = contract.batch if contract.batch > 0 else contract.max_batch or _SOME
+    if contract.size_multiple is None:
+        return [(several, contract.size)]
+    least, most = contract.min_size or contract.size, contract.max_size or contract.size
+    one = max(contract.batch, 1)
+    shapes = [(several, least), (one, most)]
+    turned = (most[1], most[0])
+    if all(low <= side <= high for low, side, high in zip(least, turned, most, strict=True)):
+        shapes.append((one, turned))
+    # Height and width apart from each other: graphs in which they came out tied fail here.
+    return [*shapes, (one, (least[0], most[1])), (one, (most[0], least[1]))]
 
 
 def _scores(network: Scores, artifact: Scores, images: RealImages) -> dict[str, Any]:

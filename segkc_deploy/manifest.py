@@ -113,11 +113,21 @@ class LayerPrecision(_Part):
     `source` says how it is known: `graph` (the types in the ONNX graph) or `inspector` (the built engine's own).
     `layers` counts: precision to operator to number of layers, such as
     `{"fp16": {"Conv": 53}}`.
+    `kept` lists what stays above the precision that was asked for, and `calibration` says how the ranges of a
+    quantization were cut off.
     """
 
     source: Literal["graph", "inspector"]
+    calibration: str = ""
     layers: dict[str, dict[str, int]]
     kept: tuple[KeptNode, ...] = ()
+
+
+class ShapeCheck(_Part):
+    """A batch of another shape, (N, height, width), and the share of its pixels that agree with the network's (0-1)."""
+
+    shape: tuple[int, int, int]
+    agreement: float
 
 
 class Verification(_Part):
@@ -129,10 +139,15 @@ class Verification(_Part):
         ran_on: what ran it, such as `onnxruntime 1.31.1 CPUExecutionProvider`.
         images: how many images were compared.
         agreement: share of pixels with the same class (0-1), at each image's own size.
+        graph_agreement: the same of the ONNX graph in its final precision, rounded at each tensor as its types say, at
+            the decoder's resolution; None where the engine is not made from it. Hardware that computes in a higher
+            precision than the artifact's hides what other hardware will show; this does not.
+        shapes: other batch sizes, heights and widths that were tried.
         required_agreement: the least agreement that passes, if any was required.
-        finite: whether every logit was a finite number; None where no logits could be seen.
-        max_logit_difference: largest absolute difference of a logit at the decoder's resolution, of the ONNX graph in
-            its final precision; None where no logits could be seen, and where they were not finite.
+        finite: whether every logit, of graph and artifact, was a finite number; None where none could be seen.
+        max_logit_difference: largest absolute difference of a logit at the decoder's resolution, of the graph and,
+            where they are an output, of the artifact; None where none could be seen, and where they were not finite.
+        confidence_difference: mean absolute difference of the confidence; None where it is no output.
         miou_network, miou_artifact: mIoU in percent at each image's own size; None without masks.
         max_miou_loss: the largest loss in mIoU that passes, if one was set.
         iou_network, iou_artifact: IoU of each class in percent; None for a class that does not occur.
@@ -142,9 +157,12 @@ class Verification(_Part):
     ran_on: str = ""
     images: int
     agreement: float
+    graph_agreement: float | None = None
+    shapes: tuple[ShapeCheck, ...] = ()
     required_agreement: float | None = None
     finite: bool | None = None
     max_logit_difference: float | None = None
+    confidence_difference: float | None = None
     miou_network: float | None = None
     miou_artifact: float | None = None
     max_miou_loss: float | None = None

@@ -99,7 +99,7 @@ def test_outputs_are_those_of_pytorch_for_any_batch(tmp_path: Path, backbone: st
     base = decompose_attention(base_graph(graph, size))
     align_corners = segmenter.decoder.align_corners
     build(attach_tail(base, OUTPUT_NAMES, size, align_corners), tmp_path / "junior.xml")
-    build(attach_tail(base, ["masks"], size, align_corners, OpenVINOEngine.tail), tmp_path / "masks.xml")
+    build(attach_tail(base, ["masks"], size, align_corners, OpenVINOEngine.tails[0]), tmp_path / "masks.xml")
 
     with (
         OpenVINORunner(tmp_path / "junior.xml", threads=1) as runner,

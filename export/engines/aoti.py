@@ -103,6 +103,8 @@ def _trace(request: BuildRequest, device: str) -> torch.export.ExportedProgram:
     if multiple is not None:
         for axis, sides, name in ((1, request.heights, "height_cells"), (2, request.widths, "width_cells")):
             least, most = sides.min // multiple, sides.max // multiple
+            if least == most:
+                continue
             dims[axis] = multiple * torch.export.Dim(name, min=least, max=most)
             # Equal sides would come out tied to each other.
             shape[axis] = multiple * min(max(2 * axis + 2, least), most)

@@ -93,8 +93,8 @@ class Engine(ABC):
     companion_suffixes: ClassVar[Sequence[str]] = ()
     #: whether the file is made from the ONNX graph, rather than from the PyTorch network
     from_onnx: ClassVar[bool] = True
-    #: how masks are made from logits, unless a user says: every logit upsampled, or only where classes meet
-    tail: ClassVar[Literal["dense", "sparse"]] = "dense"
+    #: how masks may be made from logits, the usual way first: every logit upsampled, or only where classes meet
+    tails: ClassVar[Sequence[Literal["dense", "sparse"]]] = ("dense",)
     #: whether one file runs any number of images at once, without being told how many
     any_batch: ClassVar[bool] = False
 
@@ -110,6 +110,6 @@ class Engine(ABC):
             BuildError: the engine's own builder refused the graph.
         """
 
-    def judge(self, precision: str) -> str:
+    def judge(self, precision: str, options: BuildOptions) -> str:
         """Return the device on which the built file is verified here, or nothing where it cannot run here."""
         return "auto"

@@ -13,10 +13,11 @@ class OnnxEngine(Engine):
 
     name = "onnx"
     suffix = ".onnx"
-    #: no fp8: ONNX Runtime's fusions make invalid graphs of it, or lose a Relu (1.31)
-    precisions = ("fp32", "fp16", "bf16", "int8")
+    #: not fp8, of which ONNX Runtime's fusions make invalid graphs or lose a Relu (1.31), and not bf16, for which its
+    #: CPU provider has no kernels and its CUDA provider none for Resize
+    precisions = ("fp32", "fp16", "int8")
     any_batch = True
-    tail = "sparse"
+    tails = ("sparse", "dense")
 
     def check(self, options: BuildOptions) -> None:
         if options != BuildOptions():
@@ -26,11 +27,10 @@ class OnnxEngine(Engine):
         atomic.write_bytes(request.path, request.model.SerializeToString())
         return Built()
 
-    def judge(self, precision: str) -> str:
-        # FP32 and INT8 on the CPU even where there is a GPU: the graph is judged, not a GPU's rounding.
-        if precision not in ("fp16", "bf16"):
+    def judge(self, precision: str, options: BuildOptions) -> str:
+        # FP32 and INT8 on the CPU even where there is a GPU: the graph is judged, not a GPU's rounding. Of FP16 the CPU
+        # says nothing: it runs chains of nodes in FP32, where nothing overflows.
+        if precision != "fp16":
             return "cpu"
-        # Of 16-bit graphs the CPU says nothing: it has no BF16 kernels, and runs chains of FP16 nodes in FP32, where
-        # nothing overflows.
         on_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and not cuda_obstacle()
         return "cuda" if on_gpu else ""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from segkc_deploy import atomic
-from segkc_deploy.cuda_probe import cuda_obstacle
+from segkc_deploy.cuda_probe import cuda_obstacle, find_gpu
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.trt_build import Session
@@ -61,8 +61,11 @@ class TensorRTRTXEngine(Engine):
             layer_precision=None if cuda_obstacle() else session.inspect(plan),
         )
 
-    def judge(self, precision: str) -> str:
-        return "" if cuda_obstacle() else "cuda"
+    def judge(self, precision: str, options: BuildOptions) -> str:
+        if cuda_obstacle():
+            return ""
+        named = options.compute_capabilities
+        return "" if named and find_gpu().compute_capability not in named else "cuda"
 
 
 def _capabilities(trt: Any, options: BuildOptions) -> list[object]:

@@ -70,6 +70,8 @@ def in_precision(
     reference = decompose_attention(base)
     if precision == "fp32":
         return Precise(reference, reference)
+    if images.calibrates_on_judges:
+        console.print("ranges are taken from the images that also judge: no training images were given")
     if precision in ("fp16", "bf16"):
         mixed = to_mixed_precision(
             reference, cast(Literal["fp16", "bf16"], precision), list(_batches(images, images.calibration, size))

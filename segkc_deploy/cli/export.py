@@ -120,6 +120,7 @@ def export(
 
     from segkc_deploy.cli.ranges import parse_range
     from segkc_deploy.cli.sizes import parse_size
+    from segkc_deploy.errors import ConfigError
 
     settings = ExportSettings(
         engine=engine,
@@ -144,9 +145,13 @@ def export(
             compute_capabilities=tuple(compute_capability or ()),
         ),
     )
-    # Images without masks suffice for most precisions; the run's own data is then not looked for.
-    if data is None and not (verify and precision in ("fp32", "fp16", "bf16")):
+    if data is None:
         data = read_config(RunDirectory(run))[1]
+        # Images without masks suffice to judge most precisions where the run's own data has not come along.
+        if verify and not data.is_file():
+            data = None
+    if triton is not None and strip_weights:
+        raise ConfigError("--strip-weights with --triton: Triton loads whole plans alone; leave one of them out")
     if triton is not None:
         check_model_repository(find_engine(engine).name, f"junior-{precision}", triton)
     exported = export_run(run, data, settings, out, verify)

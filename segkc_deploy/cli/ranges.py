@@ -10,7 +10,7 @@ def parse_range(text: str, option: str) -> tuple[int, int, int]:
         typer.BadParameter: it is none of these.
     """
     parts = text.split(":")
-    if not all(part.isdigit() for part in parts) or len(parts) > 3:
+    if not all(part.isdecimal() for part in parts) or len(parts) > 3:
         raise typer.BadParameter(f"{text!r}: write 4, 1:8 or 1:4:8 (smallest:usual:largest)", param_hint=option)
     numbers = [int(part) for part in parts]
     if len(numbers) == 3:
