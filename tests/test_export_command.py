@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from command_line import CommandLine
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
+from segkc_deploy.cli.ranges import parse_range
 from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.manifest import read_manifest
 from segkc_deploy.training.train import train_run
@@ -80,7 +82,6 @@ def test_below_the_limit_it_ends_with_1_and_the_layers(command: CommandLine, run
         (["--precision", "fp4"], "use fp32, fp16, bf16, int8, fp8"),
         (["--precision", "fp8"], "this engine takes fp32, fp16, int8"),
         (["--strip-weights", "--triton", "models"], "leave one of them out"),
-        (["--batch", "²"], "write 4, 1:8 or 1:4:8"),
         (["--batch", "8:1"], "the smallest, the usual and the largest batch"),
         (["--size", "60x64"], "the closest is 64x64"),
         (["--outputs", "masks,depth"], "name each once, out of masks,confidence,logits"),
@@ -101,6 +102,17 @@ def test_mistakes_end_with_one_line(
     )
     assert told in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("4", (4, 4, 4)), ("1:8", (1, 1, 8)), ("1:4:8", (1, 4, 8))])
+def test_ranges_are_written_with_colons(text: str, wanted: tuple[int, int, int]) -> None:
+    assert parse_range(text, "--batch") == wanted
+
+
+@pytest.mark.parametrize("text", ["", "a", "²", "1:2:3:4", "1:", "-1", "1.5"])
+def test_what_is_no_range_is_told(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="write 4, 1:8 or 1:4:8"):
+        parse_range(text, "--batch")
 
 
 @pytest.mark.skipif(not cuda_obstacle(), reason="there is a GPU, which TensorRT could use")
