@@ -30,7 +30,7 @@ def study_table(rows: Sequence[StudyRow]) -> str:
     if timed:
         header += ["engine", "precision", "batch", "p50 (ms)", "p90 (ms)", "p99 (ms)", "images/s"]
     if proven:
-        header.append("agreement (%)")
+        header += ["agreement (%)"] if timed else ["precision", "agreement (%)", "verified"]
     order: dict[tuple[object, ...], int] = {}
     for row in rows:
         order.setdefault(_condition(row), len(order))
@@ -55,7 +55,10 @@ def _line(group: list[StudyRow], timed: bool, proven: bool) -> list[str]:
         line += [_mean(group, name) for name in ("p50_ms", "p90_ms", "p99_ms", "images_per_s")]
     if proven:
         shares = [row.agreement for row in group if row.agreement is not None]
-        line.append(f"{100 * statistics.fmean(shares):.3f}" if shares else "–")
+        share = f"{100 * statistics.fmean(shares):.3f}" if shares else "–"
+        line += (
+            [share] if timed else [first.precision or "–", share, str((first.model_extra or {}).get("verified", "–"))]
+        )
     return line
 
 

@@ -11,8 +11,10 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
+from tiny_artifact import make_artifact
 
 from segkc_deploy.benchmarks import figures, formatting
+from segkc_deploy.benchmarks.gate import main as gate_main
 from segkc_deploy.benchmarks.latency import summarize
 from segkc_deploy.benchmarks.report import write_report
 from segkc_deploy.benchmarks.results import append_rows, read_rows, study_rows
@@ -35,6 +37,7 @@ from segkc_deploy.benchmarks.tables import study_table
 from segkc_deploy.benchmarks.verdict import verdict
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.labels import Labels, default_palette
+from segkc_deploy.manifest import Verification
 
 EVIL = '<script>alert(1)</script> & $x_1$ | "quoted"'
 
@@ -354,3 +357,20 @@ def test_a_stored_benchmark_is_added_to_a_study_by_a_command(tmp_path: Path) -> 
     assert study_main([str(stored), *options]) == 0
     assert [(row.row, row.steps, row.seed) for row in read_rows(study)] == [("supervised", 900, 3)] * 2
     assert study_main([str(tmp_path / "none.json"), *options]) == 2
+
+
+def test_the_gates_figures_become_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verification = Verification(images=9, agreement=0.998, miou_network=50.0, miou_artifact=49.5, subject="graph")
+    machine = {"packages": {"torch": "2.15.0"}}
+    known = {"verification": verification, "machine": machine, "command": "segkc-deploy export"}
+    path = make_artifact(tmp_path, precision="int8", **known)
+    study = tmp_path / "gate.json"
+    options = ["--study", "s", "--labels", "1/8", "--seed", "0", "--commit", "abc", "--out", str(study)]
+    assert gate_main([str(path), *options]) == 0
+    (row,) = read_rows(study)
+    assert (row.row, row.precision, row.miou, row.agreement) == ("none, onnx", "int8", 49.5, 0.998)
+    assert row.versions == machine["packages"]
+    assert study_table([row]).splitlines()[2].endswith("| 49.50 | int8 | 99.800 | graph |")
+    unproven = make_artifact(tmp_path / "other")
+    assert gate_main([str(unproven), *options]) == 2
+    assert "verified without masks" in capsys.readouterr().err
