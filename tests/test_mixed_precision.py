@@ -422,6 +422,7 @@ def test_networks_of_every_family(
     assert (masks[0] == masks[1]).float().mean() >= (0.995 if precision == "fp16" else 0.98)
 
 
+@pytest.mark.openvino
 def test_fp16_runs_on_openvino_and_onnxruntime(networks: dict[str, tuple[onnx.ModelProto, np.ndarray]]) -> None:
     openvino = pytest.importorskip("openvino")
     base, pixels = network_of(networks, "mobilenetv4_conv_small_035", free_size=False)

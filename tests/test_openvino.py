@@ -28,6 +28,8 @@ from segkc_deploy.training.models.spec import NetworkSpec
 
 pytest.importorskip("openvino")
 
+pytestmark = pytest.mark.openvino
+
 #: Of images whose every pixel is random, which is also the input of `tiny_artifact`'s network.
 SIZE = (8, 12)
 
