@@ -101,8 +101,8 @@ def test_the_runtime_imports_from_the_wheel_alone(built: Path, tmp_path: Path) -
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path)
     program = (
-        "import segkc_deploy, segkc_deploy.predictor, segkc_deploy.training.recipe as recipe;"
-        "print(segkc_deploy.__file__, *recipe.shipped_recipes())"
+        "import segkc_deploy, segkc_deploy.predictor, segkc_deploy.training.recipe_file as recipes;"
+        "print(segkc_deploy.__file__, *recipes.shipped_recipes())"
     )
     finished = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True

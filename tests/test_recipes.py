@@ -6,7 +6,7 @@ import pytest
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.methods.registry import available_methods, method_class
-from segkc_deploy.training.recipe import load_recipe, shipped_recipes
+from segkc_deploy.training.recipe_file import load_recipe, shipped_recipes
 from segkc_deploy.training.schedule import learning_rate_factor
 from segkc_deploy.validation import validate
 
@@ -57,3 +57,33 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
     assert factors[9] == pytest.approx((1 - 9 / 100) ** 0.9)
     assert factors[50] == pytest.approx(0.5**0.9)
     assert factors[99] == pytest.approx(0.01**0.9)
+
+
+def test_a_base_is_changed_section_by_section(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: segkc-cpu\nname: mine\nmethod: {weights: {cps_senior: 0.25}}\nema: {decay: 0.5}\n")
+    (tmp_path / "heir.yaml").write_text("base: mine.yaml\nname: heir\nschedule: {steps: 7}\n")
+    heir, base = load_recipe(str(tmp_path / "heir.yaml")), load_recipe("segkc-cpu")
+    assert (heir.name, heir.ema.decay, heir.schedule.steps) == ("heir", 0.5, 7)
+    assert heir.method == base.method | {"weights": {"cps_senior": 0.25}}
+    assert (heir.optimizer, heir.senior) == (base.optimizer, base.senior)
+
+
+def test_another_method_inherits_no_settings(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: segkc-cpu\nname: mine\nsenior: null\nmethod: {name: supervised}\n")
+    recipe = load_recipe(str(path))
+    assert (recipe.method, recipe.senior) == ({"name": "supervised"}, None)
+
+
+def test_bases_that_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: mine.yaml\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: is the base of itself"):
+        load_recipe(str(path))
+    path.write_text("base: [a]\n")
+    with pytest.raises(ConfigError, match="base should be a recipe's name"):
+        load_recipe(str(path))
+    path.write_text("base: segkc-cpuu\n")
+    with pytest.raises(ConfigError, match="did you mean 'segkc-cpu'"):
+        load_recipe(str(path))

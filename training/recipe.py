@@ -1,15 +1,10 @@
-"""A recipe: everything that one training is, besides the images. Shipped ones are in `recipes/`."""
+"""A recipe: everything that one training is, besides the images. `recipe_file` reads one."""
 
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.models.spec import NetworkSpec
-from segkc_deploy.validation import load_yaml, validate
 
 
 class _Section(BaseModel):
@@ -63,6 +58,9 @@ class OptimizerConfig(_Section):
     """AdamW; `lr` is the backbones', everything else learns `decoder_lr_multiplier` times as fast."""
 
     lr: float = Field(default=5e-6, gt=0)
+    lr_at_batch: int | None = Field(
+        default=None, ge=1, description="labeled images per step that lr belongs to; it is scaled for other batches"
+    )
     decoder_lr_multiplier: float = Field(default=40.0, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -76,8 +74,21 @@ class WeakAugmentation(_Section):
     flip: float = Field(default=0.5, ge=0, le=1)
 
 
+class EntropyMixConfig(_Section):
+    """EntropyMix of SPEED (10.1109/TCSVT.2024.3375789): patches of an image's strong views, picked by their entropy.
+
+    That patches are picked by entropy is public; the grid, which entropy wins and what becomes of the two views that
+    were mixed is our reading. [R]
+    """
+
+    mode: Literal["off", "after-cutmix", "instead-of-cutmix"] = "off"
+    grid: int = Field(default=8, ge=2, description="patches per side")
+    select: Literal["high", "low", "random"] = Field(default="high", description="whose patch the mixed view takes")
+    keep_views: bool = Field(default=True, description="learn from the two views too, not from the mixed one alone")
+
+
 class StrongAugmentation(_Section):
-    """Color jitter, grayscale and blur on the weak view, then CutMix between unlabeled images."""
+    """Color jitter, grayscale and blur on the weak view, then CutMix between unlabeled images, then EntropyMix."""
 
     brightness: float = Field(default=0.5, ge=0)
     contrast: float = Field(default=0.5, ge=0)
@@ -90,6 +101,40 @@ class StrongAugmentation(_Section):
     cutmix_probability: float = Field(default=0.5, ge=0, le=1)
     cutmix_area: Range = (0.02, 0.4)
     cutmix_ratio: Range = (0.3, 1 / 0.3)
+    entropymix: EntropyMixConfig = EntropyMixConfig()
+
+    @property
+    def uses_cutmix(self) -> bool:
+        """Whether boxes are pasted between images."""
+        return self.cutmix_probability > 0 and self.entropymix.mode != "instead-of-cutmix"
+
+
+class SupervisionConfig(_Section):
+    """The loss on labeled images: cross-entropy over all pixels (`ce`), or over the hard ones alone (`ohem`).
+
+    Online hard example mining (Shrivastava et al. 2016) as semi-supervised segmentation uses it on Cityscapes: pixels
+    whose true class gets less than `ohem_threshold`, but at least the `ohem_min_pixels` hardest ones of a batch.
+    """
+
+    loss: Literal["ce", "ohem"] = "ce"
+    ohem_threshold: float = Field(default=0.7, gt=0, le=1)
+    ohem_min_pixels: int = Field(default=200_000, ge=1)
+
+
+class RelationConfig(_Section):
+    """Relation distillation of SPEED (10.1109/TCSVT.2024.3375789): weights at feature and at logit level; 0 is off.
+
+    Both levels and their linear combination are public, the form is our reading. [R]
+    """
+
+    feature: float = Field(default=0.0, ge=0)
+    logit: float = Field(default=0.0, ge=0)
+    grid: int = Field(default=32, ge=2, description="cells per side, at most, between which relations are compared")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any of its terms is computed."""
+        return self.feature > 0 or self.logit > 0
 
 
 class EMAConfig(_Section):
@@ -103,6 +148,16 @@ class ValidationConfig(_Section):
 
     every: int = Field(default=1000, ge=1, description="steps between validations; the last step is always scored")
     size: tuple[int, int] | None = Field(default=None, description="height, width; by default each image's own")
+    window: tuple[int, int] | None = Field(default=None, description="height, width of a sliding window")
+    stride: tuple[int, int] | None = Field(default=None, description="steps of the window; by default two thirds of it")
+
+    @model_validator(mode="after")
+    def _one_protocol(self) -> Self:
+        if self.window and self.size:
+            raise ValueError("give size or window, not both")
+        if self.stride and not self.window:
+            raise ValueError("stride belongs to a window; add window: [height, width]")
+        return self
 
 
 class Recipe(_Section):
@@ -119,6 +174,8 @@ class Recipe(_Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     weak: WeakAugmentation = WeakAugmentation()
     strong: StrongAugmentation = StrongAugmentation()
+    supervision: SupervisionConfig = SupervisionConfig()
+    relation: RelationConfig = RelationConfig()
     ema: EMAConfig = EMAConfig()
     validation: ValidationConfig = ValidationConfig()
     ship: Literal["ema", "raw"] = Field(default="ema", description="which copy of the weights a run hands to export")
@@ -130,75 +187,9 @@ class Recipe(_Section):
     checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
 
 
-def shipped_recipes() -> list[str]:
-    """Return the names of the recipes that come with the package."""
-    folder = resources.files("segkc_deploy.training") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
-    """Read a shipped recipe by name or a file by path, apply `overrides` (`optimizer.lr=1e-4`), and validate.
-
-    Raises:
-        ConfigError: no such recipe, an unknown key, or a value out of range; the message names the closest key.
-    """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        if name_or_path not in shipped_recipes():
-            raise ConfigError(
-                f"recipe {name_or_path!r}: no such recipe; shipped are {', '.join(shipped_recipes())},"
-                " or give the path of a .yaml file"
-            )
-        path = Path(str(resources.files("segkc_deploy.training") / "recipes" / f"{name_or_path}.yaml"))
-    return _validated(load_yaml(path), overrides or [], str(path))
-
-
-def with_overrides(recipe: Recipe, overrides: list[str], where: str) -> Recipe:
-    """Return `recipe` with values changed (`workers=2`); `where` is the file that an error names.
-
-    Raises:
-        ConfigError: an unknown key, or a value out of range.
-    """
-    return _validated(recipe.model_dump(mode="json"), overrides, where)
-
-
-def _validated(data: dict[str, Any], overrides: list[str], where: str) -> Recipe:
-    for override in overrides:
-        _override(data, override)
-    return validate(Recipe, data, where)
-
-
 def without_pretrained(recipe: Recipe) -> Recipe:
     """Return `recipe` with networks from random weights, for a checkpoint to fill: neither hub nor file is needed."""
     specs = {"junior": recipe.junior, "senior": recipe.senior}
     return recipe.model_copy(
         update={role: spec.model_copy(update={"pretrained": False}) for role, spec in specs.items() if spec}
     )
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override {override!r}: write it as key=value, for example optimizer.lr=1e-4")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from None
-    if isinstance(value, str):
-        value = _number(value)
-    *parents, last = key.split(".")
-    for parent in parents:
-        if data.get(parent) is None:
-            data[parent] = {}
-        data = data[parent]
-        if not isinstance(data, dict):
-            raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
-    data[last] = value
-
-
-def _number(text: str) -> float | str:
-    # YAML 1.1 reads 1e-4 (no dot) as text.
-    try:
-        return float(text)
-    except ValueError:
-        return text

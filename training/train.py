@@ -13,7 +13,8 @@ from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.registry import build_method, with_method_defaults
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
-from segkc_deploy.training.recipe import Recipe, load_recipe, with_overrides, without_pretrained
+from segkc_deploy.training.recipe import Recipe, without_pretrained
+from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 from segkc_deploy.training.run_directory import RunDirectory, check_same_recipe, create_run, read_config
 from segkc_deploy.training.run_log import RunLog
 from segkc_deploy.training.schedule import total_steps
