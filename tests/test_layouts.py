@@ -1,15 +1,16 @@
 """The known layouts on trees built as the data sets ship: what is found, and what the masks mean."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from data_helpers import write_image, write_mask, write_pairs, write_spec
 
-from segkc_deploy.data.layouts import CAMVID, CITYSCAPES, VOC
+from segkc_deploy.data.layouts import ADE20K, CAMVID, CITYSCAPES, COCO, COCO_STUFF, LAYOUTS, VOC
 from segkc_deploy.data.masks import read_mask, read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
-from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.data.spec import DataSpec, load_data_spec
 from segkc_deploy.errors import ConfigError, DataError
 
 
@@ -78,9 +79,9 @@ def test_voc_with_split_files_of_image_and_mask_paths(voc: Path) -> None:
     assert _ids(sets.unlabeled) == ["a", "g"]
 
 
-def test_voc_without_its_list_names_the_way_out(voc: Path) -> None:
+def test_voc_without_its_list_takes_the_published_one(voc: Path) -> None:
     (voc / "ImageSets/Segmentation/val.txt").unlink()
-    with pytest.raises(ConfigError, match=r"val: no list .*val\.txt; name one as `val: \{ids: FILE\}`"):
+    with pytest.raises(DataError, match=r"data\.yaml: val: the published list for .*: 1449 of 1449 ids have no image"):
         _resolve(voc, "layout: voc")
     (voc / "v.txt").write_text("d\n")
     assert _ids(_resolve(voc, "layout: voc\nval: {ids: v.txt}").val) == ["d"]
@@ -206,8 +207,93 @@ def test_a_missing_part_of_a_layout_is_named(camvid: Path) -> None:
         _resolve(camvid, "layout: voc")
 
 
+# --- ADE20K
+
+
+def _ade20k(root: Path, values: list[int]) -> Path:
+    for index, (split, name) in enumerate((("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001"))):
+        write_image(root / f"images/{split}/{name}.jpg", seed=index)
+        write_mask(root / f"annotations/{split}/{name}.png", values)
+    return root
+
+
+def test_ade20k_masks_begin_at_one(tmp_path: Path) -> None:
+    sets = _resolve(_ade20k(tmp_path, list(range(151))), "layout: ade20k")
+    assert (_ids(sets.labeled), _ids(sets.val)) == (["ADE_train_00000001"], ["ADE_val_00000001"])
+    mask = read_sample(sets.labeled[0], sets)[1]
+    assert mask is not None
+    assert mask.ravel()[:151].tolist() == [255, *range(150)]
+    assert sets.labels.num_classes == 150
+    # objectInfo150.txt: the classes' places, counted from 1.
+    official = {1: "wall", 4: "floor", 8: "bed", 13: "person", 21: "car", 77: "boat", 128: "bicycle", 150: "flag"}
+    assert {place: sets.labels.names[place - 1] for place in official} == official
+    assert len(set(ADE20K.classes or {})) == 150
+
+
+def test_ade20k_masks_that_were_shifted_before(tmp_path: Path) -> None:
+    sets = _resolve(_ade20k(tmp_path, [*range(150), 255]), "layout: ade20k-shifted")
+    mask = read_sample(sets.labeled[0], sets)[1]
+    assert mask is not None
+    assert mask.ravel()[:151].tolist() == [*range(150), 255]
+    assert sets.labels.names == tuple(ADE20K.classes or {})
+
+
+def test_ade20k_with_split_files_of_image_and_mask_paths(tmp_path: Path) -> None:
+    root = _ade20k(tmp_path, [1, 150])
+    line = "images/training/ADE_train_00000001.jpg annotations/training/ADE_train_00000001.png\n"
+    (root / "labeled.txt").write_text(line)
+    assert _ids(_resolve(root, "layout: ade20k\nlabeled: {ids: labeled.txt}").labeled) == ["ADE_train_00000001"]
+
+
+# --- COCO
+
+
+@pytest.mark.parametrize("folders", [("masks", "masks"), ("masks/train2017", "masks/val2017")])
+def test_coco_objects_and_background(tmp_path: Path, folders: tuple[str, str]) -> None:
+    for index, (split, folder) in enumerate(zip(("train2017", "val2017"), folders, strict=True)):
+        write_image(tmp_path / f"{split}/00000000000{index}.jpg", seed=index)
+        write_mask(tmp_path / f"{folder}/00000000000{index}.png", [0, 1, 80, 255])
+    write_image(tmp_path / "train2017/000000000007.jpg", seed=7)
+    sets = _resolve(tmp_path, "layout: coco")
+    assert (_ids(sets.labeled), _ids(sets.unlabeled), _ids(sets.val)) == (
+        ["000000000000"], ["000000000007"], ["000000000001"],
+    )  # fmt: skip
+    assert sets.labels.num_classes == 81
+    names = sets.labels.names
+    assert (names[0], names[1], names[16], names[80]) == ("background", "person", "cat", "toothbrush")
+    assert np.unique(read_sample(sets.val[0], sets)[1]).tolist() == [0, 1, 80, 255]
+    (tmp_path / "few.txt").write_text(f"train2017/000000000000.jpg {folders[0]}/000000000000.png\n")
+    assert _ids(_resolve(tmp_path, "layout: coco\nlabeled: {ids: few.txt}").labeled) == ["000000000000"]
+
+
+def test_coco_stuff_values_are_category_ids_less_one(tmp_path: Path) -> None:
+    for index, split in enumerate(("train2017", "val2017")):
+        write_image(tmp_path / f"{split}/{index}.jpg", seed=index, height=64)
+        write_mask(tmp_path / f"stuffthingmaps/{split}/{index}.png", [*range(182), 255], height=64)
+    sets = _resolve(tmp_path, "layout: coco-stuff")
+    mask = read_sample(sets.labeled[0], sets)[1]
+    assert mask is not None
+    by_value = mask.ravel()[:183].tolist()
+    # labels.txt of COCO-Stuff: category ids.
+    official = {
+        1: "person", 11: "fire hydrant", 13: "stop sign", 25: "giraffe", 27: "backpack", 44: "bottle", 46: "wine glass",
+        65: "bed", 67: "dining table", 70: "toilet", 72: "tv", 82: "refrigerator", 84: "book", 90: "toothbrush",
+        92: "banner", 105: "clothes", 148: "river", 157: "sky-other", 169: "tree", 182: "wood",
+    }  # fmt: skip
+    assert {one: sets.labels.names[by_value[one - 1]] for one in official} == official
+    assert [value + 1 for value, class_id in enumerate(by_value[:182]) if class_id == 255] == [
+        12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91,
+    ]  # fmt: skip
+    assert by_value[182] == 255
+    assert sorted(set(by_value) - {255}) == list(range(171))
+
+
+def test_a_spec_may_name_every_layout() -> None:
+    assert get_args(DataSpec.model_fields["layout"].annotation) == tuple(LAYOUTS)
+
+
 def test_class_lists_and_palettes_are_the_published_ones() -> None:
-    assert len(CITYSCAPES.classes or {}) == 19
+    assert [len(layout.classes or {}) for layout in (CITYSCAPES, COCO, COCO_STUFF)] == [19, 81, 171]
     assert (CITYSCAPES.classes or {})["bicycle"] == (119, 11, 32)
     assert (CITYSCAPES.classes or {})["sidewalk"] == (244, 35, 232)
     assert list(CAMVID.classes or {}) == [

@@ -3,10 +3,11 @@
 To add one, describe it here and list it in `LAYOUTS`; a data spec can still set every part itself.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from segkc_deploy.labels import Color
+from segkc_deploy.data import class_names
+from segkc_deploy.labels import Color, default_palette
 
 
 @dataclass(frozen=True)
@@ -144,4 +145,52 @@ CAMVID = Layout(
     },
 )
 
-LAYOUTS: Mapping[str, Layout] = {"folders": FOLDERS, "voc": VOC, "cityscapes": CITYSCAPES, "camvid": CAMVID}
+
+def _colored(names: Sequence[str]) -> Mapping[str, Color]:
+    return dict(zip(names, default_palette(len(names)), strict=True))
+
+
+# SceneParse150, as the challenge's archive ships: 0 is "other objects", 1 to 150 are the classes.
+ADE20K = Layout(
+    train=Split("images/training", ("annotations/training",)),
+    val=Split("images/validation", ("annotations/validation",)),
+    mask_names=(MaskName(mapping={0: IGNORED} | {value: value - 1 for value in range(1, 151)}),),
+    classes=_colored(class_names.ADE20K),
+)
+
+# The same with masks that already hold 0 to 149 and 255, as UniMatch V2 distributes them.
+ADE20K_SHIFTED = replace(ADE20K, mask_names=(MaskName(),))
+
+# The 81 classes that semi-supervised segmentation is scored on: background, then the objects in the order of their ids.
+COCO = Layout(
+    train=Split("train2017", ("masks/train2017", "masks")),
+    val=Split("val2017", ("masks/val2017", "masks")),
+    classes=_colored(("background", *class_names.COCO_THINGS)),
+)
+
+# The category ids that COCO reserved and never used; stuffthingmaps hold id - 1.
+_COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+_COCO_STUFF_VALUES = tuple(value for value in range(182) if value + 1 not in _COCO_UNUSED_IDS)
+
+COCO_STUFF = Layout(
+    train=Split("train2017", ("stuffthingmaps/train2017",)),
+    val=Split("val2017", ("stuffthingmaps/val2017",)),
+    mask_names=(
+        MaskName(
+            mapping=dict.fromkeys(range(182), IGNORED)
+            | {value: class_id for class_id, value in enumerate(_COCO_STUFF_VALUES)}
+        ),
+    ),
+    classes=_colored(class_names.COCO_THINGS + class_names.COCO_STUFF),
+)
+
+LAYOUTS: Mapping[str, Layout] = {
+    "folders": FOLDERS,
+    "voc": VOC,
+    "cityscapes": CITYSCAPES,
+    "camvid": CAMVID,
+    "ade20k": ADE20K,
+    "ade20k-shifted": ADE20K_SHIFTED,
+    "coco": COCO,
+    "coco-stuff": COCO_STUFF,
+}

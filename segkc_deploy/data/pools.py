@@ -47,10 +47,20 @@ class Pool:
         Raises:
             DataError: the list cannot be read, is empty, or names images that are not there.
         """
+        if not (lines := _lines(list_file)):
+            raise DataError(f"{list_file}: the list is empty; give one id a line")
+        return self.named(lines, str(list_file))
+
+    def named(self, lines: Iterable[str], where: str) -> tuple[Sample, ...]:
+        """Return the samples that the lines of a list name; see `listed`.
+
+        Raises:
+            DataError: images are not there; the message begins with `where`.
+        """
         by_path = {_without_suffix(_below(sample.image, self.root)): sample for sample in self.samples.values()}
         chosen: dict[str, Sample] = {}
         missing = []
-        for line in _lines(list_file):
+        for line in lines:
             sample = self._find(line, by_path)
             if sample is None:
                 missing.append(line)
@@ -58,10 +68,8 @@ class Pool:
                 chosen[sample.id] = sample
         if missing:
             raise DataError(
-                f"{list_file}: {len(missing)} of {len(missing) + len(chosen)} ids have no image: {_named(missing)}"
+                f"{where}: {len(missing)} of {len(missing) + len(chosen)} ids have no image: {_named(missing)}"
             )
-        if not chosen:
-            raise DataError(f"{list_file}: the list is empty; give one id a line")
         return tuple(chosen.values())
 
     def _find(self, line: str, by_path: Mapping[str, Sample]) -> Sample | None:

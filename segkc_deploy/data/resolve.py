@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from segkc_deploy.data.files import existing_folder
 from segkc_deploy.data.layouts import Layout, MaskName, Split
+from segkc_deploy.data.partitions import partitions, split_ids
 from segkc_deploy.data.pools import Pool, draw_fraction, require_masks
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.data.sections import LabeledSection, UnlabeledSection, ValSection
@@ -48,15 +50,24 @@ def expanded(text: str, where: str) -> Path:
 
 
 @dataclass(frozen=True)
+class Published:
+    """The lists that ship for a layout. With a partition they hold, whatever other lists and images are on disk."""
+
+    layout: str
+    partition: str | None
+
+
+@dataclass(frozen=True)
 class LabeledImages:
     """The images with masks that a section (`key`, as in the spec) chooses from."""
 
     places: Places
-    key: str
+    key: Literal["labeled", "val"]
     section: ValSection
     split: Split
     layout: Layout
     mask_ending: str
+    published: Published
 
     @cached_property
     def masks(self) -> tuple[Path, ...]:
@@ -85,23 +96,28 @@ class LabeledImages:
 
     @cached_property
     def available(self) -> tuple[Sample, ...]:
-        """The images that the layout's own list names, or all of them."""
-        pool = self.pool
-        if self.section.images is not None or not self.split.lists:
-            return tuple(pool.samples.values())
-        for name in self.split.lists:
-            if (self.places.root / name).is_file():
-                return pool.listed(self.places.root / name)
-        raise ConfigError(
-            f"{self.places.spec}: {self.key}: no list {self.places.root / self.split.lists[-1]};"
-            f" name one as `{self.key}: {{ids: FILE}}`"
-        )
+        """The images that a list in the data set's folder names, or the published list, or all of them."""
+        every = tuple(self.pool.samples.values())
+        if self.section.images is not None:
+            return every
+        if self.published.partition is None:
+            if not self.split.lists:
+                return every
+            for name in self.split.lists:
+                if (self.places.root / name).is_file():
+                    return self.pool.listed(self.places.root / name)
+        ids = split_ids(self.published.layout, "val" if self.key == "val" else "train")
+        where = f"{self.places.spec}: {self.key}: the published list for {self.places.root}"
+        return every if ids is None else self.pool.named(ids, where)
 
     def chosen(self) -> tuple[Sample, ...]:
         if self.section.ids is not None:
             return self.pool.listed(self.places.list_file(self.section.ids, f"{self.key}.ids"))
         if not isinstance(self.section, LabeledSection):
             return self.available
+        if (partition := self.section.partition) is not None:
+            where = f"{self.places.spec}: labeled.partition {partition} for {self.places.root}"
+            return self.pool.named(partitions(self.published.layout)[partition], where)
         masked = tuple(sample for sample in self.available if sample.mask is not None)
         if not masked:
             self.require_masks(self.available)
@@ -132,7 +148,7 @@ def unlabeled_images(
         folders = [places.folder(section.images, "unlabeled.images")]
     elif section.images is not None:
         folders = [places.folder(text, "unlabeled.images") for text in section.images]
-    elif section.ids is not None:
+    elif section.ids is not None or (training is not None and training.published.partition is not None):
         folders = []
     else:
         folders = [places.root / text for text in layout.unlabeled if (places.root / text).is_dir()]

@@ -16,6 +16,11 @@ def _fraction(value: Any) -> Fraction:
     return fraction
 
 
+def _name(value: Any) -> Any:
+    # YAML reads 366 as a number.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,15 +37,21 @@ class ValSection(_Section):
 
 
 class LabeledSection(ValSection):
-    """Images with masks to train on: those that `ids` lists, or a `fraction` drawn by `seed`, or all with masks."""
+    """Images with masks to train on.
 
+    Those that `ids` lists, or those of a published `partition` (`"366"`, `1/8`), or a `fraction` drawn by `seed`, or
+    all that have a mask.
+    """
+
+    partition: Annotated[str, BeforeValidator(_name)] | None = None
     fraction: Annotated[Fraction, BeforeValidator(_fraction)] | None = None
     seed: int = 0
 
     @model_validator(mode="after")
     def _one_way_of_choosing(self) -> Self:
-        if self.ids is not None and self.fraction is not None:
-            raise ValueError("ids and fraction are two ways of choosing; keep one")
+        ways = [name for name in ("ids", "partition", "fraction") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"{' and '.join(ways[:2])} are two ways of choosing; keep one")
         return self
 
 

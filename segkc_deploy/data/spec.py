@@ -1,13 +1,14 @@
 """The data spec: a YAML file that says where the images and masks are and what the masks' values mean."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from segkc_deploy.data.layouts import IGNORED, LAYOUTS, MaskName
+from segkc_deploy.data.partitions import partitions
 from segkc_deploy.data.pools import without
-from segkc_deploy.data.resolve import LabeledImages, Places, choose_mask_name, unlabeled_images
+from segkc_deploy.data.resolve import LabeledImages, Places, Published, choose_mask_name, unlabeled_images
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.sections import LabeledSection, UnlabeledSection, ValSection
 from segkc_deploy.errors import ConfigError
@@ -24,7 +25,9 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layout: Literal["folders", "voc", "cityscapes", "camvid"] = "folders"
+    layout: Literal["folders", "voc", "cityscapes", "camvid", "ade20k", "ade20k-shifted", "coco", "coco-stuff"] = (
+        "folders"
+    )
     root: str = "."
     classes: _Names | _Colors | None = None
     ignore_index: int = Field(default=255, ge=0, le=255)
@@ -45,6 +48,15 @@ class DataSpec(BaseModel):
         if twice := [name for name in dict.fromkeys(classes) if list(classes).count(name) > 1]:
             raise ValueError(f"the class {twice[0]!r} is named twice")
         return classes
+
+    @model_validator(mode="after")
+    def _known_partition(self) -> Self:
+        name = self.labeled.partition if self.labeled else None
+        known = partitions(self.layout)
+        if name is not None and name not in known:
+            hint = f"it has {', '.join(known)}" if known else "give a list as `ids`, or a `fraction`"
+            raise ValueError(f"labeled.partition: layout {self.layout} has no partition {name!r}; {hint}")
+        return self
 
     @property
     def path(self) -> Path:
@@ -88,12 +100,14 @@ class DataSpec(BaseModel):
         mask_name = choose_mask_name(layout, places, (self.labeled, self.val))
         mapping = self._mapping(mask_name, labels)
 
+        published = Published(self.layout, self.labeled.partition if self.labeled else None)
         training = validation = None
         if self.labeled or layout.train.images:
             section = self.labeled or LabeledSection()
-            training = LabeledImages(places, "labeled", section, layout.train, layout, mask_name.ending)
+            training = LabeledImages(places, "labeled", section, layout.train, layout, mask_name.ending, published)
         if self.val or layout.val.images:
-            validation = LabeledImages(places, "val", self.val or ValSection(), layout.val, layout, mask_name.ending)
+            held_out = self.val or ValSection()
+            validation = LabeledImages(places, "val", held_out, layout.val, layout, mask_name.ending, published)
         if not (training or validation or self.unlabeled):
             raise ConfigError(f"{self.path}: names no images; add labeled, unlabeled or val")
 
