@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from segkc_deploy.training.methods.losses import (
+from segkc_deploy.training.terms.losses import (
     feature_distillation,
     prediction_distillation,
     pseudo_label_loss,
     pseudo_labels,
-    supervised_loss,
+    cross_entropy,
 )
 
 N, C, H, W = 2, 5, 6, 7
@@ -29,18 +29,18 @@ def per_pixel_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarra
     return -np.take_along_axis(log_softmax(logits), labels[:, None], axis=1)[:, 0]
 
 
-def test_supervised_loss_is_the_mean_over_pixels_that_count(rng: np.random.Generator) -> None:
+def test_cross_entropy_is_the_mean_over_pixels_that_count(rng: np.random.Generator) -> None:
     logits, mask = rng.normal(size=(N, C, H, W)), rng.integers(0, C, (N, H, W))
     counted = rng.random((N, H, W)) < 0.7
     expected = per_pixel_cross_entropy(logits, mask)[counted].mean()
     mask[~counted] = 255
-    got = supervised_loss(torch.from_numpy(logits), torch.from_numpy(mask), 255)
+    got = cross_entropy(torch.from_numpy(logits), torch.from_numpy(mask), 255)
     assert got.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_supervised_loss_is_zero_where_nothing_counts() -> None:
+def test_cross_entropy_is_zero_where_nothing_counts() -> None:
     logits = torch.randn(1, C, H, W, requires_grad=True)
-    loss = supervised_loss(logits, torch.full((1, H, W), 255), 255)
+    loss = cross_entropy(logits, torch.full((1, H, W), 255), 255)
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None
@@ -53,7 +53,7 @@ def test_pseudo_label_loss_divides_by_valid_not_by_confident_pixels(rng: np.rand
     losses = per_pixel_cross_entropy(logits, labels)
     expected = losses[confident & ~ignored].sum() / (~ignored).sum()
     tensors = (torch.from_numpy(array) for array in (logits, labels, confident, ignored))
-    assert pseudo_label_loss(*tensors).item() == pytest.approx(expected, rel=1e-6)
+    assert pseudo_label_loss(*tensors, average="valid").item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_pseudo_labels_are_the_most_probable_classes_without_gradient(rng: np.random.Generator) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.methods.base import Batch
-from segkc_deploy.training.methods.consultation import Consultation
+from segkc_deploy.training.terms.consultation import Consultation
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.methods.segkc import SegKC
 
@@ -121,7 +121,7 @@ def test_the_senior_starts_undisturbed_and_runs_alone() -> None:
 
 def test_advice_is_the_gated_aligned_junior_feature() -> None:
     torch.manual_seed(0)
-    consultation = Consultation([3], [4], dropout=0.0)
+    consultation = Consultation([3], [4], dropout=0.0, learned_gates=True)
     consultation.gates.data.fill_(0.25)
     junior, senior = torch.randn(2, 3, 5, 5), torch.randn(2, 4, 5, 5)
     (advised,) = consultation.advise_senior([senior], [junior])
@@ -133,7 +133,7 @@ def test_advice_is_the_gated_aligned_junior_feature() -> None:
 
 def test_consultation_dropout_acts_on_whole_images_in_training_alone() -> None:
     torch.manual_seed(0)
-    consultation = Consultation([3], [3], dropout=0.5)
+    consultation = Consultation([3], [3], dropout=0.5, learned_gates=True)
     consultation.gates.data.fill_(1.0)
     features = torch.randn(64, 3, 2, 2)
 

@@ -141,14 +141,14 @@ def test_trains_on_a_gpu(data: Path, recipe: str, tmp_path: Path, precision: str
 def test_a_loss_that_is_not_finite_names_step_term_and_checkpoint(
     data: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segkc_deploy.training.methods import segkc
+    from segkc_deploy.training.methods import weak_to_strong
 
     calls = iter(range(100))
 
     def poisoned(*arguments: torch.Tensor) -> torch.Tensor:
         return arguments[0].mean() * (float("nan") if next(calls) == 2 else 0.0)
 
-    monkeypatch.setattr(segkc, "pseudo_label_loss", poisoned)  # junior and senior a step: the third is step 2's
+    monkeypatch.setattr(weak_to_strong, "pseudo_label_loss", poisoned)  # junior and senior a step: the third is step 2's
     with pytest.raises(
         NonFiniteLossError, match=r"step 2: the loss term cps_junior is nan; last good checkpoint: none"
     ):

@@ -51,7 +51,7 @@ def _recipe_path(name_or_path: str, folder: Path) -> Path:
         return folder / name_or_path
     if name_or_path not in shipped_recipes():
         raise ConfigError(
-            f"recipe {name_or_path!r}: {did_you_mean(name_or_path, shipped_recipes())}"
+            f"recipe {name_or_path!r}: no such recipe; {did_you_mean(name_or_path, shipped_recipes())}"
             " (`segkc-deploy recipes` lists them), or give the path of a .yaml file"
         )
     return Path(str(resources.files("segkc_deploy.training") / "recipes" / f"{name_or_path}.yaml"))

@@ -1,6 +1,7 @@
 """CutMix between the images of a batch (Yun et al. 2019, arXiv 1905.04899; French et al. 2020 for segmentation)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segkc_deploy.training.recipe import StrongAugmentation
@@ -36,12 +37,22 @@ def paste(values: Tensor, boxes: Tensor) -> Tensor:
     """Fill each image's box with the next image's content (the last one's with the first's).
 
     Args:
-        values: (N, H, W) or (N, C, H, W): images, pseudo-labels, confidences or ignore masks alike.
+        values: (N, H, W) or (N, C, H, W): images, pseudo-labels, confidences or ignore masks alike; see `blend` for
+            coarser grids.
         boxes: bool (N, H, W).
     """
-    if values.ndim == 4:
-        boxes = boxes[:, None]
-    return torch.where(boxes, values.roll(-1, dims=0), values)
+    return blend(values.roll(-1, dims=0), values, boxes)
+
+
+def blend(inside: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
+    """Take `inside` where `mask` (bool, (N, H, W)) is true and `outside` elsewhere.
+
+    Both are (N, …, H, W), or floats on a coarser grid, whose cells are mixed by the share of the cell that is true.
+    """
+    if inside.shape[-2:] == mask.shape[-2:]:
+        return torch.where(mask if inside.ndim == 3 else mask[:, None], inside, outside)
+    share = F.adaptive_avg_pool2d(mask[:, None].to(inside.dtype), (inside.shape[-2], inside.shape[-1]))
+    return torch.lerp(outside, inside, share if inside.ndim == 4 else share[:, 0])
 
 
 def _uniform(low: float, high: float) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
+from segkc_deploy.training.terms.losses import cross_entropy, ohem_loss
 
 
 class MethodConfig(BaseModel):
@@ -79,6 +80,13 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> StepOutput:
         """Return the loss terms of optimizer step number `step` (0-based)."""
+
+    def supervised_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the recipe's loss of logits (N, C, H, W) against true masks (N, H, W)."""
+        config = self.recipe.supervision
+        if config.loss == "ohem":
+            return ohem_loss(logits, mask, self.ignore_index, config.ohem_threshold, config.ohem_min_pixels)
+        return cross_entropy(logits, mask, self.ignore_index)
 
     def train(self, mode: bool = True) -> "Method":
         super().train(mode)

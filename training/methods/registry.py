@@ -7,7 +7,8 @@ from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.validation import did_you_mean, validate
 
-_NOT_METHODS = {"__init__", "base", "consultation", "losses", "registry"}
+#: Files of this folder that are no method; every other one is.
+_NOT_METHODS = {"__init__", "base", "registry", "weak_to_strong"}
 
 
 def available_methods() -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segkc_deploy.training.methods.losses import feature_distillation, resize_like
+from segkc_deploy.training.terms.losses import feature_distillation, resize_like
 
 
 class Consultation(nn.Module):
@@ -18,15 +18,23 @@ class Consultation(nn.Module):
     Args:
         junior_channels, senior_channels: channels of the four maps of each.
         dropout: probability, per image, that the senior gets no advice in training, so that it learns to run alone.
+        learned_gates: whether the gates are learned, from 0 on; otherwise they are 1 for ever.
     """
 
-    def __init__(self, junior_channels: Sequence[int], senior_channels: Sequence[int], dropout: float) -> None:
+    gates: Tensor
+
+    def __init__(
+        self, junior_channels: Sequence[int], senior_channels: Sequence[int], dropout: float, learned_gates: bool
+    ) -> None:
         super().__init__()
         pairs = list(zip(junior_channels, senior_channels, strict=True))
         self.alignments = nn.ModuleList(nn.Conv2d(junior, senior, 1) for junior, senior in pairs)
         self.projections = nn.ModuleList(nn.Conv2d(junior, senior, 1) for junior, senior in pairs)
-        # Zero: at the start the senior decodes exactly its own features.
-        self.gates = nn.Parameter(torch.zeros(len(pairs)))
+        if learned_gates:
+            # Zero: at the start the senior decodes exactly its own features.
+            self.gates = nn.Parameter(torch.zeros(len(pairs)))
+        else:
+            self.register_buffer("gates", torch.ones(len(pairs)))
         self.dropout = dropout
 
     def advise_senior(self, senior: Sequence[Tensor], junior: Sequence[Tensor]) -> list[Tensor]:

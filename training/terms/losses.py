@@ -1,20 +1,38 @@
 """The loss terms that methods are made of. Logits are (N, C, H, W); masks of classes (N, H, W); results are scalars."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def supervised_loss(logits: Tensor, mask: Tensor, ignore_index: int) -> Tensor:
+def cross_entropy(logits: Tensor, mask: Tensor, ignore_index: int) -> Tensor:
     """Mean cross-entropy over the pixels whose class is not `ignore_index`; zero where there is none."""
     total = F.cross_entropy(logits.float(), mask, ignore_index=ignore_index, reduction="sum")
     return total / (mask != ignore_index).sum().clamp(min=1)
 
 
-def pseudo_label_loss(logits: Tensor, labels: Tensor, confident: Tensor, ignored: Tensor) -> Tensor:
-    """Cross-entropy against pseudo-labels, summed over confident pixels, divided by all that are not ignored.
+def ohem_loss(logits: Tensor, mask: Tensor, ignore_index: int, threshold: float, min_pixels: int) -> Tensor:
+    """Mean cross-entropy over the hard pixels alone (online hard example mining, Shrivastava et al. 2016).
+
+    Hard are the pixels whose true class has a probability of at most `threshold`, or of at most that of the
+    `min_pixels`-th hardest pixel of the batch, whichever is more; with fewer valid pixels than that it is all of them.
+    """
+    valid = mask != ignore_index
+    per_pixel = F.cross_entropy(logits.float(), mask, ignore_index=ignore_index, reduction="none")
+    # exp(-cross-entropy) is the true class's probability; ignored pixels are the easiest.
+    probability = torch.where(valid, torch.exp(-per_pixel.detach()), 1.0).flatten()
+    enough = probability.kthvalue(min(min_pixels, len(probability))).values.clamp(min=threshold)
+    hard = valid & (probability.view_as(mask) <= enough)
+    return (per_pixel * hard).sum() / hard.sum().clamp(min=1)
+
+
+def pseudo_label_loss(
+    logits: Tensor, labels: Tensor, confident: Tensor, ignored: Tensor, average: Literal["valid", "confident"]
+) -> Tensor:
+    """Cross-entropy against pseudo-labels, summed over confident pixels and divided by a number of pixels.
 
     Dividing by all valid pixels, not by the confident ones, keeps few confident pixels from shouting (FixMatch,
     arXiv 2001.07685; UniMatch V2).
@@ -24,10 +42,12 @@ def pseudo_label_loss(logits: Tensor, labels: Tensor, confident: Tensor, ignored
         labels: int64 (N, H, W), classes given by the other network.
         confident: bool (N, H, W), whether a label's confidence reaches the threshold.
         ignored: bool (N, H, W), true on padding.
+        average: divide by the pixels that are not ignored (`valid`), or by those of them that are `confident`.
     """
     per_pixel = F.cross_entropy(logits.float(), labels, reduction="none")
     counted = confident & ~ignored
-    return (per_pixel * counted).sum() / (~ignored).sum().clamp(min=1)
+    divisor = counted if average == "confident" else ~ignored
+    return (per_pixel * counted).sum() / divisor.sum().clamp(min=1)
 
 
 def pseudo_labels(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,266 @@
+"""What all methods with unlabeled images share: labels from the weak view teach the networks on strong views.
+
+FixMatch (arXiv 2001.07685) brought the scheme; UniMatch (arXiv 2208.09910) and its second version (arXiv 2410.10777)
+made it the base of semi-supervised segmentation. A method says which networks learn, which one's labels each learns
+(`teacher_of`), and may perturb features and add terms of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.data.entropymix import prediction_entropy
+from segkc_deploy.training.data.views import View, mixed_views
+from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput
+from segkc_deploy.training.models.groups import Alone, Pair
+from segkc_deploy.training.recipe import Recipe
+from segkc_deploy.training.terms.losses import pseudo_label_loss, pseudo_labels
+from segkc_deploy.training.terms.relation import relation_loss
+from segkc_deploy.training.terms.threshold import Threshold
+
+#: What each network has, by role (`junior`, `senior`): feature maps, or logits.
+Features = dict[str, list[Tensor]]
+Logits = dict[str, Tensor]
+
+_Threshold = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TermWeights(BaseModel):
+    """Weight of each term in the total; a term of weight 0 is not computed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="after")
+    def _some_term(self) -> Self:
+        if not any(weight > 0 for _, weight in self):
+            raise ValueError("every weight is 0, so nothing would learn")
+        return self
+
+
+class WeakToStrongConfig(MethodConfig):
+    """Settings that all methods with unlabeled images have."""
+
+    strong_views: int = Field(default=2, ge=1, le=2)
+    confidence_threshold: _Threshold | list[_Threshold] = Field(
+        default=0.95, description="from which confidence on a pseudo-label counts; one number, or one per class"
+    )
+    threshold_rule: Literal["fixed", "per-class"] = Field(
+        default="fixed", description="per-class: lower for classes of which the teacher is less sure so far"
+    )
+    threshold_momentum: float = Field(default=0.99, ge=0, lt=1, description="of the per-class rule's running means")
+    labels_from_ema: bool = Field(default=True, description="pseudo-labels from the averaged networks")
+    pseudo_label_average: Literal["valid", "confident"] = Field(
+        default="valid", description="over which pixels the loss on pseudo-labels is averaged"
+    )
+    unlabeled_ramp_steps: int = Field(default=0, ge=0, description="steps over which terms of pseudo-labels grow")
+    ramp_steps: int = Field(
+        default=0, ge=0, description="steps over which relation and consultation terms grow, where there are any"
+    )
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What the teachers say about the weak views, without gradient; `labels`, `confidences` (N, H, W), by role."""
+
+    features: Features
+    logits: Logits
+    labels: dict[str, Tensor]
+    confidences: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The learners on the labeled images followed by every view, in this order along the batch axis."""
+
+    features: Features
+    logits: Logits
+    views: list[View]
+    labeled_count: int
+
+    def labeled(self, tensor: Tensor) -> Tensor:
+        """Return the labeled images' part."""
+        return tensor[: self.labeled_count]
+
+    def of_views(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Return each view's part."""
+        return tensor[self.labeled_count :].chunk(len(self.views))
+
+
+class WeakToStrong(Method):
+    """Base of the methods with unlabeled images.
+
+    A subclass sets `teacher_of` (by role, whose labels it learns) and `unlabeled_term` (what its loss on pseudo-labels
+    is called in metrics and under `weights`), and builds its learners.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = WeakToStrongConfig
+    learners: Alone | Pair
+    averaged: Alone | Pair
+    teacher_of: ClassVar[dict[str, str]]
+    unlabeled_term: ClassVar[str]
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: WeakToStrongConfig,
+        weights: TermWeights,
+        learners: Alone | Pair,
+        num_classes: int,
+        ignore_index: int,
+    ) -> None:
+        super().__init__(recipe, learners, ignore_index)
+        self.config, self.weights = config, weights
+        self.strong_views = config.strong_views
+        self._check_mixing(recipe)
+        threshold = config.confidence_threshold
+        if isinstance(threshold, list) and len(threshold) != num_classes:
+            raise ConfigError(
+                f"recipe {recipe.name}: method.confidence_threshold has {len(threshold)} values, not one for each of the"
+                f" {num_classes} classes"
+            )
+        self.thresholds = nn.ModuleDict(
+            {
+                role: Threshold(threshold, num_classes, config.threshold_rule == "per-class", config.threshold_momentum)
+                for role in self.teacher_of
+            }
+        )
+
+    def _check_mixing(self, recipe: Recipe) -> None:
+        if recipe.strong.entropymix.mode != "off" and self.strong_views < 2:
+            raise ConfigError(f"recipe {recipe.name}: entropymix mixes two strong views; set method.strong_views=2")
+        if recipe.strong.uses_cutmix and recipe.batch.unlabeled // recipe.batch.accumulation < 2:
+            raise ConfigError(
+                f"recipe {recipe.name}: CutMix needs 2 unlabeled images in a pass; raise batch.unlabeled, lower"
+                " batch.accumulation, or set strong.cutmix_probability=0"
+            )
+
+    def forward(self, batch: Batch, step: int) -> StepOutput:
+        assert batch.unlabeled is not None
+        unlabeled = batch.unlabeled
+        guidance = self._guidance(unlabeled["weak"])
+        views = mixed_views(unlabeled, self.strong_views, self.recipe.strong, self._entropy)
+        images = torch.cat([batch.labeled["image"], *(view.image for view in views)])
+        features = self.learners.features(images)
+        count = len(batch.labeled["image"])
+        logits = self.learners.logits(self.perturbed(features, count, len(views)), images.shape[2:])
+        done = Pass(features, logits, views, count)
+
+        output = StepOutput()
+        for role in self.teacher_of:
+            self._add_supervised(output, role, done, batch.labeled["mask"])
+        for role in self.teacher_of:
+            self._add_unlabeled(output, role, done, guidance, step)
+        for role in self.teacher_of:
+            self._add_relation(output, role, done, guidance, step)
+        self.add_terms(output, done, guidance, batch, step)
+        self._monitor(output, guidance, ~unlabeled["ignored"])
+        return output
+
+    def perturbed(self, features: Features, labeled_count: int, views: int) -> Features:
+        """Return the features to decode; a method that perturbs those of its views overrides this."""
+        return features
+
+    def add_terms(self, output: StepOutput, done: Pass, guidance: Guidance, batch: Batch, step: int) -> None:
+        """Add a method's own terms to `output`."""
+
+    def ramp(self, step: int) -> float:
+        """Return how much of their weight consultation and relation terms have at a step."""
+        return _ramp(step, self.config.ramp_steps)
+
+    @property
+    def _teachers(self) -> Alone | Pair:
+        return self.averaged if self.config.labels_from_ema else self.learners
+
+    @torch.no_grad()
+    def _guidance(self, weak: Tensor) -> Guidance:
+        features = self._teachers.features(weak)
+        logits = self._teachers.logits(features, weak.shape[2:])
+        labels, confidences = {}, {}
+        for role in self.teacher_of:
+            labels[role], confidences[role] = pseudo_labels(logits[role])
+        return Guidance(features, logits, labels, confidences)
+
+    @torch.no_grad()
+    def _entropy(self, images: Tensor) -> Tensor:
+        """The entropy of the teachers' predictions, their mean where there are two."""
+        logits = self._teachers.logits(self._teachers.features(images), images.shape[2:])
+        return torch.stack([prediction_entropy(logits[role]) for role in self.teacher_of]).mean(dim=0)
+
+    def _add_supervised(self, output: StepOutput, role: str, done: Pass, mask: Tensor) -> None:
+        name = f"supervised_{role}"
+        output.add(name, getattr(self.weights, name), self.supervised_loss, done.labeled(done.logits[role]), mask)
+
+    def _add_unlabeled(self, output: StepOutput, role: str, done: Pass, guidance: Guidance, step: int) -> None:
+        name = f"{self.unlabeled_term}_{role}"
+        weight = getattr(self.weights, name) * _ramp(step, self.config.unlabeled_ramp_steps)
+        output.add(name, weight, self._unlabeled_loss, done.of_views(done.logits[role]), done.views, guidance, role)
+
+    def _unlabeled_loss(self, logits: Sequence[Tensor], views: Sequence[View], guidance: Guidance, role: str) -> Tensor:
+        """Mean over the views of the loss against the teacher's pseudo-labels."""
+        teacher = self.teacher_of[role]
+        confident = self._confident(teacher, guidance)
+        terms = [
+            pseudo_label_loss(
+                own,
+                view.follow(guidance.labels[teacher]),
+                view.follow(confident),
+                view.ignored,
+                self.config.pseudo_label_average,
+            )
+            for own, view in zip(logits, views, strict=True)
+        ]
+        return torch.stack(terms).mean()
+
+    def _threshold(self, teacher: str) -> Threshold:
+        threshold = self.thresholds[teacher]
+        assert isinstance(threshold, Threshold)
+        return threshold
+
+    def _confident(self, teacher: str, guidance: Guidance) -> Tensor:
+        return self._threshold(teacher).confident(guidance.labels[teacher], guidance.confidences[teacher])
+
+    def _add_relation(self, output: StepOutput, role: str, done: Pass, guidance: Guidance, step: int) -> None:
+        """SPEED's relation distillation, of each network with itself on the weak view: deepest features, and logits."""
+        config, ramp = self.recipe.relation, self.ramp(step)
+        features = done.of_views(done.features[role][-1])
+        output.add(
+            f"relation_feature_{role}",
+            config.feature * ramp,
+            self._relation_loss,
+            features,
+            guidance.features[role][-1],
+            done.views,
+        )
+        output.add(
+            f"relation_logit_{role}",
+            config.logit * ramp,
+            lambda: self._relation_loss(
+                [logits.float().softmax(dim=1) for logits in done.of_views(done.logits[role])],
+                guidance.logits[role].float().softmax(dim=1),
+                done.views,
+            ),
+        )
+
+    def _relation_loss(self, values: Sequence[Tensor], weak: Tensor, views: Sequence[View]) -> Tensor:
+        terms = [
+            relation_loss(own, view.follow(weak), view.ignored, self.recipe.relation.grid)
+            for own, view in zip(values, views, strict=True)
+        ]
+        return torch.stack(terms).mean()
+
+    def _monitor(self, output: StepOutput, guidance: Guidance, valid: Tensor) -> None:
+        """The share of valid pixels that each network learns from its teacher; then the thresholds take them in."""
+        for role, teacher in self.teacher_of.items():
+            confident = self._confident(teacher, guidance)
+            output.monitors[f"mask_ratio_{role}"] = (confident & valid).sum() / valid.sum().clamp(min=1)
+        for role in self.teacher_of:
+            self._threshold(role).update(guidance.labels[role], guidance.confidences[role], valid)
+
+
+def _ramp(step: int, steps: int) -> float:
+    return min((step + 1) / steps, 1.0) if steps else 1.0
