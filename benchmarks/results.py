@@ -1,7 +1,8 @@
 """The rows that the project claims: `benchmarks/results/<study>.json`, validated and written whole."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -84,8 +85,35 @@ def append_rows(path: str | Path, rows: list[StudyRow] | list[dict[str, object]]
     except ValidationError as error:
         raise ConfigError(f"{path}: a new row: {_first_fault(error)}") from None
     merged = [*(read_rows(path) if path.exists() else []), *new]
-    atomic.write_bytes(path, _ROWS.dump_json(merged, indent=1, exclude_none=True) + b"\n")
+    _write(path, merged)
     return merged
+
+
+def replace_rows(path: str | Path, rows: list[StudyRow], order: Callable[[StudyRow], Any]) -> list[StudyRow]:
+    """Put `rows` into the study at `path` in place of those of the same study, row, role, labels and seed.
+
+    Args:
+        path: the study's file, made when missing; it is left alone when nothing changes.
+        rows: the new ones.
+        order: what all rows are sorted by.
+
+    Raises:
+        ConfigError: a row already in the file is not valid; the file is left as it was.
+    """
+    path = Path(path)
+    old = read_rows(path) if path.exists() else []
+    merged = sorted(({_key(row): row for row in [*old, *rows]}).values(), key=order)
+    if merged != old:
+        _write(path, merged)
+    return merged
+
+
+def _key(row: StudyRow) -> tuple[object, ...]:
+    return (row.study, row.row, row.role, row.labels, row.seed)
+
+
+def _write(path: Path, rows: list[StudyRow]) -> None:
+    atomic.write_bytes(path, _ROWS.dump_json(rows, indent=1, exclude_none=True) + b"\n")
 
 
 def study_rows(result: BenchmarkResult, *, study: str, labels: str, seed: int, commit: str) -> list[StudyRow]:

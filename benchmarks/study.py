@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         result = _read(options.benchmark)
-        commit = options.commit or _current_commit()
+        commit = options.commit or current_commit()
         rows = study_rows(result, study=options.study, labels=options.labels, seed=options.seed, commit=commit)
         append_rows(options.out, rows)
     except SegKCError as error:
@@ -43,7 +43,7 @@ def _read(path: Path) -> BenchmarkResult:
         raise ConfigError(f"{path}: not a benchmark of this version: {error.errors()[0]['msg']}") from None
 
 
-def _current_commit() -> str:
+def current_commit() -> str:
     """The commit of the code that runs, or `unknown` outside a checkout."""
     git = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
     try:

@@ -22,7 +22,15 @@ TORCH_RUNNER = f"{PACKAGE}.runners.aoti_runner"
 ALLOWED = {
     "training": (),
     "export": ("training.models", "training.network_file", "training.data"),
-    "benchmarks": ("export",),
+    # A study of methods asks by a recipe and reads the run; the training itself is a process of its own.
+    "benchmarks": (
+        "export",
+        "training.methods.registry",
+        "training.models.spec",
+        "training.recipe",
+        "training.recipe_file",
+        "training.run_directory",
+    ),
 }
 
 

@@ -1,0 +1,184 @@
+"""A study: which trainings are compared with which, in which order they are done, and the files that ask for them."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+
+from segkc_deploy import atomic
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.validation import did_you_mean, load_yaml, validate
+
+#: All labels, in place of a fraction such as `1/8`.
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a study: a row of its tables, a share of the labels (`1/8`, `full`), a seed."""
+
+    row: str
+    labels: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its name in file names."""
+        return f"{self.row}-{self.labels.replace('/', '_')}-seed{self.seed}"
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CellBlock(_Part):
+    """Every row with every share of labels and every seed; `rows: all` stands for all rows."""
+
+    rows: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
+    labels: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class Study(_Part):
+    """What a study file holds. `load_study` reads one.
+
+    Attributes:
+        name: the `study` of its rows.
+        summary: one sentence about what is compared.
+        data: the data spec without `root` and `labeled`.
+        base: the recipe that every row starts from, shipped or a file beside the study.
+        common: what every row has on top of its base: steps, crop, augmentation, junior.
+        rows: by name, what the row changes; `base` or `like` (another row) replace what it starts from.
+        cells: blocks of trainings, the most important ones first.
+    """
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    summary: str = ""
+    data: dict[str, Any]
+    base: str
+    common: dict[str, Any] = {}
+    rows: dict[Annotated[str, Field(pattern=r"^[\w.+-]+$")], dict[str, Any]] = Field(min_length=1)
+    cells: list[CellBlock] = Field(min_length=1)
+
+    _path: Path = PrivateAttr(default=Path("study"))
+
+    @model_validator(mode="after")
+    def _rows_exist(self) -> "Study":
+        wanted = [row for block in self.cells for row in block.rows if row != "all"]
+        wanted += [str(changes["like"]) for changes in self.rows.values() if "like" in changes]
+        for row in wanted:
+            if row not in self.rows:
+                raise ValueError(f"no row {row!r}; {did_you_mean(row, self.rows)}")
+        if both := [row for row, changes in self.rows.items() if {"base", "like"} <= changes.keys()]:
+            raise ValueError(f"row {both[0]} has both base and like; keep one")
+        for labels in (labels for block in self.cells for labels in block.labels):
+            if not re.fullmatch(rf"{FULL}|\d+(/\d+)?", labels):
+                raise ValueError(f"labels {labels!r}: write a fraction such as 1/8, or {FULL}")
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The file that the study was read from."""
+        return self._path
+
+    def ordered_cells(self) -> list[Cell]:
+        """Return the cells by importance. Within a block all rows get a seed before any row gets the next one."""
+        cells = (
+            Cell(row, labels, seed)
+            for block in self.cells
+            for seed in block.seeds
+            for labels in block.labels
+            for row in (self.rows if "all" in block.rows else block.rows)
+        )
+        return list(dict.fromkeys(cells))
+
+
+def load_study(path: Path) -> Study:
+    """Read and check a study file.
+
+    Raises:
+        ConfigError: one line that names the file, the key and the fix.
+    """
+    study = validate(Study, load_yaml(path), path)
+    study._path = path
+    return study
+
+
+def chosen_cells(study: Study, only: str | None) -> list[Cell]:
+    """Return the study's cells, or those that `row=segkc,labels=1/8,seed=0` describes; a key may come several times.
+
+    Raises:
+        ConfigError: a word that is not `row`, `labels` or `seed`, or no cell is left.
+    """
+    wanted: dict[str, set[str]] = {}
+    for part in only.split(",") if only else []:
+        key, equals, value = part.strip().partition("=")
+        if key not in ("row", "labels", "seed") or not equals:
+            raise ConfigError(f"--only {part!r}: write row=NAME, labels=1/8 or seed=0, with commas between them")
+        wanted.setdefault(key, set()).add(value)
+    cells = [
+        cell
+        for cell in study.ordered_cells()
+        if all(str(getattr(cell, key)) in values for key, values in wanted.items())
+    ]
+    if not cells:
+        raise ConfigError(f"--only {only}: {study.path} has no such cell")
+    return cells
+
+
+def write_recipes(study: Study, folder: Path) -> dict[str, Path]:
+    """Write the recipe file of every row and return them by row.
+
+    A row is laid over the study's common values, and those over its base: two files, since a recipe has one base.
+    """
+    files = {}
+    for row, changes in study.rows.items():
+        changes = dict(changes)
+        if like := changes.pop("like", None):
+            below = f"{like}.yaml"
+        else:
+            below = f"{row}.common.yaml"
+            base = str(changes.pop("base", study.base))
+            if Path(base).suffix in (".yaml", ".yml"):
+                base = str((study.path.parent / base).resolve())
+            _write_yaml(folder / below, {"base": base} | study.common)
+        files[row] = folder / f"{row}.yaml"
+        _write_yaml(files[row], {"base": below, "name": row} | changes)
+    return files
+
+
+def write_data_spec(study: Study, labels: str, root: Path, lists: Path | None, folder: Path) -> Path:
+    """Write the data spec of one share of the labels and return its path.
+
+    Args:
+        study: the study.
+        labels: the share.
+        root: the data set.
+        lists: a folder with a list of ids for each share (`1_8.txt`); without it, the package's own partition is taken.
+        folder: where the spec is written.
+    """
+    spec: dict[str, Any] = study.data | {"root": str(root.resolve())}
+    if labels != FULL:
+        chosen = {"ids": str((lists / _file_name(labels)).resolve())} if lists else {"partition": labels}
+        spec["labeled"] = dict(spec.get("labeled") or {}) | chosen
+    path = folder / f"{labels.replace('/', '_')}.yaml"
+    _write_yaml(path, spec)
+    return path
+
+
+def _file_name(labels: str) -> str:
+    return f"{labels.replace('/', '_')}.txt"
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    text = yaml.safe_dump(content, sort_keys=False)
+    # Trainings of another invocation may be reading it.
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        atomic.write_text(path, text)
