@@ -81,7 +81,7 @@ def export_run(
         )
     if settings.tail not in (None, *engine.tails):
         raise ConfigError(f"--engine {engine.name} --tail {settings.tail}: this engine takes {', '.join(engine.tails)}")
-    engine.check(settings.options)
+    engine.check(settings.options, settings.precision)
     network, card = load_network(run / "junior.safetensors")
     images = real_images(card, data, verify_source, settings.verify_images, settings.calibration_images)
     limits = settings.limits_kept

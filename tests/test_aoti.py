@@ -241,15 +241,15 @@ def test_a_device_without_torch_is_told_what_it_lacks(manifest: Manifest, monkey
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config
 
-    AOTIEngine().check(BuildOptions())
+    AOTIEngine().check(BuildOptions(), "fp32")
     monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
     with pytest.raises(MissingDependencyError, match=r"install g\+\+"):
-        AOTIEngine().check(BuildOptions())
+        AOTIEngine().check(BuildOptions(), "fp32")
 
 
 def test_options_of_other_builders_are_refused() -> None:
     with pytest.raises(ConfigError, match="--engine aoti"):
-        AOTIEngine().check(BuildOptions(optimization_level=3))
+        AOTIEngine().check(BuildOptions(optimization_level=3), "fp32")
 
 
 def test_a_network_that_cannot_be_traced_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -213,9 +213,9 @@ def test_what_openvino_has_not_is_refused(arguments: dict[str, Any]) -> None:
 
 
 def test_options_of_other_builders_are_refused() -> None:
-    OpenVINOEngine().check(BuildOptions())
+    OpenVINOEngine().check(BuildOptions(), "fp32")
     with pytest.raises(ConfigError, match="--engine openvino"):
-        OpenVINOEngine().check(BuildOptions(workspace_mib=1))
+        OpenVINOEngine().check(BuildOptions(workspace_mib=1), "fp32")
 
 
 def test_the_missing_package_is_named(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_the_missing_package_is_named(artifact: Path, monkeypatch: pytest.Monkey
     with pytest.raises(MissingDependencyError, match=r"pip install \"segkc-deploy\[openvino\]\""):
         OpenVINORunner(artifact).activate()
     with pytest.raises(MissingDependencyError):
-        OpenVINOEngine().check(BuildOptions())
+        OpenVINOEngine().check(BuildOptions(), "fp32")
 
 
 def test_a_graph_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:

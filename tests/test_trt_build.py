@@ -28,6 +28,8 @@ from segkc_deploy.export.engines.trt import TensorRTEngine
 from segkc_deploy.export.engines.trt_inspector import layer_precision
 from segkc_deploy.export.engines.trt_progress import BuildProgress
 from segkc_deploy.export.engines.trt_rtx import TensorRTRTXEngine
+from segkc_deploy.export.export_run import export_run
+from segkc_deploy.export.settings import ExportSettings
 
 
 @pytest.fixture
@@ -210,15 +212,31 @@ def test_an_fp8_engine_needs_a_gpu_that_has_fp8(
     behavior: Behavior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use("11.4", behavior, monkeypatch, Gpu("NVIDIA A100", "8.0", "580.65.06"))
-    TensorRTEngine().build(build_request(tmp_path / "a.engine", precision="bf16"))
+    TensorRTEngine().check(BuildOptions(), "bf16")
     with pytest.raises(ConfigError, match=r"fp8 .* 8\.9, and the NVIDIA A100 has 8\.0"):
-        TensorRTEngine().build(build_request(tmp_path / "b.engine", precision="fp8"))
+        TensorRTEngine().check(BuildOptions(), "fp8")
+    with pytest.raises(ConfigError, match="fp8"):
+        TensorRTEngine().build(build_request(tmp_path / "a.engine", precision="fp8"))
+    assert names(tmp_path) == []
+    # Before anything is read, let alone calibrated: there is no such run.
+    with pytest.raises(ConfigError, match="fp8"):
+        export_run(tmp_path / "none", settings=ExportSettings(engine="trt", precision="fp8"))
     use("11.4", behavior, monkeypatch, Gpu("NVIDIA T4", "7.5", "580.65.06"))
     with pytest.raises(ConfigError, match="bf16"):
-        TensorRTEngine().build(build_request(tmp_path / "b.engine", precision="bf16"))
+        TensorRTEngine().check(BuildOptions(), "bf16")
     with pytest.raises(ConfigError, match="Ampere"):
-        TensorRTEngine().check(BuildOptions(hardware_compatible="ampere_plus"))
-    assert names(tmp_path) == ["a.engine"]
+        TensorRTEngine().check(BuildOptions(hardware_compatible="ampere_plus"), "fp32")
+
+
+@pytest.mark.parametrize(("precision", "named"), [("fp8", "8.6"), ("bf16", "7.5")])
+def test_rtx_refuses_a_precision_that_a_named_gpu_lacks(
+    precision: str, named: str, behavior: Behavior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(RTX, behavior, monkeypatch)
+    TensorRTRTXEngine().check(BuildOptions(), precision)
+    TensorRTRTXEngine().check(BuildOptions(compute_capabilities=("8.9", "12.0")), precision)
+    with pytest.raises(ConfigError, match=f"{precision} needs .* names {named}; use fp16 or int8"):
+        TensorRTRTXEngine().check(BuildOptions(compute_capabilities=("8.9", named)), precision)
 
 
 # --- the timing cache ---------------------------------------------------------------------------------------------
@@ -340,7 +358,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError) as caught:
-        engine.check(BuildOptions())
+        engine.check(BuildOptions(), "fp32")
     assert "pip install" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -349,7 +367,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
 def test_another_version_of_tensorrt_is_refused(newest: StandIn, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newest, "__version__", version)
     with pytest.raises(MissingDependencyError, match=r"10\.13 .*12\.0"):
-        TensorRTEngine().check(BuildOptions())
+        TensorRTEngine().check(BuildOptions(), "fp32")
 
 
 def test_without_a_driver_tensorrt_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +381,7 @@ def test_without_a_driver_tensorrt_is_not_touched(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "tensorrt", Untouchable())
     monkeypatch.setattr(cuda_probe.ctypes, "CDLL", nothing)
     with pytest.raises(ConfigError, match="no NVIDIA driver"):
-        TensorRTEngine().check(BuildOptions())
+        TensorRTEngine().check(BuildOptions(), "fp32")
 
 
 @pytest.mark.parametrize(
@@ -386,7 +404,7 @@ def test_an_option_that_cannot_be_is_refused_before_any_work(
 ) -> None:
     use(RTX, Behavior(), monkeypatch)
     with pytest.raises(UserError, match=says):
-        engine.check(BuildOptions(**options))
+        engine.check(BuildOptions(**options), "fp32")
 
 
 # --- TensorRT for RTX -----------------------------------------------------------------------------------------------

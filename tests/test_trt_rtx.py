@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 from strict_api import Api
 from trt_request import build_request
 
-from segkc_deploy.errors import BuildError
+from segkc_deploy.errors import BuildError, ConfigError
 from segkc_deploy.export.deploy_graph import DeployGraph
+from segkc_deploy.export.engines import trt_rtx
 from segkc_deploy.export.engines.base import Range
 from segkc_deploy.export.engines.trt_rtx import TensorRTRTXEngine
 from segkc_deploy.export.precision.attention import decompose_attention
@@ -85,6 +86,24 @@ def test_every_family_builds_in_every_precision(family: Family, precision: str, 
     assert built.build is not None
     assert ".".join(map(str, plan[24:28])) == built.build.version == library.__version__
     assert built.build.options["builder_optimization_level"] == 0
+
+
+@pytest.mark.parametrize(("precision", "named"), [("fp8", "8.6"), ("bf16", "7.5")])
+def test_the_builder_itself_refuses_gpus_without_the_number_format(
+    precision: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the engine refuses before any work is refused by NVIDIA's builder too, only late."""
+    network = random_network("resnet10t")
+    size = (2 * network.size_multiple, 3 * network.size_multiple)
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
+    model = PRECISIONS[precision](base_graph(DeployGraph(network, size), size), [images])
+    model = attach_tail(model, ("masks",), size, network.decoder.align_corners)
+    request = build_request(tmp_path / "junior.rtx", model, precision, size, compute_capabilities=(named,))
+    with pytest.raises(ConfigError, match=precision):
+        TensorRTRTXEngine().build(request)
+    monkeypatch.setattr(trt_rtx, "check_precision", lambda *arguments: None)
+    with pytest.raises(BuildError, match="HW-specific datatypes"):
+        TensorRTRTXEngine().build(request)
 
 
 def test_height_and_width_may_be_free(tmp_path: Path) -> None:

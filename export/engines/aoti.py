@@ -34,7 +34,7 @@ class AOTIEngine(Engine):
     precisions = ("fp32",)
     from_onnx = False
 
-    def check(self, options: BuildOptions) -> None:
+    def check(self, options: BuildOptions, precision: str) -> None:
         """See `Engine.check`.
 
         Raises:

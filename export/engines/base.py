@@ -99,8 +99,11 @@ class Engine(ABC):
     any_batch: ClassVar[bool] = False
 
     @abstractmethod
-    def check(self, options: BuildOptions) -> None:
-        """Raise a UserError, before any work, if this machine cannot build or an option is not for this engine."""
+    def check(self, options: BuildOptions, precision: str) -> None:
+        """Raise a UserError, before any work, if this machine cannot build that or an option is not for this engine.
+
+        `precision` is one of `precisions`.
+        """
 
     @abstractmethod
     def build(self, request: BuildRequest) -> Built:

@@ -19,7 +19,7 @@ class OnnxEngine(Engine):
     any_batch = True
     tails = ("sparse", "dense")
 
-    def check(self, options: BuildOptions) -> None:
+    def check(self, options: BuildOptions, precision: str) -> None:
         if options != BuildOptions():
             raise ConfigError("--engine onnx builds nothing, so it takes no build options; they are for --engine trt")
 

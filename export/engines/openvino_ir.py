@@ -28,7 +28,7 @@ class OpenVINOEngine(Engine):
     tails = ("sparse", "dense")
     any_batch = True
 
-    def check(self, options: BuildOptions) -> None:
+    def check(self, options: BuildOptions, precision: str) -> None:
         """See `Engine.check`.
 
         Raises:

@@ -6,7 +6,7 @@ from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.trt_build import Session
 from segkc_deploy.export.engines.trt_cache import cache_path, read_cache, write_cache
-from segkc_deploy.export.engines.trt_options import check_common_options, refuse
+from segkc_deploy.export.engines.trt_options import check_common_options, check_precision, parse_capability, refuse
 from segkc_deploy.manifest import companion_path
 from segkc_deploy.tensorrt_library import LIBRARIES, WEIGHTS
 from segkc_deploy.user_cache import cache_folder
@@ -14,8 +14,6 @@ from segkc_deploy.user_cache import cache_folder
 LIBRARY = LIBRARIES["trt"]
 
 _HARDWARE = ("ampere_plus", "same_compute_capability")
-#: The least compute capability that has the number format.
-_NEEDED_CAPABILITY = {"bf16": (8, 0), "fp8": (8, 9)}
 
 
 class TensorRTEngine(Engine):
@@ -27,16 +25,16 @@ class TensorRTEngine(Engine):
     precisions = ("fp32", "fp16", "bf16", "int8", "fp8")
     fused_attention = False
 
-    def check(self, options: BuildOptions) -> None:
+    def check(self, options: BuildOptions, precision: str) -> None:
         """Raise a UserError at once if this machine cannot build.
 
         Raises:
-            ConfigError: there is no GPU, or an option is out of range or not for this engine.
+            ConfigError: there is no GPU, it lacks the precision, or an option is out of range or not for this engine.
             MissingDependencyError: TensorRT is missing or of another version.
         """
         _check_options(options)
         # A runtime without a driver can crash instead of failing: TensorRT comes after CUDA.
-        _check_gpu(find_gpu(), options)
+        _check_gpu(find_gpu(), options, precision)
         LIBRARY.load()
 
     def build(self, request: BuildRequest) -> Built:
@@ -46,9 +44,8 @@ class TensorRTEngine(Engine):
             BuildError: TensorRT refused the graph or failed.
             KeyboardInterrupt: the user stopped the build; nothing is written.
         """
-        self.check(request.options)
+        self.check(request.options, request.precision)
         gpu, options = find_gpu(), request.options
-        _check_precision(request.precision, gpu)
         session = Session(LIBRARY, LIBRARY.load(), request)
         session.prepare()
         _configure(session, options)
@@ -72,25 +69,13 @@ def _check_options(options: BuildOptions) -> None:
         )
 
 
-def _check_gpu(gpu: Gpu, options: BuildOptions) -> None:
-    if options.hardware_compatible == "ampere_plus" and _capability(gpu) < (8, 0):
+def _check_gpu(gpu: Gpu, options: BuildOptions, precision: str) -> None:
+    check_precision(precision, gpu.compute_capability, f"the {gpu.name} has")
+    if options.hardware_compatible == "ampere_plus" and parse_capability(gpu.compute_capability) < (8, 0):
         raise ConfigError(
             f"hardware compatible with ampere_plus: the {gpu.name} has compute capability {gpu.compute_capability},"
             " below Ampere's 8.0; build without it"
         )
-
-
-def _check_precision(precision: str, gpu: Gpu) -> None:
-    needed = _NEEDED_CAPABILITY.get(precision, (0, 0))
-    if _capability(gpu) < needed:
-        raise ConfigError(
-            f"precision {precision} needs a GPU of compute capability {needed[0]}.{needed[1]}, and the {gpu.name} has"
-            f" {gpu.compute_capability}; use fp16 or int8"
-        )
-
-
-def _capability(gpu: Gpu) -> tuple[int, ...]:
-    return tuple(int(part) for part in gpu.compute_capability.split("."))
 
 
 def _configure(session: Session, options: BuildOptions) -> None:

@@ -7,6 +7,9 @@ from segkc_deploy.export.engines.base import BuildOptions
 
 _MAX_LEVEL = 5
 
+#: The least compute capability that has the number format.
+_NEEDED_CAPABILITY = {"bf16": (8, 0), "fp8": (8, 9)}
+
 
 def check_common_options(options: BuildOptions) -> None:
     """Raise a ConfigError for a value that no TensorRT takes."""
@@ -29,3 +32,22 @@ def refuse(options: BuildOptions, engine: str, unknown: Mapping[str, str]) -> No
     for name, instead in unknown.items():
         if getattr(options, name) != getattr(default, name):
             raise ConfigError(f"{name.replace('_', ' ')} is not for the engine {engine}: {instead}")
+
+
+def check_precision(precision: str, capability: str, whose: str) -> None:
+    """Raise a ConfigError where a GPU of `capability`, such as `8.6`, lacks the number format of `precision`.
+
+    Args:
+        whose: what has that capability, with its verb, for the message.
+    """
+    needed = _NEEDED_CAPABILITY.get(precision, (0, 0))
+    if parse_capability(capability) < needed:
+        raise ConfigError(
+            f"precision {precision} needs a GPU of compute capability {needed[0]}.{needed[1]}, and {whose}"
+            f" {capability}; use fp16 or int8"
+        )
+
+
+def parse_capability(capability: str) -> tuple[int, ...]:
+    """Return (8, 9) for `8.9`."""
+    return tuple(int(part) for part in capability.split("."))

@@ -7,7 +7,7 @@ from segkc_deploy.cuda_probe import cuda_obstacle, find_gpu
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.trt_build import Session
-from segkc_deploy.export.engines.trt_options import check_common_options, refuse
+from segkc_deploy.export.engines.trt_options import check_common_options, check_precision, refuse
 from segkc_deploy.tensorrt_library import LIBRARIES
 
 LIBRARY = LIBRARIES["trt-rtx"]
@@ -31,16 +31,18 @@ class TensorRTRTXEngine(Engine):
     precisions = ("fp32", "fp16", "bf16", "int8", "fp8")
     fused_attention = False
 
-    def check(self, options: BuildOptions) -> None:
+    def check(self, options: BuildOptions, precision: str) -> None:
         """Raise a UserError at once if this machine cannot build.
 
         Raises:
-            ConfigError: an option is out of range, or not for this engine.
+            ConfigError: an option is out of range or not for this engine, or a named GPU lacks the precision.
             MissingDependencyError: TensorRT for RTX is missing or of another version.
         """
         check_common_options(options)
         refuse(options, self.name, _INSTEAD)
         _capabilities(LIBRARY.load(), options)
+        for capability in options.compute_capabilities:
+            check_precision(precision, capability, "--compute-capability names")
 
     def build(self, request: BuildRequest) -> Built:
         """Write the plan to `request.path`, whole or not at all.
@@ -49,7 +51,7 @@ class TensorRTRTXEngine(Engine):
             BuildError: TensorRT for RTX refused the graph or failed.
             KeyboardInterrupt: the user stopped the build; nothing is written.
         """
-        self.check(request.options)
+        self.check(request.options, request.precision)
         session = Session(LIBRARY, LIBRARY.load(), request)
         session.prepare()
         _set_capabilities(session, request.options)
