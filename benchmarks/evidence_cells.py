@@ -24,7 +24,10 @@ from segkc_deploy.training.run_directory import RunDirectory, check_same_recipe,
 State = Literal["new", "begun", "finished"]
 
 #: What has to be the same in all rows of a study for their scores to be compared.
-_SAME_IN_ALL_ROWS = ("junior", "crop_size", "batch", "schedule", "optimizer", "weak", "validation", "precision")
+_SAME_IN_ALL_ROWS = (
+    *("junior", "crop_size", "batch", "schedule", "optimizer", "weak", "strong", "supervision"),
+    *("validation", "precision"),
+)
 
 _SECONDS_TO_STOP = 60.0
 
@@ -157,10 +160,10 @@ class Workplace:
         first, *others = self._resolved.values()
         for recipe in others:
             for name in _SAME_IN_ALL_ROWS:
-                if getattr(recipe, name) != getattr(first, name):
+                if _comparable(recipe, name) != _comparable(first, name):
                     raise ConfigError(
                         f"{self.study.path}: rows {first.name} and {recipe.name} differ in {name}, so their scores"
-                        f" say nothing about the methods; set it under common"
+                        " say nothing about the methods; set it under common"
                     )
 
 
@@ -180,9 +183,9 @@ def final_scores(run: RunDirectory, steps: int) -> dict[str, float]:
     if not run.metrics.is_file():
         return {}
     scores: dict[str, float] = {}
-    for line in run.metrics.read_text(encoding="utf-8").splitlines():
-        if '"validation"' not in line:
-            continue
+    for line in run.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+        if '"validation"' not in line or not line.endswith("\n"):
+            continue  # losses, or a line that is being written
         record = json.loads(line)
         if record["step"] == steps:
             scores = {name.removeprefix("miou_"): value for name, value in record.items() if name.startswith("miou_")}
@@ -229,6 +232,12 @@ def last_line(path: Path) -> str:
     """Return the last line of a log that says something."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     return next((line for line in reversed(lines) if line), "it printed nothing")
+
+
+def _comparable(recipe: Recipe, name: str) -> Any:
+    section = getattr(recipe, name)
+    # EntropyMix is a method's own.
+    return section.model_dump(exclude={"entropymix"}) if name == "strong" else section
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:

@@ -27,7 +27,12 @@ class Cell:
     @property
     def name(self) -> str:
         """Its name in file names."""
-        return f"{self.row}-{self.labels.replace('/', '_')}-seed{self.seed}"
+        return f"{self.row}-{in_file_names(self.labels)}-seed{self.seed}"
+
+
+def in_file_names(labels: str) -> str:
+    """Return a share of the labels as file names have it: `1_8` for `1/8`."""
+    return labels.replace("/", "_")
 
 
 def _as_list(value: Any) -> Any:
@@ -166,15 +171,11 @@ def write_data_spec(study: Study, labels: str, root: Path, lists: Path | None, f
     """
     spec: dict[str, Any] = study.data | {"root": str(root.resolve())}
     if labels != FULL:
-        chosen = {"ids": str((lists / _file_name(labels)).resolve())} if lists else {"partition": labels}
+        chosen = {"ids": str((lists / f"{in_file_names(labels)}.txt").resolve())} if lists else {"partition": labels}
         spec["labeled"] = dict(spec.get("labeled") or {}) | chosen
-    path = folder / f"{labels.replace('/', '_')}.yaml"
+    path = folder / f"{in_file_names(labels)}.yaml"
     _write_yaml(path, spec)
     return path
-
-
-def _file_name(labels: str) -> str:
-    return f"{labels.replace('/', '_')}.txt"
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -15,6 +15,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right_from: i
     lines = [header, [":--"] * right_from + ["--:"] * (len(header) - right_from)]
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in [*lines, *escaped])
+
+
+def mean_and_spread(values: Collection[float]) -> str:
+    """Return the mean ± sample standard deviation; no spread for one value, a dash for none."""
+    if not values:
+        return "–"
+    mean = f"{statistics.fmean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def study_table(rows: Sequence[StudyRow]) -> str:
@@ -49,7 +57,7 @@ def _line(group: list[StudyRow], timed: bool, proven: bool) -> list[str]:
     seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in group}))
     size = str(first.size) if isinstance(first.size, int) else f"{first.size[0]}×{first.size[1]}"
     line = [first.row, first.role, first.labels, seeds, str(first.steps), size]
-    line += [f"{statistics.fmean(row.params_m for row in group):.2f}", _mean_and_spread([row.miou for row in group])]
+    line += [f"{statistics.fmean(row.params_m for row in group):.2f}", mean_and_spread([row.miou for row in group])]
     if timed:
         line += [first.engine or "–", first.precision or "–", str(first.batch or "–")]
         line += [_mean(group, name) for name in ("p50_ms", "p90_ms", "p99_ms", "images_per_s")]
@@ -60,11 +68,6 @@ def _line(group: list[StudyRow], timed: bool, proven: bool) -> list[str]:
             [share] if timed else [first.precision or "–", share, str((first.model_extra or {}).get("verified", "–"))]
         )
     return line
-
-
-def _mean_and_spread(values: list[float]) -> str:
-    mean = f"{statistics.fmean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def _mean(group: list[StudyRow], name: str) -> str:
