@@ -1,0 +1,231 @@
+"""The methods that SegKC is compared with, and what joins them by configuration: terms, teachers, gradients."""
+
+import numpy as np
+import pytest
+import torch
+from test_segkc import batch, learns
+from tiny_data import tiny_recipe
+
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.methods.base import Method
+from segkc_deploy.training.methods.registry import available_methods, build_method
+
+RESNET = {"backbone": "resnet10t", "decoder_channels": 16}
+MOBILENET = {"backbone": "mobilenetv4_conv_small_035", "decoder_channels": 16}
+
+
+def make(name: str, senior: object = None, recipe: dict[str, object] | None = None, **settings: object) -> Method:
+    torch.manual_seed(0)
+    method = {"name": name, **settings}
+    changes = {"senior": senior, "method": method, **(recipe or {})}
+    return build_method(tiny_recipe(**changes), num_classes=3, ignore_index=255).train()
+
+
+def test_these_methods_are_there() -> None:
+    assert available_methods() == ["cps", "fixmatch", "segkc", "supervised", "unimatch-v2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "senior", "terms"),
+    [
+        ("supervised", None, {"supervised_junior"}),
+        ("fixmatch", None, {"supervised_junior", "pseudo_label_junior"}),
+        ("unimatch-v2", None, {"supervised_junior", "pseudo_label_junior"}),
+        ("cps", MOBILENET, {"supervised_junior", "supervised_senior", "cps_junior", "cps_senior"}),
+        ("cps", RESNET, {"supervised_junior", "supervised_senior", "cps_junior", "cps_senior"}),
+    ],
+)
+def test_terms_of_each_method(name: str, senior: object, terms: set[str]) -> None:
+    method = make(name, senior)
+    output = method(batch(), step=0)
+    assert set(output.terms) == terms
+    assert all(torch.isfinite(term) for term in output.terms.values())
+    assert set(method.networks()) == ({"junior", "junior_ema"} | ({"senior", "senior_ema"} if senior else set()))
+
+
+def test_fixmatch_learns_its_own_averages_labels() -> None:
+    """The average is made to answer class 2 everywhere: the term is the loss against class 2 on the strong view."""
+    weights = {"supervised_junior": 0, "pseudo_label_junior": 1}
+    recipe: dict[str, object] = {"strong": {"cutmix_probability": 0}}
+    method = make("fixmatch", recipe=recipe, weights=weights, confidence_threshold=0.0)
+    classifier = method.averaged.get_submodule("junior.decoder.classifier")
+    assert isinstance(classifier, torch.nn.Conv2d)
+    assert classifier.bias is not None
+    classifier.weight.data.zero_()
+    classifier.bias.data.copy_(torch.tensor([0.0, 0.0, 9.0]))
+    data = batch()
+    assert data.unlabeled is not None
+    output = method(data, 0)
+
+    images = torch.cat([data.labeled["image"], data.unlabeled["strong_1"]])
+    logits = make("fixmatch").learners.get_submodule("junior")(images)[2:].detach().double().numpy()
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    valid = ~data.unlabeled["ignored"].numpy()
+    assert set(output.terms) == {"pseudo_label_junior"}
+    assert output.total().item() == pytest.approx((-log_p[:, 2] * valid).sum() / valid.sum(), rel=1e-4)
+    output.total().backward()
+    assert learns(method.learners)
+    assert not learns(method.averaged)
+
+
+def test_a_pair_of_one_architecture_starts_apart() -> None:
+    method = make("cps", MOBILENET)
+    junior, senior = (method.learners.get_submodule(role).state_dict() for role in ("junior", "senior"))
+    assert junior.keys() == senior.keys()
+    assert any(not torch.equal(junior[name], senior[name]) for name in junior)
+
+
+@pytest.mark.parametrize(("term", "learner"), [("cps_junior", "junior"), ("cps_senior", "senior")])
+def test_crossed_labels_teach_one_network_alone(term: str, learner: str) -> None:
+    names = ("supervised_junior", "supervised_senior", "cps_junior", "cps_senior")
+    method = make(
+        "cps",
+        RESNET,
+        confidence_threshold=0.0,
+        labels_from_ema=False,
+        weights={name: float(name == term) for name in names},
+    )
+    method(batch(), 0).total().backward()
+    assert {role for role in ("junior", "senior") if learns(method.learners.get_submodule(role))} == {learner}
+
+
+def test_labels_may_come_from_the_learners() -> None:
+    """Once averages and learners differ, so do the labels; which ones are taken shows in the loss."""
+    losses = []
+    for labels_from_ema in (True, False):
+        method = make("fixmatch", confidence_threshold=0.0, labels_from_ema=labels_from_ema)
+        for parameter in method.averaged.parameters():
+            parameter.data.mul_(-1.0)
+        torch.manual_seed(1)
+        losses.append(method(batch(), 0).terms["pseudo_label_junior"].item())
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+def test_complementary_dropout_reaches_the_views_alone() -> None:
+    method = make("unimatch-v2")
+    images = torch.rand(2 + 2 * 3, 3, 32, 64)
+    features = method.learners.features(images)  # type: ignore[operator]
+    perturbed = method.perturbed(features, 2, 3)  # type: ignore[operator]
+    for before, after in zip(features["junior"], perturbed["junior"], strict=True):
+        assert torch.equal(before[:2], after[:2])
+        assert torch.equal(before[6:], after[6:])  # the third view
+        one, two = before[2:4], before[4:6]
+        torch.testing.assert_close(after[2:4] * two + after[4:6] * one, 2 * one * two)  # factors f and 2 - f
+        assert not torch.equal(before[2:6], after[2:6])
+
+
+SPEED: dict[str, object] = {
+    "relation": {"feature": 1.0, "logit": 0.5, "grid": 8},
+    "strong": {"entropymix": {"mode": "after-cutmix", "grid": 4}},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "senior"), [("fixmatch", None), ("unimatch-v2", None), ("cps", RESNET), ("segkc", RESNET)]
+)
+def test_speed_joins_every_method_by_configuration(name: str, senior: object) -> None:
+    plain, joined = make(name, senior, strong_views=2), make(name, senior, recipe=SPEED, strong_views=2)
+    roles = ("junior", "senior") if senior else ("junior",)
+    more = {f"relation_{level}_{role}" for level in ("feature", "logit") for role in roles}
+    output = joined(batch(), 0)
+    assert set(output.terms) == set(plain(batch(), 0).terms) | more
+    assert all(output.weights[term] == (1.0 if "feature" in term else 0.5) for term in more)
+    torch.stack([output.terms[term] for term in more]).sum().backward()
+    assert all(learns(joined.learners.get_submodule(role)) for role in roles)
+    assert not learns(joined.averaged)
+
+
+def test_the_relation_of_identical_views_is_no_loss() -> None:
+    """Without color changes or mixing, and learners equal to averages, the view says what the weak view says."""
+    recipe: dict[str, object] = {"relation": {"feature": 1, "logit": 1}, "strong": {"cutmix_probability": 0}}
+    method = make("fixmatch", recipe=recipe).eval()
+    data = batch()
+    assert data.unlabeled is not None
+    data.unlabeled["strong_1"] = data.unlabeled["weak"]
+    terms = method(data, 0).terms
+    assert terms["relation_feature_junior"].item() == pytest.approx(0, abs=1e-9)
+    assert terms["relation_logit_junior"].item() == pytest.approx(0, abs=1e-9)
+
+
+def test_the_averages_predictions_may_be_distilled() -> None:
+    """With the senior's average made to answer class 2 surely, the junior's distance is its loss against class 2."""
+    only = dict.fromkeys(
+        (
+            "supervised_junior",
+            "supervised_senior",
+            "cps_junior",
+            "cps_senior",
+            "feature_senior_to_junior",
+            "prediction_junior_to_senior",
+        ),
+        0.0,
+    )
+    weights = {**only, "prediction_senior_to_junior": 1.0}
+    recipe: dict[str, object] = {"strong": {"cutmix_probability": 0}}
+    method = make("segkc", RESNET, recipe=recipe, strong_views=1, prediction_target="averaged", weights=weights)
+    classifier = method.averaged.get_submodule("senior.decoder.classifier")
+    assert isinstance(classifier, torch.nn.Conv2d)
+    assert classifier.bias is not None
+    classifier.weight.data.zero_()
+    classifier.bias.data.copy_(torch.tensor([0.0, 0.0, 60.0]))
+    data = batch()
+    assert data.unlabeled is not None
+    output = method(data, 0)
+    images = torch.cat([data.labeled["image"], data.unlabeled["strong_1"]])
+    logits = (
+        make("segkc", RESNET, strong_views=1).learners.get_submodule("junior")(images)[2:].detach().double().numpy()
+    )
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    valid = ~data.unlabeled["ignored"].numpy()
+    assert output.terms["prediction_senior_to_junior"].item() == pytest.approx(
+        (-log_p[:, 2] * valid).sum() / valid.sum(), rel=1e-4
+    )
+    output.total().backward()
+    assert not learns(method.learners.get_submodule("senior"))
+
+
+def test_gates_may_be_left_out() -> None:
+    method = make("segkc", RESNET, strong_views=1, gate="none")
+    assert not any("gates" in name for name, _ in method.learners.named_parameters())
+    assert method(batch(), 0).monitors["gate_1"].item() == 1
+
+
+def test_ramps_scale_pseudo_labels_and_exchange_apart() -> None:
+    recipe: dict[str, object] = {"relation": {"feature": 1.0}}
+    output = make("segkc", RESNET, recipe=recipe, strong_views=1, ramp_steps=4, unlabeled_ramp_steps=10)(batch(), 0)
+    assert output.weights["cps_junior"] == pytest.approx(0.5 / 10)
+    assert output.weights["relation_feature_junior"] == pytest.approx(1 / 4)
+    assert output.weights["prediction_senior_to_junior"] == pytest.approx(0.5 / 4)
+    assert output.weights["supervised_junior"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "settings", "message"),
+    [
+        ("fixmatch", SPEED, {"strong_views": 1}, "set method.strong_views=2"),
+        ("supervised", SPEED, {}, "method supervised does not use"),
+        (
+            "fixmatch",
+            {"batch": {"labeled": 2, "unlabeled": 2, "accumulation": 2}},
+            {},
+            "CutMix needs 2 unlabeled images",
+        ),
+        ("fixmatch", {}, {"confidence_threshold": [0.5, 0.6]}, "2 values, not one for each of the 3 classes"),
+        ("fixmatch", {}, {"confidence_threshold": 1.5}, "method: confidence_threshold"),
+        ("unimatch-v2", {}, {"strong_views": 1}, "method: strong_views"),
+        (
+            "unimatch-v2",
+            {"strong": {"entropymix": {"mode": "after-cutmix", "keep_views": False}}},
+            {},
+            "keep_views=true",
+        ),
+        ("cps", {}, {}, "method cps trains two networks; add a section `senior:`"),
+    ],
+)
+def test_settings_that_cannot_be_are_told_in_one_line(
+    name: str, recipe: dict[str, object], settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match="recipe tiny") as raised:
+        make(name, recipe=recipe, **settings)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)

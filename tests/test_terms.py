@@ -1,0 +1,152 @@
+"""OHEM, relation distillation, thresholds and complementary dropout against their formulas in NumPy float64."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from segkc_deploy.training.terms.complementary_dropout import complementary_dropout
+from segkc_deploy.training.terms.losses import ohem_loss, pseudo_label_loss
+from segkc_deploy.training.terms.relation import relation_loss
+from segkc_deploy.training.terms.threshold import Threshold
+
+N, C, H, W = 2, 4, 6, 8
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def cross_entropies(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return -np.take_along_axis(log_p, mask[:, None], axis=1)[:, 0]
+
+
+@pytest.mark.parametrize("min_pixels", [1, 30, 70, 10_000])
+def test_ohem_keeps_the_hard_pixels(rng: np.random.Generator, min_pixels: int) -> None:
+    logits, mask = 3 * rng.normal(size=(N, C, H, W)), rng.integers(0, C, (N, H, W))
+    counted = rng.random((N, H, W)) < 0.8
+    losses = cross_entropies(logits, mask)[counted]
+    probability = np.sort(np.exp(-losses))
+    limit = max(0.4, probability[min(min_pixels, len(probability)) - 1])
+    expected = losses[np.exp(-losses) <= limit * (1 + 1e-12)].mean()
+    mask[~counted] = 255
+    got = ohem_loss(torch.from_numpy(logits), torch.from_numpy(mask), 255, 0.4, min_pixels)
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_ohem_is_zero_where_nothing_counts() -> None:
+    logits = torch.randn(1, C, H, W, requires_grad=True)
+    loss = ohem_loss(logits, torch.full((1, H, W), 255), 255, 0.7, 10)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_pseudo_label_loss_may_divide_by_the_confident_pixels(rng: np.random.Generator) -> None:
+    logits, labels = rng.normal(size=(N, C, H, W)), rng.integers(0, C, (N, H, W))
+    confident, ignored = rng.random((N, H, W)) < 0.4, rng.random((N, H, W)) < 0.2
+    expected = cross_entropies(logits, labels)[confident & ~ignored].mean()
+    tensors = (torch.from_numpy(array) for array in (logits, labels, confident, ignored))
+    assert pseudo_label_loss(*tensors, average="confident").item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_relation_loss_compares_gram_matrices_of_pooled_cells(rng: np.random.Generator) -> None:
+    values, target = rng.normal(size=(N, C, H, W)), rng.normal(size=(N, C, H, W))
+    ignored = np.zeros((N, 4 * H, 4 * W), dtype=bool)
+    ignored[1, :, : 2 * W] = True  # the left half of the second image is padding
+
+    def gram(maps: np.ndarray) -> np.ndarray:
+        cells = maps.reshape(C, 3, 2, 4, 2).mean(axis=(2, 4)).reshape(C, 12)
+        cells = cells / np.linalg.norm(cells, axis=0)
+        return cells.T @ cells
+
+    total, pairs = 0.0, 0
+    for image in range(N):
+        kept = [cell for cell in range(12) if image == 0 or cell % 4 >= 2]
+        difference = (gram(values[image]) - gram(target[image]))[np.ix_(kept, kept)]
+        total, pairs = total + (difference**2).sum(), pairs + difference.size
+    learner, teacher = torch.from_numpy(values).requires_grad_(), torch.from_numpy(target).requires_grad_()
+    # A grid of 4 on maps of 6 x 8 would pool unevenly in height; 3 rows are the same as pooling by hand.
+    loss = relation_loss(
+        torch.nn.functional.avg_pool2d(learner, 2),
+        torch.nn.functional.avg_pool2d(teacher, 2),
+        torch.from_numpy(ignored),
+        grid=4,
+    )
+    assert loss.item() == pytest.approx(total / pairs, rel=1e-5)
+    loss.backward()
+    assert learner.grad is not None
+    assert learner.grad.any()
+    assert teacher.grad is None
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # type: ignore[no-untyped-def]
+        result = function(*arguments, **(keywords or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return result
+
+
+def test_memory_of_the_relation_loss_does_not_grow_with_the_image() -> None:
+    """1 x 1024 x 1024 relations at most, where 128 x 128 cells would be 16,384 squared: 256 times as many."""
+    largest = []
+    for side in (32, 128):
+        maps, ignored = torch.rand(1, 4, side, side), torch.zeros(1, side, side, dtype=torch.bool)
+        with LargestTensor() as seen:
+            relation_loss(maps, maps, ignored, grid=32)
+        largest.append(seen.numbers)
+    assert largest == [1024 * 1024] * 2
+
+
+def test_a_threshold_is_reached_by_equality() -> None:
+    threshold = Threshold(0.5, 3, adaptive=False, momentum=0.9)
+    labels, confidence = torch.tensor([[[0, 1, 2]]]), torch.tensor([[[0.5, 0.49, 0.9]]])
+    assert threshold.confident(labels, confidence).tolist() == [[[True, False, True]]]
+    own = Threshold([0.5, 0.4, 0.95], 3, adaptive=False, momentum=0.9)
+    assert own.confident(labels, confidence).tolist() == [[[True, True, False]]]
+
+
+def test_adaptive_thresholds_follow_the_mean_confidence_of_each_class(rng: np.random.Generator) -> None:
+    threshold = Threshold(0.8, 3, adaptive=True, momentum=0.75)
+    labels, confidence = rng.integers(0, 2, (2, 5, 5)), rng.random((2, 5, 5))
+    valid = rng.random((2, 5, 5)) < 0.7
+    means = np.ones(3)
+    for _ in range(2):
+        threshold.update(
+            torch.from_numpy(labels), torch.from_numpy(confidence.astype(np.float32)), torch.from_numpy(valid)
+        )
+        for label in (0, 1):  # class 2 is never given: its mean stays
+            means[label] = 0.75 * means[label] + 0.25 * confidence[valid & (labels == label)].mean()
+    np.testing.assert_allclose(threshold.per_class().numpy(), 0.8 * means / means.max(), rtol=1e-5)
+    assert threshold.state_dict().keys() == {"mean_confidence"}
+
+
+def test_complementary_dropout_shares_out_the_channels() -> None:
+    torch.manual_seed(0)
+    first = [torch.rand(6, 10, 2, 3) + 0.1, torch.rand(6, 10, 1, 1) + 0.1]
+    second = [torch.rand(6, 10, 2, 3) + 0.1, torch.rand(6, 10, 1, 1) + 0.1]
+    dropped_first, dropped_second = complementary_dropout(first, second)
+    factors = [
+        [d / f for d, f in zip(dropped, features, strict=True)]
+        for dropped, features in ((dropped_first, first), (dropped_second, second))
+    ]
+    for level in (0, 1):
+        torch.testing.assert_close(factors[0][level] + factors[1][level], torch.full_like(factors[0][level], 2.0))
+        assert bool((factors[0][level] == factors[0][level][:, :, :1, :1]).all())  # whole channels
+        assert torch.equal(factors[0][level][:, :, 0, 0], factors[0][0][:, :, 0, 0])  # one choice for equal widths
+    whole = [bool((factors[0][0][image] == 1).all()) for image in range(6)]
+    assert sum(whole) == 3
+    values = factors[0][0][[image for image in range(6) if not whole[image]]].round(decimals=4).unique()
+    assert values.tolist() == [0.0, 2.0]
