@@ -1,41 +1,13 @@
 """One network in one safetensors file: weights, and in the header everything needed to build and run it again."""
 
-import json
 from pathlib import Path
 
-import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
 from segkc_deploy.errors import RunDirectoryError
-from segkc_deploy.labels import Labels
+from segkc_deploy.training.models.network_card import HEADER_KEY, NetworkCard, read_card, read_network
 from segkc_deploy.training.models.segmenter import Segmenter
-from segkc_deploy.training.models.spec import NetworkSpec
 from segkc_deploy.training.tensor_file import write_tensors
 
-_HEADER_KEY = "segkc_deploy"
-
-
-class NetworkCard(BaseModel):
-    """What a weights file says of itself.
-
-    `input_size` is the (height, width) at which the network was validated and is exported by default; `scores` are
-    mIoU in percent on the validation set at `step`, by network (`junior`, `junior_ema`, …).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: str = "segkc-deploy-network/1"
-    role: str
-    network: NetworkSpec
-    labels: Labels
-    input_size: tuple[int, int]
-    recipe: str
-    method: str
-    step: int
-    averaged: bool
-    scores: dict[str, float]
+__all__ = ["NetworkCard", "load_network", "read_card", "save_network"]
 
 
 def save_network(path: Path, network: Segmenter, card: NetworkCard) -> None:
@@ -43,16 +15,7 @@ def save_network(path: Path, network: Segmenter, card: NetworkCard) -> None:
     # The weights are in the file: a later machine needs neither the hub nor the original file.
     card = card.model_copy(update={"network": card.network.model_copy(update={"pretrained": False})})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_tensors(path, tensors, {_HEADER_KEY: card.model_dump_json()})
-
-
-def read_card(path: Path) -> NetworkCard:
-    """Read the card alone.
-
-    Raises:
-        RunDirectoryError: there is no such file, or it is not a network of this package.
-    """
-    return _read(path, with_tensors=False)[0]
+    write_tensors(path, tensors, {HEADER_KEY: card.model_dump_json()})
 
 
 def load_network(path: Path) -> tuple[Segmenter, NetworkCard]:
@@ -61,7 +24,7 @@ def load_network(path: Path) -> tuple[Segmenter, NetworkCard]:
     Raises:
         RunDirectoryError: there is no such file, it is damaged, or it is not a network of this package.
     """
-    card, tensors = _read(path, with_tensors=True)
+    card, tensors = read_network(path)
     network = Segmenter(card.network, card.labels.num_classes)
     try:
         network.load_state_dict(tensors)
@@ -69,28 +32,3 @@ def load_network(path: Path) -> tuple[Segmenter, NetworkCard]:
         detail = str(error).strip().splitlines()[-1].strip()
         raise RunDirectoryError(f"{path}: the weights do not fit {card.network.backbone}: {detail}") from None
     return network.eval(), card
-
-
-def _read(path: Path, with_tensors: bool) -> tuple[NetworkCard, dict[str, Tensor]]:
-    if not path.is_file() and (path.parent / "config.yaml").is_file():
-        raise RunDirectoryError(
-            f"{path}: the run has no {path.stem} (yet): networks are written at each validation, and only methods"
-            " with two networks have a senior"
-        )
-    if not path.is_file():
-        raise RunDirectoryError(f"{path}: no such file; is its folder a run made by `segkc-deploy train`?")
-    tensors: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER_KEY)
-            if with_tensors:
-                tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise RunDirectoryError(f"{path}: damaged or not a safetensors file ({error}); copy it again") from None
-    if header is None:
-        raise RunDirectoryError(f"{path}: weights without a description of their network; not made by this package")
-    try:
-        return NetworkCard.model_validate(json.loads(header)), tensors
-    except (ValidationError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunDirectoryError(f"{path}: its description cannot be read by this version ({reason})") from None

@@ -46,8 +46,17 @@ class RunDirectory:
         return self.path / f"{role}.safetensors"
 
 
-def create_run(path: Path, recipe: Recipe, data: Path, overwrite: bool) -> RunDirectory:
+def create_run(
+    path: Path, recipe: Recipe, data: Path | None, overwrite: bool, origin: dict[str, Any] | None = None
+) -> RunDirectory:
     """Make an empty run directory and write its `config.yaml`.
+
+    Args:
+        path: the folder.
+        recipe: what the run is made by.
+        data: the data spec.
+        overwrite: delete an earlier run first.
+        origin: sections that say where a run comes from that was not trained here.
 
     Raises:
         RunDirectoryError: the folder has content and `overwrite` is not set, or has content that no run wrote.
@@ -55,12 +64,12 @@ def create_run(path: Path, recipe: Recipe, data: Path, overwrite: bool) -> RunDi
     run = RunDirectory(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         if not overwrite:
-            raise RunDirectoryError(f"{path}: not empty; add --resume to go on, --overwrite to start anew")
+            raise RunDirectoryError(f"{path}: not empty; add --overwrite to start anew, or --resume to train on")
         _delete_run(run)
-    run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "segkc_deploy": __version__,
-        "data": str(data.resolve()),
+        **(origin or {}),
+        "data": str(data.resolve()) if data else None,
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
     }
     atomic.write_text(run.config, yaml.safe_dump(content, sort_keys=False))

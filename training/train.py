@@ -83,6 +83,10 @@ def train_run(
             f"{chosen.name}: {len(sets.labeled)} labeled, {len(sets.unlabeled)} unlabeled, {len(sets.val)} validation"
             f" images; {steps} steps from step {first_step} on {trainer_fabric.device}, {chosen.precision}"
         )
+        for role in ("junior", "senior"):
+            network = method.networks().get(role)
+            if network and network.started_from:
+                log.line(f"{role}: starts from {network.started_from}")
         try:
             trainer.fit(log)
         except KeyboardInterrupt:

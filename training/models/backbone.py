@@ -2,17 +2,17 @@
 
 import difflib
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.training.models.positions import use_dinov2_positions
 from segkc_deploy.training.models.spec import NetworkSpec
+from segkc_deploy.training.weights_file import read_weights
 
 #: timm's modules of plain ViTs: one grid throughout, so feature maps are tapped between blocks.
 _PLAIN_VIT_MODULES = {"vision_transformer", "eva", "deit"}
@@ -32,7 +32,7 @@ class Backbone(nn.Module):
     Args:
         spec: the timm name and where its weights come from.
         fixed_size: (height, width) that a ViT's position embedding is made for; by default it is resampled to each
-            input, to any size that is a multiple of the patch.
+            input, to any size that is a multiple of the patch, in the way that `spec.positions` names.
 
     Attributes:
         channels: channels of the four maps.
@@ -50,6 +50,8 @@ class Backbone(nn.Module):
         if self.is_plain_vit:
             size_options = {"img_size": fixed_size} if fixed_size else {"dynamic_img_size": True}
             self.network = _create(spec, num_classes=0, **size_options)
+            if spec.positions == "dinov2":
+                use_dinov2_positions(self.network)
             self.taps = taps_of(len(self.network.blocks))
             patch = self.network.patch_embed.patch_size[0]
             self.channels = (int(self.network.embed_dim),) * _STAGES
@@ -105,10 +107,24 @@ def _create(spec: NetworkSpec, **options: Any) -> Any:
     if not spec.pretrained:
         return _create_from_timm(spec, options)
     if isinstance(spec.pretrained, Path):
-        if not spec.pretrained.is_file():
-            raise ConfigError(f"{spec.pretrained}: no such weights file (pretrained of {spec.backbone})")
-        options["pretrained_cfg_overlay"] = {"file": str(spec.pretrained)}
-    return _create_pretrained(spec, options)
+        options["pretrained_cfg_overlay"] = _local_weights(spec)
+    network = _create_pretrained(spec, options)
+    for config in (network.pretrained_cfg, getattr(network, "default_cfg", {})):
+        config.pop("state_dict", None)  # the weights once more, which every copy of the network would hold as well
+    return network
+
+
+def _local_weights(spec: NetworkSpec) -> dict[str, Any]:
+    """Return the entry of timm's configuration that stands for a local file.
+
+    The file is read by us: timm takes no safetensors file for a network whose own weights are an .npz file, and its
+    errors name no file.
+    """
+    path = spec.pretrained
+    assert isinstance(path, Path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such weights file (pretrained of {spec.backbone})")
+    return {"file": str(path)} if path.suffix == ".npz" else {"state_dict": read_weights(path).tensors}
 
 
 def _create_from_timm(spec: NetworkSpec, options: dict[str, Any], pretrained: bool = False) -> Any:
@@ -127,7 +143,7 @@ def _create_pretrained(spec: NetworkSpec, options: dict[str, Any]) -> Any:
         torch.manual_seed(0)
         try:
             network = _create_from_timm(spec, options, pretrained=True)
-        except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError, SafetensorError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise _weights_error(spec, _first_line(error)) from error
     # From the same seed, a weight that no file has filled is bit for bit the fresh one.
     untouched = [

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+#: Widths of the four levels for ViT-L and ViT-g; below, they are the embedding dimension / 8, / 4, / 2 and / 1.
+_PUBLISHED_WIDTHS = {1024: (256, 512, 1024, 1024), 1536: (1536,) * 4}
+
 
 class ResidualConvUnit(nn.Module):
     """x + conv(relu(conv(relu(x)))), 3x3."""
@@ -56,9 +59,8 @@ class DPTDecoder(nn.Module):
     """Four ViT feature maps to logits at 8 times the patch grid.
 
     Args:
-        in_channels: the ViT's embedding dimension.
-        features: width of the fusion path; 64 for ViT-S, 128 for ViT-B as published. Level widths are
-            in_channels / 8, / 4, / 2 and / 1.
+        in_channels: the ViT's embedding dimension, by which the widths of the four levels are those published.
+        features: width of the fusion path; 64 for ViT-S, 128 for ViT-B, 256 for ViT-L as published.
         num_classes: number of classes.
     """
 
@@ -67,7 +69,7 @@ class DPTDecoder(nn.Module):
 
     def __init__(self, in_channels: int, features: int, num_classes: int) -> None:
         super().__init__()
-        widths = [max(in_channels // divisor, 1) for divisor in (8, 4, 2, 1)]
+        widths = _PUBLISHED_WIDTHS.get(in_channels) or tuple(max(in_channels // by, 1) for by in (8, 4, 2, 1))
         self.projects = nn.ModuleList(nn.Conv2d(in_channels, width, 1) for width in widths)
         self.resize_layers = nn.ModuleList(
             [

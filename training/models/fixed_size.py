@@ -4,6 +4,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.models.positions import resample_as_dinov2
 from segkc_deploy.training.models.segmenter import Segmenter
 
 
@@ -38,9 +39,11 @@ def _resampled(embedding: Tensor, segmenter: Segmenter, size: tuple[int, int]) -
     network = segmenter.backbone.network
     patch = segmenter.backbone.reductions[0]
     prefix = 0 if getattr(network, "no_embed_class", False) else network.num_prefix_tokens
-    return resample_abs_pos_embed(
+    resample = resample_as_dinov2 if segmenter.spec.positions == "dinov2" else resample_abs_pos_embed
+    resampled: Tensor = resample(
         embedding,
         new_size=[size[0] // patch, size[1] // patch],
-        old_size=list(network.patch_embed.grid_size),
+        old_size=network.patch_embed.grid_size,
         num_prefix_tokens=prefix,
     )
+    return resampled

@@ -11,6 +11,7 @@ from segkc_deploy.training.models.backbone import Backbone
 from segkc_deploy.training.models.dpt import DPTDecoder
 from segkc_deploy.training.models.fpn import FPNDecoder
 from segkc_deploy.training.models.spec import NetworkSpec
+from segkc_deploy.training.models.starting_weights import start_from, starting_network
 
 
 class Segmenter(nn.Module):
@@ -18,6 +19,14 @@ class Segmenter(nn.Module):
 
     It takes images as values from 0 to 1 and normalizes them itself, so that a senior and a junior with different
     statistics see the same batch, and an exported network cannot be fed wrongly normalized images.
+
+    Attributes:
+        spec: what it was made by.
+        num_classes: channels of the logits.
+        started_from: in words, the network of ours whose weights it began with; empty for any other beginning.
+
+    Raises:
+        UserError: backbone and decoder do not fit each other, or the weights cannot be had or do not fit.
     """
 
     mean: Tensor
@@ -27,10 +36,12 @@ class Segmenter(nn.Module):
         super().__init__()
         self.spec = spec
         self.num_classes = num_classes
-        self.backbone = Backbone(spec, fixed_size)
+        start = starting_network(spec)
+        self.backbone = Backbone(spec.model_copy(update={"pretrained": False}) if start else spec, fixed_size)
         self.decoder = build_decoder(spec, self.backbone, num_classes)
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
+        self.started_from = start_from(self, start) if start else ""
 
     @property
     def size_multiple(self) -> int:
@@ -65,8 +76,8 @@ def build_decoder(spec: NetworkSpec, backbone: Backbone, num_classes: int) -> DP
         if not backbone.is_plain_vit:
             raise ConfigError(f"decoder dpt needs a plain ViT, and {spec.backbone} is hierarchical: use decoder: fpn")
         embed_dim = backbone.channels[0]
-        # As published: 64 features for an embedding of 384, 128 for 768, 256 for 1024 and above.
-        features = spec.decoder_channels or (256 if embed_dim >= 1024 else max(embed_dim // 6, 32))
+        # As published: 64 features for an embedding of 384, 128 for 768, 256 for 1024, 384 for 1536.
+        features = spec.decoder_channels or max(embed_dim // (4 if embed_dim >= 1024 else 6), 32)
         return DPTDecoder(embed_dim, features, num_classes)
     if backbone.is_plain_vit:
         raise ConfigError(f"decoder fpn needs a hierarchical backbone, and {spec.backbone} is a ViT: use decoder: dpt")

@@ -1,0 +1,104 @@
+"""`segkc-deploy import-weights`: from a published checkpoint to a run directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkc_deploy.errors import DataError
+from segkc_deploy.labels import Labels
+from segkc_deploy.manifest import sha256_of
+from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.network_file import NetworkCard, save_network
+from segkc_deploy.training.prediction import input_size
+from segkc_deploy.training.published_weights import FORMATS
+from segkc_deploy.training.recipe import Recipe
+from segkc_deploy.training.run_directory import create_run
+from segkc_deploy.training.weights_file import Copy
+
+#: Data sets with a published protocol of their own; its recipes end with the layout's name.
+_DATA_SETS = ("voc", "cityscapes", "ade20k", "coco")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A finished import: the run directory, what its network is, and its number of weights."""
+
+    run: Path
+    card: NetworkCard
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the classes of a checkpoint are called, and where that was read."""
+
+    labels: Labels
+    where: str
+
+
+def import_weights(
+    file: Path,
+    file_format: str,
+    out: Path,
+    classes: Classes,
+    recipe: Recipe,
+    data: Path | None = None,
+    copy: Copy | None = None,
+    overwrite: bool = False,
+) -> Imported:
+    """Turn a published checkpoint into a run directory that can be evaluated, exported and started from.
+
+    Args:
+        file: the checkpoint.
+        file_format: a key of `training.published_weights.FORMATS`.
+        out: the run directory.
+        classes: names for the checkpoint's classes, which itself holds none.
+        recipe: its evaluation protocol becomes the run's.
+        data: the data spec that the run remembers.
+        copy: which copy of the weights, where there are two; by default the averaged one.
+        overwrite: delete an earlier run in `out` first.
+
+    Raises:
+        DataError: the file cannot be used, or has another number of classes.
+        RunDirectoryError: `out` is not empty, or cannot be written.
+    """
+    published = FORMATS[file_format](file, copy)
+    if published.num_classes != classes.labels.num_classes:
+        raise DataError(
+            f"{file}: its last layer has {published.num_classes} classes, and {classes.where} names"
+            f" {classes.labels.num_classes}; name those of the data set that it was trained on"
+        )
+    network = Segmenter(published.spec, published.num_classes)
+    network.load_state_dict(published.weights)
+    protocol = recipe.validation
+    card = NetworkCard(
+        role="junior",
+        network=published.spec,
+        labels=classes.labels,
+        input_size=input_size(protocol.window or protocol.size or recipe.crop_size, network.size_multiple, None),
+        recipe=f"imported-{file_format}",
+        method="imported",
+        step=0,
+        averaged=published.copy == "ema",
+        scores={},
+    )
+    origin = {"file": str(file.resolve()), "sha256": sha256_of(file), "format": file_format, "copy": published.copy}
+    run = create_run(out, _as_recipe(recipe, card), data, overwrite, {"imported": origin})
+    save_network(run.network("junior"), network, card)
+    return Imported(out, card, sum(parameter.numel() for parameter in network.parameters()))
+
+
+def usual_recipe(layout: str) -> str:
+    """Return the recipe with the published evaluation of a layout's data set; whole images for any other."""
+    data_set = next((name for name in _DATA_SETS if layout.partition("-")[0] == name), "voc")
+    return f"unimatch-v2-dinov2-s-{data_set}"
+
+
+def _as_recipe(recipe: Recipe, card: NetworkCard) -> Recipe:
+    """The recipe that stands in the run: what evaluation reads of it holds, and nothing was trained by the rest."""
+    changes = {
+        "name": card.recipe,
+        "summary": f"imported, not trained here; evaluated by the protocol of {recipe.name}",
+        "junior": card.network,
+        "senior": None,
+    }
+    return recipe.model_copy(update=changes)
