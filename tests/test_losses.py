@@ -1,15 +1,17 @@
 """Each loss against its formula in NumPy float64."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 
 from segkc_deploy.training.terms.losses import (
+    cross_entropy,
     feature_distillation,
     prediction_distillation,
     pseudo_label_loss,
     pseudo_labels,
-    cross_entropy,
 )
 
 N, C, H, W = 2, 5, 6, 7
@@ -65,16 +67,22 @@ def test_pseudo_labels_are_the_most_probable_classes_without_gradient(rng: np.ra
     assert not confidence.requires_grad
 
 
-def test_feature_distillation_sums_levels_and_stops_the_targets_gradient(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("distance", ["cosine", "mse"])
+def test_feature_distillation_sums_levels_and_stops_the_targets_gradient(
+    rng: np.random.Generator, distance: Literal["cosine", "mse"]
+) -> None:
     sources = [rng.normal(size=(N, 4, 3, 3)), rng.normal(size=(N, 6, 2, 2))]
     targets = [rng.normal(size=(N, 4, 3, 3)), rng.normal(size=(N, 6, 2, 2))]
     expected = 0.0
     for source, target in zip(sources, targets, strict=True):
+        if distance == "mse":
+            expected += ((source - target) ** 2).mean()
+            continue
         norms = np.linalg.norm(source, axis=1) * np.linalg.norm(target, axis=1)
         expected += (1 - (source * target).sum(axis=1) / norms).mean()
     tensors = [torch.from_numpy(array).requires_grad_() for array in sources]
     fixed = [torch.from_numpy(array).requires_grad_() for array in targets]
-    loss = feature_distillation(tensors, fixed)
+    loss = feature_distillation(tensors, fixed, distance)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     loss.backward()
     assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in tensors)

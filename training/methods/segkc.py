@@ -39,6 +39,9 @@ class SegKCConfig(CPSConfig):
     consultation_dropout: float = Field(
         default=0.5, ge=0, le=1, description="share of images for which the senior gets no advice [R]"
     )
+    feature_distance: Literal["cosine", "mse"] = Field(
+        default="cosine", description="between the junior's projected and the senior's features [R]"
+    )
     prediction_target: Literal["learners", "averaged"] = Field(
         default="learners",
         description="whose predictions are distilled: the other network's on the same images, or its average's on the"
@@ -58,6 +61,7 @@ class ConsultingPair(Pair):
             senior.backbone.channels,
             config.consultation_dropout,
             learned_gates=config.gate == "learned",
+            distance=config.feature_distance,
         )
         self.senior_is_advised = config.feature_junior_to_senior
 

@@ -5,6 +5,7 @@ distance, is our reading. Nothing here is part of either network: gates, alignme
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,18 @@ class Consultation(nn.Module):
         junior_channels, senior_channels: channels of the four maps of each.
         dropout: probability, per image, that the senior gets no advice in training, so that it learns to run alone.
         learned_gates: whether the gates are learned, from 0 on; otherwise they are 1 for ever.
+        distance: between the junior's projected and the senior's features.
     """
 
     gates: Tensor
 
     def __init__(
-        self, junior_channels: Sequence[int], senior_channels: Sequence[int], dropout: float, learned_gates: bool
+        self,
+        junior_channels: Sequence[int],
+        senior_channels: Sequence[int],
+        dropout: float,
+        learned_gates: bool = True,
+        distance: Literal["cosine", "mse"] = "cosine",
     ) -> None:
         super().__init__()
         pairs = list(zip(junior_channels, senior_channels, strict=True))
@@ -35,7 +42,7 @@ class Consultation(nn.Module):
             self.gates = nn.Parameter(torch.zeros(len(pairs)))
         else:
             self.register_buffer("gates", torch.ones(len(pairs)))
-        self.dropout = dropout
+        self.dropout, self.distance = dropout, distance
 
     def advise_senior(self, senior: Sequence[Tensor], junior: Sequence[Tensor]) -> list[Tensor]:
         """Return F_S + g · A(sg F_J) level by level; the junior gets no gradient."""
@@ -47,9 +54,9 @@ class Consultation(nn.Module):
         return advised
 
     def junior_distance(self, junior: Sequence[Tensor], senior: Sequence[Tensor]) -> Tensor:
-        """Return Σ_l mean(1 - cos(P_l F_J, sg F_S)); the senior gets no gradient."""
+        """Return Σ_l mean(1 - cos(P_l F_J, sg F_S)), or the squared differences; the senior gets no gradient."""
         projected = [projection(feature) for projection, feature in zip(self.projections, junior, strict=True)]
-        return feature_distillation(projected, senior)
+        return feature_distillation(projected, senior, self.distance)
 
     def _keep(self, like: Tensor) -> Tensor:
         if not self.training or self.dropout == 0:

@@ -56,17 +56,23 @@ def pseudo_labels(logits: Tensor) -> tuple[Tensor, Tensor]:
     return labels, confidence
 
 
-def feature_distillation(projected: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Sum over levels of the mean of 1 - cos between each cell's projected and target vectors; no gradient to targets.
+def feature_distillation(
+    projected: Sequence[Tensor], targets: Sequence[Tensor], distance: Literal["cosine", "mse"] = "cosine"
+) -> Tensor:
+    """Sum over levels of the mean distance between each cell's projected and target vectors; no gradient to targets.
 
     Args:
         projected: per level (N, D, h, w), the learning network's features projected to the target's width.
         targets: per level (N, D, h', w'); resized bilinearly where the grids differ.
+        distance: 1 - cos of the two vectors, or their mean squared difference.
     """
     loss = projected[0].new_zeros((), dtype=torch.float32)
     for source, target in zip(projected, targets, strict=True):
         target = resize_like(target.detach(), source)
-        loss = loss + (1 - F.cosine_similarity(source.float(), target.float(), dim=1)).mean()
+        if distance == "mse":
+            loss = loss + F.mse_loss(source.float(), target.float())
+        else:
+            loss = loss + (1 - F.cosine_similarity(source.float(), target.float(), dim=1)).mean()
     return loss
 
 
