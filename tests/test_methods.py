@@ -1,5 +1,9 @@
 """The methods that SegKC is compared with, and what joins them by configuration: terms, teachers, gradients."""
 
+import importlib
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,7 @@ from test_segkc import batch, learns
 from tiny_data import tiny_recipe
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.methods import registry
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import available_methods, build_method
 
@@ -229,3 +234,15 @@ def test_settings_that_cannot_be_are_told_in_one_line(
         make(name, recipe=recipe, **settings)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_guide_to_a_new_method_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    (tmp_path / "mean_teacher.py").write_text(code)
+    package = importlib.import_module("segkc_deploy.training.methods")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    monkeypatch.setattr(registry, "available_methods", lambda: ["mean-teacher"])
+    output = make("mean-teacher")(batch(), 0)
+    assert set(output.terms) == {"supervised_junior", "consistency"}
+    assert output.weights["consistency"] == 1.0
