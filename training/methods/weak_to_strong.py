@@ -120,8 +120,8 @@ class WeakToStrong(Method):
         threshold = config.confidence_threshold
         if isinstance(threshold, list) and len(threshold) != num_classes:
             raise ConfigError(
-                f"recipe {recipe.name}: method.confidence_threshold has {len(threshold)} values, not one for each of the"
-                f" {num_classes} classes"
+                f"recipe {recipe.name}: method.confidence_threshold has {len(threshold)} values, not one for each of"
+                f" the {num_classes} classes"
             )
         self.thresholds = nn.ModuleDict(
             {
