@@ -61,6 +61,8 @@ class StudyFigures:
         for name in ("steps", "crop_size", "images_per_step"):
             self._only(name, self.rows)
         self._only("network", [row for row in self.rows if row.role == "junior"])
+        for share in self.shares():
+            self._only("images", [row for row in self.rows if row.labels == share])
 
     def names(self, labels: str | None = None) -> list[str]:
         """Return the names of the rows, of one share of the labels or of all."""

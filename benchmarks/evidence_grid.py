@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from segkc_deploy import atomic
+from segkc_deploy.data.partitions import partitions
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.validation import did_you_mean, load_yaml, validate
 
@@ -84,8 +85,8 @@ class Study(_Part):
         if both := [row for row, changes in self.rows.items() if {"base", "like"} <= changes.keys()]:
             raise ValueError(f"row {both[0]} has both base and like; keep one")
         for labels in (labels for block in self.cells for labels in block.labels):
-            if not re.fullmatch(rf"{FULL}|\d+(/\d+)?", labels):
-                raise ValueError(f"labels {labels!r}: write a fraction such as 1/8, or {FULL}")
+            if not re.fullmatch(r"\w[\w/-]*", labels):
+                raise ValueError(f"labels {labels!r}: write a fraction such as 1/8, a partition's name, or {FULL}")
         return self
 
     @property
@@ -166,12 +167,16 @@ def write_data_spec(study: Study, labels: str, root: Path, lists: Path | None, f
         study: the study.
         labels: the share.
         root: the data set.
-        lists: a folder with a list of ids for each share (`1_8.txt`); without it, the package's own partition is taken.
+        lists: a folder with a list of ids for each share (`1_8.txt`); without it, the published partition of that name
+            is taken, or else as large a part as drawn by seed 0.
         folder: where the spec is written.
     """
     spec: dict[str, Any] = study.data | {"root": str(root.resolve())}
     if labels != FULL:
-        chosen = {"ids": str((lists / f"{in_file_names(labels)}.txt").resolve())} if lists else {"partition": labels}
+        if lists:
+            chosen = {"ids": str((lists / f"{in_file_names(labels)}.txt").resolve())}
+        else:
+            chosen = {"partition" if labels in partitions(str(study.data.get("layout"))) else "fraction": labels}
         spec["labeled"] = dict(spec.get("labeled") or {}) | chosen
     path = folder / f"{in_file_names(labels)}.yaml"
     _write_yaml(path, spec)

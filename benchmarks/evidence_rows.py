@@ -59,7 +59,7 @@ class RowMaker:
             "network": _describe(spec, about.decoder),
             "crop_size": list(recipe.crop_size),
             "images_per_step": [recipe.batch.labeled, recipe.batch.unlabeled],
-            "images": {name: first.data[name] for name in ("labeled", "unlabeled", "val")},
+            "images": first.data,
             "threads": first.threads,
             "sessions": len(sessions),
         }

@@ -20,11 +20,12 @@ from tiny_data import CLASSES, tiny_recipe, write_recipe, write_tiny_data
 from segkc_deploy.benchmarks.evidence import main
 from segkc_deploy.benchmarks.evidence_cells import CellFiles, Session, State, Workplace, train_cell
 from segkc_deploy.benchmarks.evidence_figures import PairedDifference, paired
-from segkc_deploy.benchmarks.evidence_grid import Cell, chosen_cells, load_study, write_recipes
+from segkc_deploy.benchmarks.evidence_grid import Cell, chosen_cells, load_study, write_data_spec, write_recipes
 from segkc_deploy.benchmarks.evidence_tables import main as tables_main
 from segkc_deploy.benchmarks.evidence_tables import study_text
 from segkc_deploy.benchmarks.evidence_workers import Hands, Outcome, claim, train_cells
 from segkc_deploy.benchmarks.results import StudyRow, append_rows, read_rows, replace_rows
+from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.recipe_file import load_recipe
@@ -144,11 +145,29 @@ def test_rows_that_cannot_be_compared_are_refused(tmp_path: Path, changes: dict[
 def test_entropymix_is_a_rows_own(tmp_path: Path) -> None:
     mixed = {"strong": {"entropymix": {"mode": "after-cutmix"}}, "method": {"strong_views": 2}}
     study = load_study(write_study(tmp_path, rows=STUDY["rows"] | {"segkc": mixed}))
-    place = Workplace(study, tmp_path / "out", tmp_path, None)
-    assert place.recipe(Cell("segkc", "1/2", 5)).seed == 5
-    # Without lists of one's own, the package's partition is asked for.
-    assert yaml.safe_load(place.specs["1/2"].read_text())["labeled"]["partition"] == "1/2"
-    assert "partition" not in yaml.safe_load(place.specs["full"].read_text())["labeled"]
+    recipe = Workplace(study, tmp_path / "out", tmp_path, None).recipe(Cell("segkc", "1/2", 5))
+    assert (recipe.seed, recipe.strong.entropymix.mode) == (5, "after-cutmix")
+
+
+@pytest.mark.parametrize(
+    ("layout", "labels", "section"),
+    [
+        ("folders", "1/8", {"fraction": "1/8"}),
+        ("camvid", "1/8", {"partition": "1/8"}),
+        ("cityscapes", "1/8", {"partition": "1/8"}),
+        ("voc", "366", {"partition": "366"}),
+        ("voc", "blended-1/8", {"partition": "blended-1/8"}),
+        ("camvid", "full", None),
+    ],
+)
+def test_labels_are_a_published_partition_or_a_drawn_part(
+    tmp_path: Path, layout: str, labels: str, section: dict[str, str] | None
+) -> None:
+    cells = [{"rows": "all", "labels": labels, "seeds": 0}]
+    study = load_study(write_study(tmp_path, data={"layout": layout, "classes": CLASSES}, cells=cells))
+    spec = write_data_spec(study, labels, tmp_path, None, tmp_path / "out")
+    assert yaml.safe_load(spec.read_text()).get("labeled") == section
+    load_data_spec(spec)
 
 
 # Real trainings
@@ -185,7 +204,11 @@ def test_a_study_trains_what_is_missing_and_tells_what_failed(
         assert (row.miou, extra["miou_raw"]) == (whole.miou[f"{role}_ema"], whole.miou[role])
         assert row.params_m == parameters(whole.path / f"{role}.safetensors") / 1e6
         assert (row.steps, row.size, extra["sessions"]) == (3, (64, 64), 2)
-        assert extra["images"] == {"labeled": 2, "unlabeled": 6, "val": 3}
+        assert {name: extra["images"][name] for name in ("labeled", "unlabeled", "val")} == {
+            "labeled": 2,
+            "unlabeled": 6,
+            "val": 3,
+        }
         assert "seconds" not in extra  # nobody saw the first session end
         assert row.command.endswith("--results RESULTS --only row=segkc,labels=1/2,seed=0")
         assert str(tmp_path) not in row.command
@@ -482,6 +505,7 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ({"steps": 1000}, "steps is 900 in row segkc, labels 1/8, seed 0, but 1000 in row cps, labels 1/8, seed 0"),
         ({"crop_size": [96, 96]}, "crop_size is"),
         ({"network": "other"}, "network is"),
+        ({"images": {"labeled": 46, "unlabeled": 321, "val": 101, "sha256": "other"}}, "images is"),
         ({"images": None}, "row cps, labels 1/8, seed 0: not a training of `evidence`"),
     ],
 )
