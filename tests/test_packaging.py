@@ -3,10 +3,12 @@
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parent.parent
 LINKED = ("training", "export", "benchmarks")
@@ -80,6 +82,14 @@ def test_the_wheel_holds_recipes_template_and_type_marker(wheel: dict[str, bytes
     assert "segkc_deploy/py.typed" in wheel
 
 
+def test_the_wheel_holds_the_partition_lists(wheel: dict[str, bytes]) -> None:
+    folder = REPOSITORY / "segkc_deploy/data/lists"
+    lists = [path for path in folder.rglob("*") if path.is_file()]
+    assert lists
+    for path in lists:
+        assert wheel[f"segkc_deploy/data/lists/{path.relative_to(folder).as_posix()}"] == path.read_bytes()
+
+
 def test_the_wheel_has_one_import_root(wheel: dict[str, bytes]) -> None:
     roots = {name.partition("/")[0] for name in wheel}
     assert "segkc_deploy" in roots
@@ -121,3 +131,15 @@ def test_the_source_archive_builds_the_same_wheel(built: Path, wheel: dict[str, 
     missing = [name for name in wheel if name.startswith("segkc_deploy/") and name not in names]
     assert missing == []
     assert {"LICENSE", "pyproject.toml", "README.md"} <= names
+
+
+@pytest.mark.parametrize("extra", ["none", "train", "export", "openvino", "benchmark"])
+def test_the_installation_page_names_what_is_declared(extra: str) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"] if extra == "none" else project["optional-dependencies"][extra]
+    names = {Requirement(line).name for line in declared} - {"segkc-deploy", "onnxruntime-gpu"}
+    heading = extra if extra == "none" else f"`{extra}`"
+    page = (REPOSITORY / "docs" / "install.md").read_text().splitlines()
+    (row,) = (line for line in page if line.startswith(f"| {heading} |"))
+    listed = {name.strip() for name in row.split("|")[2].split(",")}
+    assert {name for name in listed if not name.startswith("`")} == names
