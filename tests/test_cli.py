@@ -17,7 +17,19 @@ from segkc_deploy import cli
 from segkc_deploy.cli import app
 from segkc_deploy.errors import NonFiniteLossError, SegKCError, UserError, VerificationError
 
-COMMANDS = ("check", "train", "eval", "export", "predict", "benchmark", "demo", "doctor")
+COMMANDS = (
+    "check",
+    "recipes",
+    "train",
+    "eval",
+    "label-next",
+    "import-weights",
+    "export",
+    "predict",
+    "benchmark",
+    "demo",
+    "doctor",
+)
 
 
 def test_every_command_is_known() -> None:

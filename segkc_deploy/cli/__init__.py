@@ -2,7 +2,19 @@
 
 import sys
 
-from segkc_deploy.cli import benchmark, check, demo, doctor, evaluate, export, predict, train  # noqa: F401  (each adds itself)
+from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
+    benchmark,
+    check,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    import_weights,
+    label_next,
+    predict,
+    recipes,
+    train,
+)
 from segkc_deploy.cli.app import app
 from segkc_deploy.errors import SegKCError
 

@@ -1,0 +1,83 @@
+"""`segkc-deploy label-next`: which unlabeled images to label next."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from segkc_deploy.cli.app import app
+
+if TYPE_CHECKING:
+    from segkc_deploy.training.label_next.true_errors import Comparison
+
+
+@app.command("label-next")
+def label_next_command(
+    run: Annotated[Path, typer.Argument(help="Run directory of `segkc-deploy train`.")],
+    out: Annotated[Path, typer.Option(help="The folder for the lists, the scores and the contact sheet.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Data spec (YAML) whose unlabeled images are ranked.", show_default="the run's own"),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Rank the images of this folder instead.", metavar="FOLDER")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many images to choose.")] = 20,
+    by: Annotated[
+        Literal["disagreement", "entropy", "both"] | None,
+        typer.Option(
+            help="Pixels where junior and senior differ, how unsure the junior is, or differing × unsure.",
+            show_default="both; entropy for a run without a senior",
+        ),
+    ] = None,
+    diversity: Annotated[
+        float, typer.Option(min=0, help="0 takes the highest scores; more avoids images that look alike.")
+    ] = 1.0,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="True masks of some of the images: tells how well the scores find errors.", metavar="FOLDER"),
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
+) -> None:
+    """Choose the unlabeled images whose labels should help most, as a list and as a page of pictures.
+
+    Example: `segkc-deploy label-next runs/a --count 20 --out next`
+    """
+    from segkc_deploy.cli.extras import needs_extra
+    from segkc_deploy.errors import DataError
+
+    with needs_extra("train"):
+        from segkc_deploy.training.label_next.next_labels import Request, label_next
+
+    request = Request(run, out, data, images, masks, count, by, diversity, device, overwrite)
+    choice = label_next(request)
+    for sentence in choice.sentences:
+        typer.echo(sentence)
+    if choice.comparison is not None:
+        _print_comparison(choice.comparison)
+    typer.echo(f"list: {out / 'label-next.txt'}; every image's scores: {out / 'scores.csv'}")
+    typer.echo(f"contact sheet: {out / 'index.html'}")
+    typer.echo(f"next: {choice.next_step}")
+    if choice.unreadable:
+        raise DataError(
+            f"{choice.unreadable} of {choice.unreadable + choice.ranked} images could not be read (named above);"
+            " replace or remove them"
+        )
+
+
+def _print_comparison(comparison: "Comparison") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Scores beside the junior's true errors, {comparison.images} images", title_justify="left")
+    table.add_column("score")
+    for title in ("rank correlation, pixel error", "rank correlation, mIoU error", "pixel error of the highest %"):
+        table.add_column(title, justify="right")
+    for name, values in comparison.correlations.items():
+        correlations = (f"{values[error]:.3f}" for error in ("pixel_error", "miou_error"))
+        table.add_row(name, *correlations, f"{comparison.mean_of_highest[name]:.1f}")
+    table.add_section()
+    table.add_row("chosen", "", "", f"{comparison.mean_of_chosen:.1f}")
+    table.add_row("all", "", "", f"{comparison.mean_of_all:.1f}")
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,596 @@
+"""`label-next`: its scores against float64 formulas, its choice by hand, its lists as data specs, and its page."""
+
+import base64
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from command_line import CommandLine
+from tiny_data import tiny_recipe, write_recipe, write_tiny_data
+
+from segkc_deploy.data.samples import Sample
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.training.label_next import uncertainty
+from segkc_deploy.training.label_next.choice import choose
+from segkc_deploy.training.label_next.contact_sheet import score_histogram
+from segkc_deploy.training.label_next.lists import ListForm
+from segkc_deploy.training.label_next.networks import RunNetworks
+from segkc_deploy.training.label_next.rank_correlation import spearman
+from segkc_deploy.training.label_next.true_errors import compare
+from segkc_deploy.training.label_next.uncertainty import RANKINGS, SCORES, image_scores, ranking_score, score_map
+from segkc_deploy.training.train import train_run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    recipe = write_recipe(folder / "tiny.yaml", tiny_recipe(schedule={"steps": 2}))
+    return train_run(data, str(recipe), folder / "run", device="cpu").path
+
+
+@pytest.fixture(scope="module")
+def supervised(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("supervised")
+    tiny = tiny_recipe(senior=None, method={"name": "supervised"}, schedule={"steps": 1})
+    recipe = write_recipe(folder / "tiny.yaml", tiny)
+    return train_run(data, str(recipe), folder / "run", device="cpu").path
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "scores.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def lines(out: Path, name: str = "label-next.txt") -> list[str]:
+    return (out / name).read_text().splitlines()
+
+
+# The scores
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=0))
+    return exponentials / exponentials.sum(axis=0)
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    return np.where(p > 0, p * np.log(np.where(p > 0, p / q, 1)), 0).sum(axis=0)
+
+
+def expected_scores(junior: np.ndarray, senior: np.ndarray) -> dict[str, np.ndarray]:
+    """Per pixel, in float64, the divergence from its definition by two Kullback-Leibler divergences."""
+    p, q = softmax(junior), softmax(senior)
+    mean = (p + q) / 2
+    uniform = np.log(len(p))
+    return {
+        "disagreement": (p.argmax(axis=0) != q.argmax(axis=0)).astype(float),
+        "divergence": (kl(p, mean) + kl(q, mean)) / 2 / np.log(2),
+        "entropy_mean": -(mean * np.log(mean)).sum(axis=0) / uniform,
+        "entropy_senior": -(q * np.log(q)).sum(axis=0) / uniform,
+        "entropy_junior": -(p * np.log(p)).sum(axis=0) / uniform,
+    }
+
+
+@pytest.mark.parametrize("values_at_once", [1, 1 << 24], ids=["row by row", "at once"])
+def test_scores_equal_their_formulas(monkeypatch: pytest.MonkeyPatch, values_at_once: int) -> None:
+    monkeypatch.setattr(uncertainty, "_VALUES_AT_ONCE", values_at_once)
+    rng = np.random.default_rng(1)
+    junior, senior = rng.normal(0, 3, (2, 7, 13, 17))
+    expected = expected_scores(junior, senior)
+    tensors = [torch.from_numpy(logits).float() for logits in (junior, senior)]
+    scores = image_scores(*tensors)
+    assert list(scores) == list(SCORES)
+    for name, values in expected.items():
+        assert scores[name] == pytest.approx(values.mean(), abs=2e-6), name
+        np.testing.assert_allclose(score_map(*tensors, name), values, atol=1e-5, err_msg=name)
+
+
+def test_scores_reach_both_ends_of_their_range() -> None:
+    certain = torch.zeros(2, 3, 4)
+    certain[0] = 1000
+    opposite = certain.flip(0)
+    assert set(image_scores(certain, certain).values()) == {0.0}
+    apart = image_scores(certain, opposite)
+    assert apart["disagreement"] == apart["divergence"] == pytest.approx(1)
+    assert (apart["entropy_junior"], apart["entropy_senior"], apart["entropy_mean"]) == pytest.approx((0, 0, 1))
+    unsure = image_scores(torch.zeros(5, 3, 4), torch.ones(5, 3, 4))
+    assert [unsure[name] for name in SCORES] == pytest.approx([0, 0, 1, 1, 1], abs=1e-6)
+
+
+def test_without_a_senior_there_is_the_juniors_entropy_alone() -> None:
+    logits = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0))
+    assert image_scores(logits, None) == {"entropy_junior": image_scores(logits, logits)["entropy_junior"]}
+
+
+def test_rankings() -> None:
+    scores = {name: 0.1 * place for place, name in enumerate(SCORES, start=2)}
+    ranked = {by: ranking_score(scores, by) for by in RANKINGS}
+    assert ranked == pytest.approx(
+        {
+            "disagreement": scores["disagreement"],
+            "entropy": scores["entropy_junior"],
+            "both": scores["disagreement"] * scores["entropy_mean"],
+        }
+    )
+
+
+# The choice
+
+
+def unit(angles: list[float]) -> np.ndarray:
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_without_diversity_the_highest_scores_are_chosen() -> None:
+    scores = np.array([0.3, 0.9, 0.1, 0.8, 0.9])
+    assert choose(scores, unit([0, 0, 0, 0, 0]), 4, 0) == [1, 4, 3, 0]
+
+
+def test_a_look_alike_is_passed_over() -> None:
+    scores = np.array([0.9, 0.89, 0.5, 0.1])
+    features = unit([0, 0.001, 1, 2])
+    assert choose(scores, features, 3, 1) == [0, 2, 3]
+    assert choose(scores, features, 3, 0) == [0, 1, 2]
+
+
+def test_the_choice_equals_a_plain_reading_of_its_rule() -> None:
+    rng = np.random.default_rng(3)
+    scores, features = rng.uniform(size=40), rng.normal(size=(40, 6))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    for diversity in (0.5, 1, 2):
+        expected: list[int] = []
+        while len(expected) < 15:
+            gains = {
+                index: scores[index]
+                * min((np.sqrt(((features[index] - features[other]) ** 2).sum()) for other in expected), default=1)
+                ** diversity
+                for index in range(40)
+                if index not in expected
+            }
+            expected.append(max(gains, key=gains.__getitem__))
+        assert choose(scores, features, 15, diversity) == expected
+        assert choose(7 * scores, features, 15, diversity) == expected
+
+
+def test_ties_go_to_the_higher_score_and_then_to_the_first() -> None:
+    same = unit([1, 1, 1, 1])  # after the first choice every distance is 0
+    assert choose(np.array([0.2, 0.5, 0.5, 0.4]), same, 4, 1) == [1, 2, 3, 0]
+    assert choose(np.zeros(3), unit([0, 1, 2]), 3, 1) == [0, 1, 2]
+
+
+# Rank correlation and true errors
+
+
+def test_spearman_equals_the_textbook_formula_without_ties() -> None:
+    rng = np.random.default_rng(5)
+    first, second = rng.permutation(30), rng.permutation(30)
+    expected = 1 - 6 * ((first - second) ** 2).sum() / (30 * (30**2 - 1))
+    assert spearman(10.0**first, second - 3.0) == pytest.approx(expected)
+
+
+def test_spearman_shares_ranks_among_ties() -> None:
+    first, second = np.array([1, 2, 2, 4]), np.array([5, 5, 6, 7])
+    expected = np.corrcoef([1, 2.5, 2.5, 4], [1.5, 1.5, 3, 4])[0, 1]
+    assert spearman(first, second) == pytest.approx(expected)
+    assert np.isnan(spearman(first, np.ones(4)))
+
+
+def test_scores_are_compared_where_there_are_masks() -> None:
+    errors = [{"pixel_error": value, "miou_error": 100 - value} for value in (10.0, 20.0, 60.0)]
+    scores = {"good": np.array([0.1, 9, 0.2, 0.3]), "bad": np.array([3, 0, 2, 1.0])}
+    comparison = compare(scores, [errors[0], None, *errors[1:]], chosen=[3, 1])
+    assert comparison.images == 3
+    assert comparison.correlations["good"] == pytest.approx({"pixel_error": 1, "miou_error": -1})
+    assert comparison.correlations["bad"] == pytest.approx({"pixel_error": -1, "miou_error": 1})
+    assert comparison.mean_of_highest == pytest.approx({"good": 40, "bad": 15})
+    assert (comparison.mean_of_chosen, comparison.mean_of_all) == pytest.approx((60, 30))
+
+
+def test_the_histogram_counts_every_image() -> None:
+    histogram = score_histogram(np.array([0.0, 0.01, 0.4, 0.4]), [2])
+    assert histogram.highest == 0.4
+    assert [height for height in histogram.all if height] == [0.5, 0.5, 1]
+    assert [height for height in histogram.chosen if height] == [0.5]
+    assert score_histogram(np.zeros(3), [0]).all[0] == 1
+
+
+# The command
+
+
+def test_the_command_ranks_the_unlabeled_images(command: CommandLine, run: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "next"
+    finished = command("label-next", run, "--count", 3, "--out", out, "--device", "cpu")
+    assert finished.code == 0, finished.err
+    assert finished.out.startswith("3 of 6 unlabeled images, by disagreement × entropy, spread over different-looking")
+    assert sorted(path.name for path in out.iterdir()) == ["index.html", "label-next.txt", "labeled.txt", "scores.csv"]
+
+    table = rows(out)
+    assert sorted(row["id"] for row in table) == [f"{index:03}" for index in range(6)]
+    assert [float(row["score"]) for row in table] == sorted((float(row["score"]) for row in table), reverse=True)
+    for row in table:
+        assert float(row["score"]) == pytest.approx(float(row["disagreement"]) * float(row["entropy_mean"]), abs=2e-6)
+        shares = [float(value) for name, value in row.items() if name.startswith("share ")]
+        assert len(shares) == 3 and sum(shares) == pytest.approx(1, abs=1e-5)
+    chosen = sorted((row for row in table if row["chosen"]), key=lambda row: int(row["chosen"]))
+    assert [row["chosen"] for row in chosen] == ["1", "2", "3"]
+    assert chosen[0] == table[0]
+    assert lines(out) == [f"images/extra/{row['id']}.png masks/train/images/extra/{row['id']}.png" for row in chosen]
+    assert lines(out, "labeled.txt") == ["000", "001", "002", "003", *lines(out)]
+    assert f"put `ids: {out / 'labeled.txt'}` under `labeled` in {data}" in finished.out.splitlines()[-1]
+
+
+def test_the_scores_are_those_of_both_networks_at_the_images_own_size(
+    run: Path, data: Path, command: CommandLine, tmp_path: Path
+) -> None:
+    command("label-next", run, "--count", 1, "--out", tmp_path, "--by", "disagreement", "--device", "cpu")
+    networks = RunNetworks(run, "cpu")
+    for row in rows(tmp_path):
+        image = cv2.imread(row["image"])[..., ::-1]
+        junior, senior = (logits.double().numpy() for logits in networks.logits(np.ascontiguousarray(image)))
+        assert junior.shape == senior.shape == (3, 48, 64)
+        for name, values in expected_scores(junior, senior).items():
+            assert float(row[name]) == pytest.approx(values.mean(), abs=3e-6)
+        assert row["score"] == row["disagreement"]
+        assert float(row["share box"]) == pytest.approx((junior.argmax(axis=0) == 1).mean(), abs=1e-6)
+
+
+def test_the_masks_at_own_size_are_those_that_evaluation_scores(run: Path, data: Path) -> None:
+    from segkc_deploy.training.network_file import load_network
+    from segkc_deploy.training.prediction import mask_predictor
+
+    network, _ = load_network(run / "junior.safetensors")
+    predict = mask_predictor(network, torch.device("cpu"), None)
+    networks = RunNetworks(run, "cpu")
+    image = cv2.imread(str(load_data_spec(data).resolve().unlabeled[0].image))
+    junior, _ = networks.logits(image)
+    np.testing.assert_array_equal(junior.argmax(dim=0).numpy(), predict(image))
+
+
+def test_the_feature_is_the_seniors_pooled_one(run: Path) -> None:
+    from segkc_deploy.training.network_file import load_network
+
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3)).astype(np.uint8)
+    networks = RunNetworks(run, "cpu")
+    networks.logits(image[:, ::-1].copy())
+    networks.logits(image)
+    senior, _ = load_network(run / "senior.safetensors")
+    with torch.inference_mode():
+        maps = senior.features(torch.from_numpy(image.transpose(2, 0, 1))[None].float() / 255)
+    pooled = maps[-1][0].double().numpy().mean(axis=(1, 2))
+    np.testing.assert_allclose(networks.feature(), pooled / np.linalg.norm(pooled), atol=1e-6)
+
+
+def test_a_second_run_writes_the_same_bytes(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        command("label-next", run, "--count", 4, "--out", tmp_path / name, "--device", "cpu")
+    for file in ("index.html", "label-next.txt", "labeled.txt", "scores.csv"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+def test_copies_of_one_image_are_not_chosen_together(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(2)
+    for name in ("a", "b", "c"):
+        image = cv2.resize(rng.integers(0, 255, (6, 8, 3)).astype(np.uint8), (64, 48))
+        for copy in range(3):
+            cv2.imwrite(str(photos / f"{name}{copy}.png"), image)
+    for diversity, chosen in ((1, {"a0", "b0", "c0"}), (0, None)):
+        out = tmp_path / f"next{diversity}"
+        command("label-next", run, "--images", photos, "--count", 3, "--diversity", diversity, "--out", out)
+        ids = {row["id"] for row in rows(out) if row["chosen"]}
+        assert ids == chosen if chosen else len({name[0] for name in ids}) == 1
+
+
+def test_a_run_without_a_senior_ranks_by_entropy_and_says_so(
+    command: CommandLine, supervised: Path, tmp_path: Path
+) -> None:
+    finished = command("label-next", supervised, "--count", 2, "--out", tmp_path / "next", "--device", "cpu")
+    assert finished.code == 0, finished.err
+    assert "by entropy" in finished.out and "no senior" in finished.out
+    table = rows(tmp_path / "next")
+    assert all(row["score"] == row["entropy_junior"] for row in table)
+    assert "disagreement" not in table[0]
+    page = (tmp_path / "next" / "index.html").read_text()
+    assert "no senior" in page and page.count("<img ") == 2 * 3
+    refusal = command.refused("label-next", supervised, "--by", "both", "--out", tmp_path / "other")
+    assert "has no senior" in refusal and "--by entropy" in refusal
+
+
+def test_true_masks_tell_how_well_the_scores_do(command: CommandLine, run: Path, data: Path, tmp_path: Path) -> None:
+    """The validation images serve as unlabeled ones: their masks are known."""
+    root = data.parent
+    spec = tmp_path / "data.yaml"
+    spec.write_text(
+        yaml.safe_dump(
+            {"root": str(root), "classes": ["background", "box", "disk"], "unlabeled": {"images": "images/val"}}
+        )
+    )
+    out = tmp_path / "next"
+    finished = command(
+        "label-next",
+        run,
+        "--data",
+        spec,
+        "--count",
+        2,
+        "--masks",
+        root / "masks" / "val",
+        "--out",
+        out,
+        "--device",
+        "cpu",
+    )
+    assert finished.code == 0, finished.err
+    assert "3 images" in finished.out and "entropy_junior" in finished.out
+    networks = RunNetworks(run, "cpu")
+    for row in rows(out):
+        truth = cv2.imread(str(root / "masks" / "val" / f"{row['id']}.png"), cv2.IMREAD_UNCHANGED)
+        prediction = networks.logits(cv2.imread(row["image"])[..., ::-1].copy())[0].argmax(dim=0).numpy()
+        assert float(row["pixel_error"]) == pytest.approx(100 * (prediction != truth).mean(), abs=1e-4)
+        hits = [
+            ((prediction == i) & (truth == i)).sum() / max(((prediction == i) | (truth == i)).sum(), 1)
+            for i in range(3)
+        ]
+        assert float(row["miou_error"]) == pytest.approx(100 - 100 * np.mean(hits), abs=1e-4)
+
+
+# The lists as data specs read them
+
+
+def test_the_lists_lead_a_data_spec_to_images_and_masks(
+    command: CommandLine, run: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "next"
+    command("label-next", run, "--count", 2, "--out", out, "--device", "cpu")
+    chosen = [row for row in rows(out) if row["chosen"]]
+    labeled_now = yaml.safe_load(data.read_text())
+    labeled_now["labeled"]["ids"] = str(out / "labeled.txt")
+    labeled_now["root"] = str(data.parent)
+    spec = tmp_path / "data.yaml"
+    spec.write_text(yaml.safe_dump(labeled_now))
+
+    without_masks = load_data_spec(spec).resolve(allow_missing_masks=True)
+    assert len(without_masks.labeled) == 6
+    assert {str(sample.image) for sample in without_masks.labeled} >= {row["image"] for row in chosen}
+    assert len(without_masks.unlabeled) == 4
+    masks = [data.parent / line.split()[1] for line in lines(out)]
+    try:
+        for mask in masks:
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(mask), np.zeros((48, 64), np.uint8))
+        resolved = load_data_spec(spec).resolve()
+        assert {sample.mask for sample in resolved.labeled[-2:]} == set(masks)
+    finally:
+        for mask in masks:
+            mask.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("way", [{"fraction": "1/2"}, {"ids": "few.txt"}])
+def test_images_of_the_labeled_folder_are_named_by_id(
+    command: CommandLine, run: Path, tmp_path: Path, way: dict[str, str]
+) -> None:
+    """As with the layouts: the rest of the training folder is the unlabeled set, and the masks' folder is known."""
+    data = write_tiny_data(tmp_path / "data")
+    (tmp_path / "data" / "few.txt").write_text("000\n002\n")
+    content = yaml.safe_load(data.read_text())
+    del content["unlabeled"]
+    content["labeled"] |= way
+    data.write_text(yaml.safe_dump(content))
+    before = load_data_spec(data).resolve()
+    assert (len(before.labeled), len(before.unlabeled)) == (2, 2)
+
+    out = tmp_path / "next"
+    finished = command("label-next", run, "--data", data, "--count", 1, "--out", out, "--device", "cpu")
+    assert f"in place of its {next(iter(way))}" in finished.out
+    assert f"{tmp_path / 'data' / 'masks' / 'train' / lines(out)[0]}.png" in finished.out
+    assert lines(out, "labeled.txt") == [*(sample.id for sample in before.labeled), *lines(out)]
+    content["labeled"] = {"images": "images/train", "masks": "masks/train", "ids": str(out / "labeled.txt")}
+    data.write_text(yaml.safe_dump(content))
+    after = load_data_spec(data).resolve()
+    assert {sample.id for sample in after.labeled} == {sample.id for sample in before.labeled} | set(lines(out))
+    assert len(after.unlabeled) == 1
+
+
+def test_a_list_names_images_of_any_folder(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for folder in ("images", "masks", "more"):
+        (root / folder).mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    spec_file = tmp_path / "data.yaml"
+    spec_file.write_text("root: set\nclasses: [a, b]\nlabeled: {images: images, masks: masks}\n")
+    form = ListForm.of_spec(load_data_spec(spec_file))
+    images = [root / "images" / "x y.png", root / "more" / "1.jpg", outside / "2.jpg", outside / "3 4.jpg"]
+    for image in images:
+        cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
+    samples = [Sample(image.stem, image) for image in images]
+    assert form.text(samples).splitlines() == [
+        "x y",
+        "more/1.jpg masks/more/1.png",
+        "../outside/2.jpg masks/outside/2.png",
+        "../outside/3 4.jpg",
+    ]
+    (tmp_path / "list.txt").write_text(form.text(samples))
+    spec_file.write_text("root: set\nclasses: [a, b]\nlabeled: {images: images, masks: masks, ids: list.txt}\n")
+    for sample in samples[:3]:
+        mask = form.mask(sample)
+        mask.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(mask), np.zeros((8, 8), np.uint8))
+    read = load_data_spec(spec_file).resolve(allow_missing_masks=True).labeled
+    assert [sample.image.resolve() for sample in read] == images
+    assert [sample.mask is not None for sample in read] == [form.pairs(sample) for sample in samples]
+    told = form.next_step(load_data_spec(spec_file), samples, tmp_path / "labeled.txt")
+    assert "3 4.jpg" in told and "space in its path" in told
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """What a page loads and shows."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        if tag == "img":
+            self.images.append(values)
+        elif tag not in ("meta", "rect"):
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_holds_everything(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    command("label-next", run, "--count", 2, "--out", tmp_path, "--device", "cpu")
+    text = (tmp_path / "index.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert len(page.images) == 2 * 4
+    assert all(image["alt"] for image in page.images)
+    assert all(link.startswith(("data:image/jpeg;base64,", "data:image/png;base64,")) for link in page.links)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"url\(|@import|https?:|//\w", re.sub(r'src="[^"]*"', "", text))
+    pictures = [_decoded(image["src"] or "") for image in page.images]
+    assert {picture.shape for picture in pictures} == {(48, 64, 3)}
+    chosen = [row["id"] for row in rows(tmp_path) if row["chosen"] == "1"]
+    assert re.search(rf"1 · {chosen[0]}</h3>", text)
+    assert "prefers-color-scheme: dark" in text and "@media print" in text and "max-width: 620px" in text
+
+
+def test_the_page_shows_masks_in_their_colors(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    command("label-next", run, "--count", 1, "--out", tmp_path, "--device", "cpu")
+    (row,) = [row for row in rows(tmp_path) if row["chosen"]]
+    networks = RunNetworks(run, "cpu")
+    junior, senior = networks.logits(cv2.imread(row["image"])[..., ::-1].copy())
+    pictures = [_decoded(image["src"] or "") for image in Page((tmp_path / "index.html").read_text()).images]
+    palette = np.array(networks.labels.palette)
+    for logits, picture in ((junior, pictures[1]), (senior, pictures[2])):
+        assert logits is not None
+        np.testing.assert_array_equal(picture, palette[logits.argmax(dim=0).numpy()])
+    distance = np.sqrt(expected_scores(junior.double().numpy(), senior.double().numpy())["divergence"])
+    inferno = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_INFERNO)[0, :, ::-1]
+    expected = inferno[np.round(255 * distance).astype(int)].astype(int)
+    assert np.abs(pictures[3] - expected).max() < 12  # of 255; JPEG rounds
+
+
+def _decoded(uri: str) -> np.ndarray:
+    encoded = base64.b64decode(uri.partition("base64,")[2], validate=True)
+    return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def test_names_are_escaped(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    cv2.imwrite(str(photos / "<b>&.png"), np.full((32, 32, 3), 90, np.uint8))
+    command("label-next", run, "--images", photos, "--count", 1, "--out", tmp_path / "next", "--device", "cpu")
+    text = (tmp_path / "next" / "index.html").read_text()
+    assert "<b>&" not in text and "&lt;b&gt;&amp;" in text
+
+
+# Folders of new images, and mistakes
+
+
+def test_a_folder_is_ranked_without_any_data_spec(command: CommandLine, run: Path, data: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "run"
+    moved.mkdir()
+    for name in ("junior.safetensors", "senior.safetensors"):
+        (moved / name).write_bytes((run / name).read_bytes())
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (moved / "config.yaml").write_text(yaml.safe_dump(config | {"data": "/gone/data.yaml"}))
+    assert "/gone/data.yaml" in (refusal := command.refused("label-next", moved, "--out", tmp_path / "x"))
+    assert "--data" in refusal
+    photos = data.parent / "images" / "extra"
+    out = tmp_path / "next"
+    finished = command("label-next", moved, "--images", photos, "--count", 2, "--out", out, "--device", "cpu")
+    assert finished.code == 0, finished.err
+    assert set(lines(out)) <= {f"{index:03}" for index in range(6)} and len(lines(out)) == 2
+    assert not (out / "labeled.txt").exists()
+    assert str(out / "label-next.txt") in finished.out.splitlines()[-1]
+
+
+def test_a_folder_is_ranked_without_what_is_labeled(
+    command: CommandLine, run: Path, data: Path, tmp_path: Path
+) -> None:
+    images = data.parent / "images"
+    command("label-next", run, "--images", images, "--count", 1, "--out", tmp_path / "next", "--device", "cpu")
+    assert {row["id"] for row in rows(tmp_path / "next")} == {f"extra/{index:03}" for index in range(6)}
+    refusal = command.refused("label-next", run, "--images", images / "train", "--out", tmp_path / "other")
+    assert str(images / "train") in refusal and "labeled" in refusal
+
+
+def test_an_unreadable_image_is_named_and_left_out(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a", "c"):
+        cv2.imwrite(str(photos / f"{name}.png"), np.full((40, 40, 3), 90, np.uint8))
+    (photos / "b.jpg").write_bytes(b"no image")
+    arguments = ("label-next", run, "--images", photos, "--device", "cpu", "--out")
+    finished = command(*arguments, tmp_path / "next", "--count", 3)
+    assert finished.code == 2
+    assert "left out" in finished.err and str(photos / "b.jpg") in finished.err
+    assert "1 of 3 images could not be read" in finished.err
+    assert {row["id"] for row in rows(tmp_path / "next")} == {"a", "c"} and len(lines(tmp_path / "next")) == 2
+    for name in ("a", "c"):
+        (photos / f"{name}.png").write_bytes(b"")
+    finished = command(*arguments, tmp_path / "none", "--count", 3)
+    assert finished.code == 2 and "none of the 3 images could be read" in finished.err
+
+
+def test_mistakes_are_told_in_one_line(command: CommandLine, run: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "next"
+    assert "there are 6 images" in command.refused("label-next", run, "--count", 7, "--out", out)
+    assert "not a run directory" in command.refused("label-next", tmp_path, "--out", out)
+    untrained = tmp_path / "untrained"
+    untrained.mkdir()
+    (untrained / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    assert "has no junior" in command.refused("label-next", untrained, "--out", out)
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in command.refused("label-next", run, "--images", tmp_path / "empty", "--out", out)
+    assert "no folder" in command.refused("label-next", run, "--images", tmp_path / "nowhere", "--out", out)
+    assert "no mask" in command.refused("label-next", run, "--count", 1, "--masks", tmp_path / "empty", "--out", out)
+    everything_labeled = tmp_path / "data.yaml"
+    content = yaml.safe_load(data.read_text()) | {"root": str(data.parent), "unlabeled": {"images": []}}
+    everything_labeled.write_text(yaml.safe_dump(content))
+    refusal = command.refused("label-next", run, "--data", everything_labeled, "--out", out)
+    assert str(everything_labeled) in refusal and "no image is unlabeled" in refusal
+    content = content | {"classes": ["a", "b", "c"], "unlabeled": {"images": "images/extra"}}
+    everything_labeled.write_text(yaml.safe_dump(content))
+    masks = data.parent / "masks" / "train"
+    refusal = command.refused(
+        "label-next", run, "--data", everything_labeled, "--count", 1, "--masks", masks, "--out", out
+    )
+    assert "other classes" in refusal
+    assert not out.exists()
+
+
+def test_a_full_folder_is_refused_unless_told(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    arguments = ("label-next", run, "--count", 1, "--out", tmp_path, "--device", "cpu")
+    assert "--overwrite" in command.refused(*arguments)
+    assert command(*arguments, "--overwrite").code == 0
+    assert (tmp_path / "note.txt").read_text() == "mine" and (tmp_path / "index.html").is_file()

@@ -1,0 +1,66 @@
+"""Every candidate image scored, one at a time: what is kept of each is a few numbers and a pooled feature."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from segkc_deploy.data.images import read_image
+from segkc_deploy.data.samples import Sample
+from segkc_deploy.errors import DataError
+from segkc_deploy.progress import console, track
+from segkc_deploy.read_ahead import read_ahead
+from segkc_deploy.training.label_next.networks import RunNetworks
+from segkc_deploy.training.label_next.true_errors import Truth
+from segkc_deploy.training.label_next.uncertainty import image_scores
+
+
+@dataclass(frozen=True)
+class RankedImage:
+    """An image and what the networks make of it.
+
+    Attributes:
+        sample: the image.
+        scores: by their name in `SCORES`, 0 to 1.
+        class_shares: the share of the junior's mask that each class has, 0 to 1.
+        feature: (D,), unit length; look-alikes have features close to each other.
+        errors: the junior's true errors, by their names in `true_errors.ERRORS`, where there is a mask.
+    """
+
+    sample: Sample
+    scores: Mapping[str, float]
+    class_shares: tuple[float, ...]
+    feature: np.ndarray
+    errors: Mapping[str, float] | None = None
+
+
+def rank_images(networks: RunNetworks, samples: tuple[Sample, ...], truth: Truth | None) -> list[RankedImage]:
+    """Score `samples` in their order. An image that cannot be read is named on stderr and left out."""
+    return [_rank(networks, sample, image, truth) for sample, image in readable(samples, "Ranking unlabeled images")]
+
+
+def readable(samples: tuple[Sample, ...], description: str) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Yield each sample with its image, uint8 (H, W, 3) RGB; name those that cannot be read on stderr."""
+    for sample, image in track(read_ahead(_read, samples), description, total=len(samples)):
+        if isinstance(image, DataError):
+            console.print(f"left out: {image}", style="yellow", markup=False, soft_wrap=True)
+        else:
+            yield sample, image
+
+
+def _read(sample: Sample) -> tuple[Sample, np.ndarray | DataError]:
+    try:
+        return sample, read_image(sample.image)
+    except DataError as error:
+        return sample, error
+
+
+def _rank(networks: RunNetworks, sample: Sample, image: np.ndarray, truth: Truth | None) -> RankedImage:
+    junior, senior = networks.logits(image)
+    mask = junior.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    counts = np.bincount(mask.ravel(), minlength=len(junior))
+    errors = truth.errors(sample, mask) if truth is not None else None
+    return RankedImage(
+        sample, image_scores(junior, senior), tuple((counts / mask.size).tolist()), networks.feature(), errors
+    )

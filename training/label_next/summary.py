@@ -1,0 +1,70 @@
+"""What `label-next` tells of its choice: in sentences, as terms with explanations, and as a table of all images."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segkc_deploy.training.label_next.contact_sheet import MOST_SHOWN
+from segkc_deploy.training.label_next.networks import RunNetworks
+from segkc_deploy.training.label_next.rank import RankedImage
+from segkc_deploy.training.label_next.uncertainty import RANKINGS
+
+
+def sentences(
+    networks: RunNetworks, by: str, diversity: float, scores: np.ndarray, chosen: Sequence[int]
+) -> tuple[str, ...]:
+    """Say how many images were chosen, by what, and how high their scores (N,) are."""
+    how = {"disagreement": "disagreement", "entropy": "entropy", "both": "disagreement × entropy"}[by]
+    spread = f", spread over different-looking images (diversity {diversity:g})" if diversity else ""
+    told = [f"{len(chosen)} of {len(scores)} unlabeled images, by {how}{spread}."]
+    if not networks.has_senior:
+        told.append(
+            "The run has no senior, so there is no disagreement to rank by: the junior's entropy alone decides."
+        )
+    told.append(
+        f"Median score: {np.median(scores):.3g} of all images, {np.median(scores[list(chosen)]):.3g} of those chosen."
+    )
+    if len(chosen) > MOST_SHOWN:
+        told.append(f"The contact sheet shows the first {MOST_SHOWN} of them.")
+    return tuple(told)
+
+
+def facts(run: Path, networks: RunNetworks, by: str, diversity: float) -> dict[str, str]:
+    """Return what the choice was made with, as terms and their explanations."""
+    card = networks.card
+    averaged = ", averaged weights" if card.averaged else ""
+    return {
+        "networks": f"{run}: {card.recipe}, method {card.method}, step {card.step}{averaged}",
+        "score": " × ".join(RANKINGS[by]),
+        "diversity": (
+            f"{diversity:g}: the next image is the one with the largest score × distance^diversity; 0 takes the"
+            f" highest scores. The distance is that of the {'senior' if networks.has_senior else 'junior'}'s pooled"
+            " features from the closest image chosen before"
+        ),
+        "heat map": (
+            "the square root of each pixel's divergence, 0 to 1: the Jensen-Shannon distance"
+            if networks.has_senior
+            else "the junior's entropy of each pixel, 0 to 1"
+        ),
+        "resolution": "the validation protocol of the run's recipe; scores at each image's own size",
+    }
+
+
+def table(ranked: Sequence[RankedImage], scores: np.ndarray, chosen: Sequence[int], class_names: Sequence[str]) -> str:
+    """Return all images as CSV, the highest of the scores (N,) first; `chosen` in it counts from 1."""
+    place = {index: number for number, index in enumerate(chosen, start=1)}
+    errors = sorted({name for image in ranked for name in image.errors or ()}, reverse=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(ranked[0].scores)
+    writer.writerow(["id", "image", "chosen", "score", *names, *errors, *(f"share {name}" for name in class_names)])
+    for index in sorted(range(len(ranked)), key=lambda index: (-scores[index], index)):
+        image = ranked[index]
+        measured = [image.errors[name] if image.errors else "" for name in errors]
+        figures = [scores[index], *(image.scores[name] for name in names), *measured, *image.class_shares]
+        rounded = [round(float(figure), 6) if figure != "" else "" for figure in figures]
+        writer.writerow([image.sample.id, image.sample.image, place.get(index, ""), *rounded])
+    return text.getvalue()
