@@ -73,6 +73,24 @@ def test_fixmatch_learns_its_own_averages_labels() -> None:
     assert not learns(method.averaged)
 
 
+@pytest.mark.parametrize(
+    ("junior", "senior"),
+    [
+        ("test_vit", "vit_tiny_patch16_224"),  # as published: two ViTs of different width
+        ("test_vit", "vit_small_patch8_224"),  # and of different grids
+        ("mobilenetv4_conv_small_035", "test_vit"),
+        ("test_vit", "resnet10t"),
+    ],
+)
+def test_pairs_of_all_kinds_consult_each_other(junior: str, senior: str) -> None:
+    recipe: dict[str, object] = {"junior": {"backbone": junior, "decoder_channels": 16}}
+    method = make("segkc", {"backbone": senior, "decoder_channels": 16}, recipe, strong_views=1, gate="none")
+    output = method(batch(), 0)
+    output.total().backward()
+    assert all(torch.isfinite(term) for term in output.terms.values())
+    assert all(learns(method.learners.get_submodule(role)) for role in ("junior", "senior", "consultation"))
+
+
 def test_a_pair_of_one_architecture_starts_apart() -> None:
     method = make("cps", MOBILENET)
     junior, senior = (method.learners.get_submodule(role).state_dict() for role in ("junior", "senior"))

@@ -1,5 +1,6 @@
 """Recipe files: shipped ones by name, a user's own by path, both with `base:` and with overrides."""
 
+import difflib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import yaml
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.recipe import Recipe
-from segkc_deploy.validation import did_you_mean, load_yaml, validate
+from segkc_deploy.validation import load_yaml, validate
 
 
 def shipped_recipes() -> list[str]:
@@ -50,9 +51,11 @@ def _recipe_path(name_or_path: str, folder: Path) -> Path:
     if Path(name_or_path).suffix in (".yaml", ".yml"):
         return folder / name_or_path
     if name_or_path not in shipped_recipes():
+        close = difflib.get_close_matches(name_or_path, shipped_recipes(), n=1)
+        hint = f" did you mean {close[0]!r}?" if close else ""
         raise ConfigError(
-            f"recipe {name_or_path!r}: no such recipe; {did_you_mean(name_or_path, shipped_recipes())}"
-            " (`segkc-deploy recipes` lists them), or give the path of a .yaml file"
+            f"recipe {name_or_path!r}: no such recipe;{hint} `segkc-deploy recipes` lists them, or give the path of a"
+            " .yaml file"
         )
     return Path(str(resources.files("segkc_deploy.training") / "recipes" / f"{name_or_path}.yaml"))
 
