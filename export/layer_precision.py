@@ -1,12 +1,11 @@
 """The precision that the layers of an ONNX graph really have, read from the types of what they compute with."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 
 import onnx
 from onnx import NodeProto, TensorProto
 
-from segkc_deploy.manifest import KeptNode, LayerPrecision
+from segkc_deploy.manifest import LayerPrecision
 
 _SHAPES = frozenset({"Flatten", "Reshape", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze"})
 _PICKS = frozenset({"DepthToSpace", "Gather", "GatherElements", "GatherND", "Slice", "SpaceToDepth", "Split"})
@@ -31,7 +30,7 @@ _NAMES: dict[int, str] = {
 _FLOATING = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
-def layer_precision_of(model: onnx.ModelProto, kept: Iterable[KeptNode] = ()) -> LayerPrecision:
+def layer_precision_of(model: onnx.ModelProto) -> LayerPrecision:
     """Count the operators of `model` that compute with floating-point numbers, by precision.
 
     A layer has the precision of its first floating-point operand; a convolution or product of which data and weights
@@ -40,7 +39,6 @@ def layer_precision_of(model: onnx.ModelProto, kept: Iterable[KeptNode] = ()) ->
 
     Args:
         model: any graph that passes type inference.
-        kept: the nodes that keep a higher precision, to be listed beside the counts.
     """
     types = element_types(model)
     dequantized = {
@@ -53,7 +51,6 @@ def layer_precision_of(model: onnx.ModelProto, kept: Iterable[KeptNode] = ()) ->
     return LayerPrecision(
         source="graph",
         layers={precision: dict(sorted(counts.items())) for precision, counts in sorted(layers.items())},
-        kept=tuple(kept),
     )
 
 

@@ -8,7 +8,6 @@ from small_graphs import attention_graph, convolution_graph, images
 
 from segkc_deploy.export.layer_precision import MOVES, layer_precision_of
 from segkc_deploy.export.precision.mixed import to_mixed_precision
-from segkc_deploy.manifest import KeptNode
 
 
 def test_a_float32_graph_is_all_float32_and_moves_are_left_out() -> None:
@@ -17,19 +16,16 @@ def test_a_float32_graph_is_all_float32_and_moves_are_left_out() -> None:
     assert precision.layers == {
         "fp32": {"Add": 2, "Attention": 1, "Conv": 1, "Div": 1, "LayerNormalization": 2, "MatMul": 5}
     }
-    assert precision.kept == ()
 
 
 @pytest.mark.parametrize(("name", "kept_products"), [("fp16", {}), ("bf16", {"Conv": 1, "MatMul": 1})])
 def test_mixed_precision_is_counted_by_what_each_node_reads(name: str, kept_products: dict[str, int]) -> None:
     mixed = to_mixed_precision(attention_graph().model(), name, [images(1)])
-    precision = layer_precision_of(mixed.model, mixed.kept)
+    precision = layer_precision_of(mixed.model)
     low = {"Add": 2, "Conv": 1, "MatMul": 7, "Mul": 1}
     low = {key: left for key, count in low.items() if (left := count - kept_products.get(key, 0))}
     kept = {"Div": 1, "LayerNormalization": 2, "Softmax": 1, **kept_products}
     assert precision.layers == {name: low, "fp32": dict(sorted(kept.items()))}
-    assert precision.kept == mixed.kept
-    assert all(isinstance(node, KeptNode) for node in precision.kept)
 
 
 @pytest.mark.parametrize(
