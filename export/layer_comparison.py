@@ -27,14 +27,14 @@ _LAYERS = frozenset(
 class LayerDifference:
     """A layer's result in both graphs on one image.
 
-    `relative_error` is the root mean square of the difference over that of the reference, and None where the result is
-    not finite; `largest` is the largest magnitude in the reference.
+    `relative_error` is the root mean square of the difference over that of the reference, and None where the result of
+    either is not finite; `largest` is the largest magnitude in the reference, and None where that is not finite.
     """
 
     name: str
     op_type: str
     relative_error: float | None
-    largest: float
+    largest: float | None
 
     @property
     def astray(self) -> bool:
@@ -75,7 +75,7 @@ def where_astray(differences: Sequence[LayerDifference]) -> str:
 def write_differences(path: Path, differences: Sequence[LayerDifference]) -> None:
     """Write the differences as JSON, atomically."""
     rows = [asdict(difference) | {"astray": difference.astray} for difference in differences]
-    atomic.write_text(path, json.dumps(rows, indent=1) + "\n")
+    atomic.write_text(path, json.dumps(rows, indent=1, allow_nan=False) + "\n")
 
 
 def _chunks(layers: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
@@ -91,11 +91,15 @@ def _compare(
         layers, emulate(reference, names)(image), emulate(candidate, names)(image), strict=True
     ):
         wide, other = expected.astype(np.float64), got.astype(np.float64)
-        error = math.sqrt(np.mean((other - wide) ** 2)) if np.isfinite(other).all() else None
-        scale = math.sqrt(np.mean(wide**2))
+        known = bool(np.isfinite(wide).all())
         yield LayerDifference(
             name=name,
             op_type=op_type,
-            relative_error=None if error is None else error / max(scale, 1e-12),
-            largest=float(np.abs(wide).max()),
+            relative_error=_relative_error(wide, other) if known and np.isfinite(other).all() else None,
+            largest=float(np.abs(wide).max()) if known else None,
         )
+
+
+def _relative_error(expected: np.ndarray, got: np.ndarray) -> float:
+    scale = math.sqrt(np.mean(expected**2))
+    return math.sqrt(np.mean((got - expected) ** 2)) / max(scale, 1e-12)
