@@ -1,7 +1,7 @@
 """Score masks against the validation masks of a data set: training, the benchmark and `eval` all do it here."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,11 +72,26 @@ def evaluate(
     """
     if not sets.val:
         raise DataError("the data spec names no validation images; add a val section with images and masks")
+    total, sizes = count_pixels(predict, sets, sets.val, description, on_image)
+    return Evaluation(scores_of(total, sets), sets.labels, len(sets.val), _resolution(sizes))
+
+
+def count_pixels(
+    predict: Callable[[np.ndarray], np.ndarray],
+    sets: ImageSets,
+    samples: Sequence[Sample],
+    description: str,
+    on_image: Callable[[ScoredImage], None] | None = None,
+) -> tuple[ConfusionMatrix, set[tuple[int, int]]]:
+    """Return the confusion matrix of `samples`, some or all of `sets.val`, and the sizes (height, width) they have.
+
+    The matrices of parts of a set add up to that of the whole; for the arguments and errors see `evaluate`.
+    """
     labels = sets.labels
     total = ConfusionMatrix(labels.num_classes, labels.ignore_index)
     read = partial(_read, sets)
     sizes: set[tuple[int, int]] = set()
-    for sample, image, truth in track(read_ahead(read, sets.val), description, total=len(sets.val)):
+    for sample, image, truth in track(read_ahead(read, samples), description, total=len(samples)):
         prediction = predict(image)
         matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
         try:
@@ -87,11 +102,21 @@ def evaluate(
         sizes.add(truth.shape)
         if on_image is not None:
             on_image(ScoredImage(sample, image, truth, prediction, matrix.scores()))
-    if total.scores().pixels == 0:
+    return total, sizes
+
+
+def scores_of(total: ConfusionMatrix, sets: ImageSets) -> Scores:
+    """Return the scores of all validation images, whose matrix `total` is.
+
+    Raises:
+        DataError: no pixel was counted.
+    """
+    scores = total.scores()
+    if scores.pixels == 0:
         raise DataError(
             f"{sets.val[0].mask}: like every validation mask it holds ignored pixels alone; nothing to score"
         )
-    return Evaluation(total.scores(), labels, len(sets.val), _resolution(sizes))
+    return scores
 
 
 def _read(sets: ImageSets, sample: Sample) -> tuple[Sample, np.ndarray, np.ndarray]:

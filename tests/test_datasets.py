@@ -9,7 +9,7 @@ from tiny_data import tiny_recipe, write_tiny_data
 
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.training.data.datasets import DrawSampler, LabeledDataset, UnlabeledDataset, draw_loader
+from segkc_deploy.training.data.datasets import Draws, LabeledDataset, UnlabeledDataset, draw_loader
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_seeds_give_other_orders_and_augmentations(sets: ImageSets) -> None:
 def test_workers_and_starting_points_change_nothing(sets: ImageSets, workers: int) -> None:
     dataset = UnlabeledDataset(sets, tiny_recipe(), 2)
     alone = [dataset[draw] for draw in range(4, 8)]
-    loader = draw_loader(dataset, batch_size=2, first_batch=2, batches=4, workers=workers, pin_memory=False)
+    loader = draw_loader(dataset, Draws(2, range(2, 4)), workers=workers, pin_memory=False)
     got = list(loader)
     assert len(got) == 2
     for name in ("weak", "strong_1", "strong_2", "ignored"):
@@ -58,9 +58,16 @@ def test_views_share_one_geometry(sets: ImageSets) -> None:
 def test_loading_leaves_the_global_random_state_alone(sets: ImageSets) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    list(draw_loader(LabeledDataset(sets, tiny_recipe()), 2, 0, 3, 0, False))
+    list(draw_loader(LabeledDataset(sets, tiny_recipe()), Draws(2, range(3)), 0, False))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_batches_are_consecutive_draws() -> None:
-    assert list(DrawSampler(6, 3, 2)) == [[6, 7, 8], [9, 10, 11]]
+    assert list(Draws(3, range(2, 4))) == [[6, 7, 8], [9, 10, 11]]
+
+
+def test_ranks_share_the_draws_of_one() -> None:
+    alone = list(Draws(6, range(3, 5)))
+    shares = [list(Draws(6, range(3, 5), rank, 3)) for rank in range(3)]
+    assert [[draw for part in parts for draw in part] for parts in zip(*shares, strict=True)] == alone
+    assert all(len(part) == 2 for share in shares for part in share)

@@ -148,7 +148,10 @@ def test_the_command_prints_every_figure_with_its_rule(command, artifact, data, 
         assert words[words.index(name) + 1] == f"{value:.2f}"
     assert words[words.index("mIoU") + 1] == f"{scores.miou:.2f}"
     assert f"{scores.pixel_accuracy:.2f}" in words
-    assert "network input: 12×8 (width × height); masks resized" in finished.out
+    protocol = (
+        "the artifact's own: the whole image resized to 12×8 (width × height); masks resized to the image's own size"
+    )
+    assert f"protocol: {protocol}\n" in finished.out
     assert "ran on: onnxruntime" in finished.out
     assert "compared at: each image's own size, 12×8" in finished.out
     assert f"rule: {scores.rule}" in finished.out
@@ -156,7 +159,7 @@ def test_the_command_prints_every_figure_with_its_rule(command, artifact, data, 
     stored = json.loads((tmp_path / "scores.json").read_text())
     assert stored["miou"] == scores.miou
     assert stored["iou"] == dict(zip(LABELS.names, scores.iou, strict=True))
-    assert stored["network_input"].startswith("12×8")
+    assert stored["protocol"] == protocol
     assert stored["images"] == 7
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import CommandLine
 from safetensors.torch import load_file, save_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
@@ -117,6 +118,42 @@ def test_accumulation_takes_the_same_draws(data: Path, tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_the_log_begins_with_batch_and_learning_rate(finished: RunResult) -> None:
+    lines = (finished.path / "train.log").read_text().splitlines()
+    assert lines[1].endswith("2 labeled + 2 unlabeled images a step = 1 device × 1 pass (batch.accumulation) × 2 + 2")
+    assert "learning rate: 0.001 for backbones, 0.001 for the rest" in lines[2]
+
+
+def test_eval_scores_a_run_as_its_training_did(
+    data: Path, recipe: str, tmp_path: Path, command: CommandLine, finished: RunResult
+) -> None:
+    overrides = ["validation.window=[32, 32]", "validation.stride=[16, 20]", "schedule.steps=2"]
+    windowed = train_run(data, recipe, tmp_path / "run", overrides, device="cpu")
+    protocols = [
+        (finished, "each image's own size, sides to the nearest multiple of 32 (bilinear); logits resized to the"),
+        (
+            windowed,
+            "sliding window of 32×32 (width × height) at a stride of 20×16, the last one at the border; softmax",
+        ),
+    ]
+    for run, protocol in protocols:
+        file = tmp_path / "scores.json"
+        told = command("eval", run.path, "--data", data, "--device", "cpu", "--json", file)
+        assert f"protocol: {protocol}" in told.out
+        assert json.loads(file.read_text())["miou"] == run.miou["junior_ema"]
+
+
+def test_short_memory_is_told_with_what_helps(
+    data: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(self: Trainer, *arguments: object) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Trainer, "_train_step", too_much)
+    with pytest.raises(ConfigError, match=r"-o batch\.accumulation=2 \(each step keeps its images"):
+        train_run(data, recipe, tmp_path / "run", device="cpu")
+
+
 def test_supervised_needs_neither_senior_nor_unlabeled(data: Path, tmp_path: Path) -> None:
     path = write_recipe(tmp_path / "s.yaml", tiny_recipe(senior=None, method={"name": "supervised"}))
     result = train_run(data, str(path), tmp_path / "run", ["schedule.steps=1"], device="cpu")
@@ -148,7 +185,8 @@ def test_a_loss_that_is_not_finite_names_step_term_and_checkpoint(
     def poisoned(*arguments: torch.Tensor) -> torch.Tensor:
         return arguments[0].mean() * (float("nan") if next(calls) == 2 else 0.0)
 
-    monkeypatch.setattr(weak_to_strong, "pseudo_label_loss", poisoned)  # junior and senior a step: the third is step 2's
+    # Junior and senior a step: the third is step 2's.
+    monkeypatch.setattr(weak_to_strong, "pseudo_label_loss", poisoned)
     with pytest.raises(
         NonFiniteLossError, match=r"step 2: the loss term cps_junior is nan; last good checkpoint: none"
     ):
@@ -263,6 +301,7 @@ def test_mistakes_are_told_before_anything_is_written(data: Path, recipe: str, t
         (["lr"], "key=value"),
         (["weak.scale=[2, 0.5]"], "the smaller one first"),
         (["optimizer.betas=[0.9, 1]"], "less than 1"),
+        (["validation.window=[33, 64]"], r"validation\.window: .*multiples of 32; the closest is 32x64"),
         (["junior.backbone=swin_tiny_patch4_window7_224"], "cannot take crops of 32x64"),
         (["junior.backbone=resnet18.nope"], "timm has no weights 'nope'"),
     ]
@@ -272,7 +311,9 @@ def test_mistakes_are_told_before_anything_is_written(data: Path, recipe: str, t
         with pytest.raises(UserError, match=message):
             train_run(data, recipe, out, overrides)
         assert not out.exists()
-    with pytest.raises(ConfigError, match="no such recipe"):
+    with pytest.raises(ConfigError, match=r"--devices 3: batch\.labeled = 2 .* use --devices 2, or batch\.labeled=3"):
+        train_run(data, recipe, out, device="cpu", devices=3)
+    with pytest.raises(ConfigError, match="did you mean 'segkc-dinov2-s'"):
         train_run(data, "segkc-dino", out)
 
 

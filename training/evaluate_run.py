@@ -9,16 +9,16 @@ from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.evaluation import Evaluation, evaluate
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.network_file import load_network, read_card
-from segkc_deploy.training.prediction import mask_predictor
+from segkc_deploy.training.prediction import mask_predictor, protocol_in_words
 from segkc_deploy.training.run_directory import RunDirectory, read_config
 
 
 @dataclass(frozen=True)
 class RunEvaluation:
-    """The scores of a run's network, the input size in words, and what it ran on."""
+    """The scores of a run's network, the evaluation protocol in words, and what it ran on."""
 
     evaluation: Evaluation
-    input_size: str
+    protocol: str
     ran_on: str
 
 
@@ -36,18 +36,13 @@ def evaluate_run(run: Path, role: str, sets: ImageSets, device: str = "auto") ->
 
     Raises:
         RunDirectoryError: the run has no such network.
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or the network cannot take the recipe's sliding window.
     """
     directory = RunDirectory(run)
     recipe, _ = read_config(directory)
     network, _ = load_network(directory.network(role))
     chosen = choose_device(device)
-    size = recipe.validation.size
-    predict = mask_predictor(network.to(chosen), chosen, size)
+    predict = mask_predictor(network.to(chosen), chosen, recipe.validation)
     evaluation = evaluate(predict, sets, f"Evaluating {run.name}, {role}")
-    wanted = f"{size[1]}×{size[0]} (width × height)" if size else "each image's own size"
-    return RunEvaluation(
-        evaluation,
-        f"{wanted}, sides to the nearest multiple of {network.size_multiple}; logits resized to the image's own size",
-        f"PyTorch {torch.__version__} {chosen.type}",
-    )
+    protocol = protocol_in_words(recipe.validation, network.size_multiple)
+    return RunEvaluation(evaluation, protocol, f"PyTorch {torch.__version__} {chosen.type}")

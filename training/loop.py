@@ -4,42 +4,53 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from itertools import repeat
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.errors import ConfigError, NonFiniteLossError, UserError
-from segkc_deploy.evaluation import evaluate
-from segkc_deploy.machine import available_cores
+from segkc_deploy.errors import ConfigError, NonFiniteLossError
+from segkc_deploy.training.batch_split import BatchSplit, random_seed
+from segkc_deploy.training.batches import batches
 from segkc_deploy.training.checkpoint import load_checkpoint, save_checkpoint
-from segkc_deploy.training.data.datasets import Example, LabeledDataset, UnlabeledDataset, draw_loader
 from segkc_deploy.training.loss_window import HOW_TO_GO_ON, LossWindow
 from segkc_deploy.training.methods.base import Batch, Method
-from segkc_deploy.training.network_file import NetworkCard, save_network
 from segkc_deploy.training.panels import comparison_panels
-from segkc_deploy.training.prediction import input_size, mask_predictor, to_float_images
+from segkc_deploy.training.prediction import mask_predictor
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.run_directory import RunDirectory
-from segkc_deploy.training.run_log import RunLog
-from segkc_deploy.training.schedule import learning_rate_factor
+from segkc_deploy.training.run_log import Log
+from segkc_deploy.training.run_networks import shipped_networks, write_networks
+from segkc_deploy.training.schedule import learning_rate_factor, peak_learning_rate
+from segkc_deploy.training.scoring import shared_miou
 
 _PANELS = 4
-_MOST_WORKERS = 16
 
 
 class Trainer:
-    """Runs a method from its first step, or from its last checkpoint, to its last step."""
+    """Runs a method from its first step, or from its last checkpoint, to its last step.
+
+    With several devices there is a trainer on each rank: all compute, and rank 0 alone writes.
+    """
 
     def __init__(
-        self, recipe: Recipe, method: Method, sets: ImageSets, run: RunDirectory, steps: int, fabric: Fabric
+        self,
+        recipe: Recipe,
+        method: Method,
+        sets: ImageSets,
+        run: RunDirectory,
+        steps: int,
+        split: BatchSplit,
+        fabric: Fabric,
     ) -> None:
-        self.recipe, self.sets, self.run, self.steps, self.fabric = recipe, sets, run, steps, fabric
+        self.recipe, self.sets, self.run, self.steps, self.split = recipe, sets, run, steps, split
+        self.fabric = fabric
+        if split.ranks > 1 and fabric.device.type == "cuda":
+            method = convert_sync_batchnorm(method)
         optimizer = AdamW(
             parameter_groups(method, recipe), betas=recipe.optimizer.betas, weight_decay=recipe.optimizer.weight_decay
         )
@@ -50,6 +61,7 @@ class Trainer:
             for network in self.method.networks().values():
                 network.backbone.compile()
                 network.decoder.compile()
+        self.statistics = _statistics(self.method)
         self.scores: dict[str, float] = {}
         self.saved_step = self.validated_step = 0
 
@@ -66,21 +78,21 @@ class Trainer:
         self.fabric.strategy.precision.load_state_dict(extra["precision"])
         return self.saved_step
 
-    def fit(self, log: RunLog) -> None:
+    def fit(self, first_step: int, log: Log) -> None:
         """Train until the last step, reporting, validating and checkpointing on the way."""
         window = LossWindow()
-        batches = self._batches(log.first_step)
+        own_batches = self._batches(first_step)
         self.method.train()
-        if self._is_validated(log.first_step) and self.validated_step != log.first_step:
-            self._validate(log.first_step, log)  # the run was interrupted between this checkpoint and its validation
+        if self._is_validated(first_step) and self.validated_step != first_step:
+            self._validate(first_step, log)  # the run was interrupted between this checkpoint and its validation
         started, images = time.perf_counter(), 0
-        for step in range(log.first_step, self.steps):
-            images += self._train_step(step, batches, window)
+        for step in range(first_step, self.steps):
+            images += self._train_step(step, own_batches, window)
             done = step + 1
             validates = self._is_validated(done)
             saves = validates or done % self.recipe.checkpoint_every == 0
             if saves or done % self.recipe.log_every == 0:
-                values = window.flush(self._last_checkpoint())
+                values = window.flush(self._last_checkpoint(), self._of_all_ranks)
                 values["lr"] = self.optimizer.param_groups[0]["lr"]
                 values["images_per_s"] = images / (time.perf_counter() - started)
                 values["memory_mib"] = self._peak_memory_mib()
@@ -96,50 +108,72 @@ class Trainer:
     def _is_validated(self, step: int) -> bool:
         return step > 0 and (step == self.steps or step % self.recipe.validation.every == 0)
 
-    def _train_step(self, step: int, batches: Iterator[Batch], window: LossWindow) -> int:
+    def _train_step(self, step: int, own_batches: Iterator[Batch], window: LossWindow) -> int:
         """Take one optimizer step and return the number of images it saw."""
+        if self.split.ranks > 1:
+            torch.manual_seed(random_seed(self.recipe.seed, self.fabric.global_rank, step))
         factor = learning_rate_factor(
             step, self.steps, self.recipe.schedule.warmup_steps, self.recipe.schedule.poly_power
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        passes = self.recipe.batch.accumulation
-        images = 0
+        passes = self.split.accumulation
         for index in range(passes):
-            batch = next(batches)
+            batch = next(own_batches)
             with self.fabric.no_backward_sync(self.wrapped, enabled=index < passes - 1):
                 output = self.wrapped(batch, step)
                 total = output.total()
                 self.fabric.backward(total / passes)
             window.add(step + 1, output, total)
-            images += len(batch.labeled["image"]) + (len(batch.unlabeled["weak"]) if batch.unlabeled else 0)
         if self.recipe.optimizer.clip_norm is not None:
             self.fabric.clip_gradients(
                 self.wrapped, self.optimizer, max_norm=self.recipe.optimizer.clip_norm, error_if_nonfinite=False
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.split.ranks > 1:
+            self._agree_on_statistics()
         self.method.update_average(step)
-        return images
+        return self.split.labeled + self.split.unlabeled
 
-    def _validate(self, step: int, log: RunLog) -> None:
+    def _agree_on_statistics(self) -> None:
+        """Give all ranks the mean of what each has counted on its own images, such as running statistics."""
+        if not self.statistics:
+            return
+        own = torch.cat([statistic.float().flatten() for statistic in self.statistics])
+        of_ranks = self._of_all_ranks(own)
+        # Where ranks agree already (synchronized batch normalization, constants), a mean would only round.
+        agreed = torch.where((of_ranks == of_ranks[0]).all(dim=0), of_ranks[0], of_ranks.mean(dim=0))
+        parts = agreed.split([statistic.numel() for statistic in self.statistics])
+        for statistic, part in zip(self.statistics, parts, strict=True):
+            statistic.copy_(part.view_as(statistic))
+
+    def _of_all_ranks(self, tensor: Tensor) -> Tensor:
+        """Return every rank's tensor, stacked along a new first axis."""
+        slots = tensor.new_zeros(self.split.ranks, *tensor.shape)
+        slots[self.fabric.global_rank] = tensor
+        stacked = self.fabric.all_reduce(slots, reduce_op="sum")  # a sum with zeros: exact, and NaN stays NaN
+        assert isinstance(stacked, Tensor)
+        return stacked
+
+    def _validate(self, step: int, log: Log) -> None:
         """Write the networks to their files, score every one on the validation set, and draw panels."""
         self.scores = {}  # the last validation's are not this step's, should this one fail
         self._write_networks(step)
         if self.sets.val:
             self.method.eval()
             predictors = {
-                name: mask_predictor(network, self.fabric.device, self.recipe.validation.size)
+                name: mask_predictor(network, self.fabric.device, self.recipe.validation)
                 for name, network in self.method.networks().items()
             }
             self.scores = {
-                name: evaluate(predict, self.sets, f"validating {name}").scores.miou
+                name: shared_miou(predict, self.sets, self.fabric, f"validating {name}")
                 for name, predict in predictors.items()
             }
             log.validation(step, self.scores)
-            suffix = "_ema" if self.recipe.ship == "ema" else ""
-            shown = {role: predictors[role + suffix] for role in ("junior", "senior") if role + suffix in predictors}
-            log.pictures(step, comparison_panels(shown, self.sets, _PANELS))
+            if self.fabric.is_global_zero:
+                shown = {role: predictors[name] for role, name in shipped_networks(self.recipe, self.method).items()}
+                log.pictures(step, comparison_panels(shown, self.sets, _PANELS))
             self.method.train()
             self._write_networks(step)
         self.validated_step = step
@@ -155,32 +189,8 @@ class Trainer:
             )
 
     def _write_networks(self, step: int) -> None:
-        suffix = "_ema" if self.recipe.ship == "ema" else ""
-        networks = self.method.networks()
-        for role in ("junior", "senior"):
-            if role + suffix not in networks:
-                continue
-            network = networks[role + suffix]
-            card = NetworkCard(
-                role=role,
-                network=network.spec,
-                labels=self.sets.labels,
-                input_size=self._usual_input_size(network.size_multiple),
-                recipe=self.recipe.name,
-                method=self.recipe.method["name"],
-                step=step,
-                averaged=bool(suffix),
-                scores={name: score for name, score in self.scores.items() if name.startswith(role)},
-            )
-            save_network(self.run.network(role), network, card)
-
-    def _usual_input_size(self, multiple: int) -> tuple[int, int]:
-        """The network's input size for the first validation image, or for the crop where there is none."""
-        size = self.recipe.validation.size or self.recipe.crop_size
-        if self.recipe.validation.size is None and self.sets.val:
-            image = read_image(self.sets.val[0].image)
-            size = (image.shape[0], image.shape[1])
-        return input_size(size, multiple, None)
+        if self.fabric.is_global_zero:
+            write_networks(self.run, self.recipe, self.method, self.sets, step, self.scores)
 
     def _save(self, step: int) -> None:
         extra = {
@@ -189,7 +199,8 @@ class Trainer:
             "validated_step": self.validated_step,
             "precision": self.fabric.strategy.precision.state_dict(),
         }
-        save_checkpoint(self.run.checkpoint, step, self.method, self.optimizer.optimizer, extra)
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.run.checkpoint, step, self.method, self.optimizer.optimizer, extra)
         self.saved_step = step
 
     def _last_checkpoint(self) -> str:
@@ -205,38 +216,8 @@ class Trainer:
         }
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
-        """Batches on the device, from those of 0-based `first_step` on."""
-        recipe = self.recipe
-        passes = recipe.batch.accumulation
-        first, count = first_step * passes, self.steps * passes
-        total_workers = min(available_cores() - 1, _MOST_WORKERS) if recipe.workers is None else recipe.workers
-        # Unlabeled images have more views; where there is one worker, it is theirs.
-        workers = total_workers // 2 if self.method.strong_views else total_workers
-        pin_memory = self.fabric.device.type == "cuda"
-        labeled = draw_loader(
-            LabeledDataset(self.sets, recipe), recipe.batch.labeled // passes, first, count, workers, pin_memory
-        )
-        unlabeled: Iterator[Example | None] = repeat(None)
-        if self.method.strong_views:
-            dataset = UnlabeledDataset(self.sets, recipe, self.method.strong_views)
-            unlabeled = iter(
-                draw_loader(
-                    dataset, recipe.batch.unlabeled // passes, first, count, total_workers - workers, pin_memory
-                )
-            )
-        for labeled_part, unlabeled_part in zip(labeled, unlabeled, strict=False):
-            yield Batch(self._to_device(labeled_part), self._to_device(unlabeled_part) if unlabeled_part else None)
-
-    def _to_device(self, loaded: Example) -> dict[str, Tensor]:
-        if isinstance(loaded, UserError):
-            raise loaded
-        moved: dict[str, Tensor] = {}
-        for name, tensor in loaded.items():
-            tensor = tensor.to(self.fabric.device, non_blocking=True)
-            if tensor.dtype == torch.uint8:
-                tensor = to_float_images(tensor).contiguous(memory_format=torch.channels_last)
-            moved[name] = tensor
-        return moved
+        steps, views, rank = range(first_step, self.steps), self.method.strong_views, self.fabric.global_rank
+        return batches(self.recipe, self.sets, views, self.split, rank, steps, self.fabric.device)
 
     def _peak_memory_mib(self) -> float:
         """Peak of the GPU's allocated memory, or of the process's resident memory on a CPU."""
@@ -252,6 +233,16 @@ def parameter_groups(method: Method, recipe: Recipe) -> list[dict[str, object]]:
     rest: list[nn.Parameter] = []
     for name, parameter in method.learners.named_parameters():
         (backbone if ".backbone." in name else rest).append(parameter)
-    lr = recipe.optimizer.lr
+    lr = peak_learning_rate(recipe)
     groups = [(backbone, lr), (rest, lr * recipe.optimizer.decoder_lr_multiplier)]
     return [{"params": params, "lr": rate, "peak_lr": rate} for params, rate in groups]
+
+
+def _statistics(method: Method) -> list[Tensor]:
+    """Return the buffers that forward passes change and checkpoints hold, without the averaged copies'."""
+    stored = method.state_dict().keys()
+    return [
+        buffer
+        for name, buffer in method.named_buffers()
+        if name in stored and buffer.is_floating_point() and not name.startswith("averaged.")
+    ]

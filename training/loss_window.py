@@ -1,5 +1,7 @@
 """Loss terms of the steps since the last report, kept on the device so that no step waits for the host."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -30,26 +32,30 @@ class LossWindow:
         self.steps.append(step)
         self.rows.append(torch.stack([value.detach().float().reshape(()) for value in values.values()]))
 
-    def flush(self, last_checkpoint: str) -> dict[str, float]:
+    def flush(self, last_checkpoint: str, of_all_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the mean of each value since the last flush, by name.
 
         Args:
             last_checkpoint: where training can go on from, for the message.
+            of_all_ranks: from this rank's tensor to those of all ranks, stacked along a new first axis.
 
         Raises:
-            NonFiniteLossError: a term was NaN or infinite; the message names the first step and term.
+            NonFiniteLossError: a term was NaN or infinite on some rank; the message names the first step and term.
         """
-        table = torch.stack(self.rows).cpu()
-        bad = (~torch.isfinite(table[:, : self.term_count])).nonzero()
+        tables = of_all_ranks(torch.stack(self.rows)).cpu()
+        terms = tables[..., : self.term_count]
+        # Where ranks differ, NaN and infinity win: every rank then stops at the same step.
+        worst = terms.gather(0, (~torch.isfinite(terms)).long().argmax(dim=0, keepdim=True))[0]
+        bad = (~torch.isfinite(worst)).nonzero()
         if len(bad):
             row = int(bad[0, 0])
             # The total is bad whenever a term is; the term tells more.
             columns = [int(column) for column in bad[bad[:, 0] == row, 1]]
             column = columns[1] if len(columns) > 1 else columns[0]
             raise NonFiniteLossError(
-                f"step {self.steps[row]}: the loss term {self.names[column]} is {table[row, column].item()};"
+                f"step {self.steps[row]}: the loss term {self.names[column]} is {worst[row, column].item()};"
                 f" last good checkpoint: {last_checkpoint}; {HOW_TO_GO_ON}"
             )
-        means = dict(zip(self.names, table.mean(dim=0).tolist(), strict=True))
+        means = dict(zip(self.names, tables.mean(dim=0).mean(dim=0).tolist(), strict=True))
         self.steps, self.rows = [], []
         return means

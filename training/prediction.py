@@ -1,13 +1,18 @@
-"""A network's mask of one image, by the evaluation protocol: at the image's own size, or at one set size."""
+"""A network's mask of one image, by the evaluation protocol that a recipe states under `validation:`."""
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.preprocess import resize_image
+from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.recipe import ValidationConfig
+from segkc_deploy.training.sliding_window import summed_probabilities
 
 
 def to_float_images(images: Tensor) -> Tensor:
@@ -15,29 +20,100 @@ def to_float_images(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def input_size(image_size: tuple[int, int], multiple: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the network's input size for an image: `size` or the image's own, each side to the nearest multiple."""
-    height, width = size or image_size
-    return max(round(height / multiple), 1) * multiple, max(round(width / multiple), 1) * multiple
+def input_size(image_size: tuple[int, int], multiple: int, size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return the network's input size for an image: `size` or the image's own, each side to the nearest multiple.
+
+    Of two multiples that are as near the larger one, as UniMatch V2 rounds.
+    """
+    height, width = (max(int(side / multiple + 0.5), 1) * multiple for side in size or image_size)
+    return height, width
 
 
 def mask_predictor(
-    network: Segmenter, device: torch.device, size: tuple[int, int] | None
+    network: Segmenter, device: torch.device, protocol: ValidationConfig
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from an image, uint8 (H, W, 3), to its mask, uint8 (H, W).
+    """Return a function from an image, uint8 (H, W, 3), to its mask, uint8 (H, W); see `protocol_in_words`.
 
-    The image is resized to `input_size`; the logits are resized back to the image's own size before the argmax.
+    Raises:
+        ConfigError: the network cannot take the protocol's window.
     """
+    check_protocol(protocol, network)
 
     @torch.inference_mode()
     def predict(image: np.ndarray) -> np.ndarray:
-        own_size = image.shape[:2]
-        resized = resize_image(image, input_size(own_size, network.size_multiple, size))
-        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(device)
-        logits = network(to_float_images(tensor))
-        if tuple(logits.shape[2:]) != own_size:
-            logits = network.upsample(logits, own_size)
-        mask: np.ndarray = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        if protocol.size is not None:
+            scores = _scores_at_set_size(network, image, protocol.size, device)
+        elif protocol.window is not None:
+            scores = summed_probabilities(network, _to_tensor(image, device), protocol.window, stride_of(protocol))
+        else:
+            scores = _scores_at_own_size(network, _to_tensor(image, device))
+        mask: np.ndarray = scores.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
         return mask
 
     return predict
+
+
+def check_protocol(protocol: ValidationConfig, network: Segmenter) -> None:
+    """Raise ConfigError, naming what would work, where the network cannot take the window or windows leave gaps."""
+    if protocol.window is None:
+        return
+    stride = stride_of(protocol)
+    if any(not 1 <= step <= side for step, side in zip(stride, protocol.window, strict=True)):
+        raise ConfigError(f"validation.stride: {list(stride)} has to be from 1 to the window's {list(protocol.window)}")
+    try:
+        check_size(protocol.window, network.size_multiple)
+    except ConfigError as error:
+        raise ConfigError(f"validation.window: {error}") from None
+
+
+def protocol_in_words(protocol: ValidationConfig, multiple: int) -> str:
+    """Say how images are shown to a network whose sides have to be multiples of `multiple`, and what is compared."""
+    if protocol.window is not None:
+        return (
+            f"sliding window of {_sides(protocol.window)} (width × height) at a stride of"
+            f" {_sides(stride_of(protocol))}, the last one at the border; softmax summed over the windows"
+        )
+    if protocol.size is not None:
+        size = input_size(protocol.size, multiple)
+        return f"{_sides(size)} (width × height), as an artifact of that size; logits resized to the image's own size"
+    return (
+        f"each image's own size, sides to the nearest multiple of {multiple} (bilinear);"
+        " logits resized to the image's own size"
+    )
+
+
+def stride_of(protocol: ValidationConfig) -> tuple[int, int]:
+    """Return the steps of the sliding window: by default two thirds of it, as published."""
+    assert protocol.window is not None
+    height, width = protocol.stride or (max(side * 2 // 3, 1) for side in protocol.window)
+    return height, width
+
+
+def _scores_at_own_size(network: Segmenter, image: Tensor) -> Tensor:
+    """Return logits (1, C, H, W) of (1, 3, H, W), resized there and back where the sides are no multiples.
+
+    As UniMatch V2 evaluates: the image is interpolated as floats, without smoothing, by the decoder's own corner
+    convention, which for DPT is the published one (corners aligned).
+    """
+    own_size = (image.shape[2], image.shape[3])
+    size = input_size(own_size, network.size_multiple)
+    if size == own_size:
+        return network(image)
+    align = network.decoder.align_corners
+    return network.upsample(network(F.interpolate(image, size, mode="bilinear", align_corners=align)), own_size)
+
+
+def _scores_at_set_size(network: Segmenter, image: np.ndarray, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Return logits (1, C, H, W) of an image (H, W, 3) that is resized by the very code that resizes for artifacts."""
+    resized = resize_image(image, input_size(size, network.size_multiple))
+    logits = network(_to_tensor(resized, device))
+    own_size = (image.shape[0], image.shape[1])
+    return logits if tuple(logits.shape[2:]) == own_size else network.upsample(logits, own_size)
+
+
+def _to_tensor(image: np.ndarray, device: torch.device) -> Tensor:
+    return to_float_images(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device))
+
+
+def _sides(size: tuple[int, int]) -> str:
+    return f"{size[1]}×{size[0]}"

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from rich.console import Group
@@ -16,6 +16,29 @@ from torch.utils.tensorboard import SummaryWriter
 
 from segkc_deploy.progress import console
 from segkc_deploy.training.run_directory import RunDirectory
+
+
+class Log(Protocol):
+    """What a training tells."""
+
+    def training(self, step: int, values: dict[str, float]) -> None:
+        """Record the values of the steps since the last record, at `step` steps done."""
+
+    def validation(self, step: int, miou: dict[str, float]) -> None:
+        """Record the mIoU (percent) of each network at `step` steps done."""
+
+    def pictures(self, step: int, panels: list[np.ndarray]) -> None:
+        """Show panels, uint8 (H, W, 3)."""
+
+
+class NoLog:
+    """Of the ranks other than 0: they do as rank 0 does, and need not tell."""
+
+    def training(self, step: int, values: dict[str, float]) -> None: ...
+
+    def validation(self, step: int, miou: dict[str, float]) -> None: ...
+
+    def pictures(self, step: int, panels: list[np.ndarray]) -> None: ...
 
 
 class RunLog:

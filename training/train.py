@@ -1,6 +1,7 @@
 """`segkc-deploy train`: from a data spec and a recipe to a run directory."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,15 +10,19 @@ from lightning.fabric import Fabric
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, UserError
+from segkc_deploy.training.batch_split import BatchSplit, split_batch
 from segkc_deploy.training.loop import Trainer
+from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import build_method, with_method_defaults
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.prediction import check_protocol
+from segkc_deploy.training.ranks import RankStrategy, run_on_ranks
 from segkc_deploy.training.recipe import Recipe, without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 from segkc_deploy.training.run_directory import RunDirectory, check_same_recipe, create_run, read_config
-from segkc_deploy.training.run_log import RunLog
-from segkc_deploy.training.schedule import total_steps
+from segkc_deploy.training.run_log import NoLog, RunLog
+from segkc_deploy.training.schedule import learning_rate_in_words, total_steps
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -31,6 +36,18 @@ class RunResult:
     miou: dict[str, float]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What every rank needs to know; pickled where ranks are processes of their own."""
+
+    recipe: Recipe
+    sets: ImageSets
+    run: RunDirectory
+    steps: int
+    split: BatchSplit
+    resume: bool
+
+
 def train_run(
     data: Path | None,
     recipe: str | None,
@@ -39,6 +56,7 @@ def train_run(
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    devices: int = 1,
 ) -> RunResult:
     """Train by a recipe and return the finished run.
 
@@ -50,6 +68,7 @@ def train_run(
         resume: go on from the run's last checkpoint; every later step is as if it had never stopped.
         overwrite: delete an earlier run in `out` first.
         device: `auto`, `cpu` or `cuda`.
+        devices: how many GPUs share each step's images, one process each; with `cpu`, how many processes.
 
     Raises:
         UserError: the recipe, the data or the run directory cannot be used.
@@ -63,40 +82,88 @@ def train_run(
     else:
         chosen = with_method_defaults(load_recipe(recipe, overrides))
     sets = load_data_spec(data).resolve()
-    steps = total_steps(chosen, sets)
 
-    torch.manual_seed(chosen.seed)
-    initial = without_pretrained(chosen) if resume else chosen
-    method = build_method(initial, sets.labels.num_classes, sets.labels.ignore_index)
+    method = _build(chosen, sets, resume)
     _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
+    split = split_batch(chosen, devices, uses_unlabeled=method.strong_views > 0)
     for network in method.networks().values():
         check_size(chosen.crop_size, network.size_multiple)
+        check_protocol(chosen.validation, network)
         _try(network, chosen)
-    trainer_fabric = _fabric(chosen, device)
+    fabric = _fabric(chosen, device, devices)
     if not resume:
         run = create_run(out, chosen, data, overwrite)
 
-    trainer = Trainer(chosen, method, sets, run, steps, trainer_fabric)
-    first_step = trainer.resume() if resume else 0
-    with RunLog(run, steps, first_step) as log:
-        log.line(
-            f"{chosen.name}: {len(sets.labeled)} labeled, {len(sets.unlabeled)} unlabeled, {len(sets.val)} validation"
-            f" images; {steps} steps from step {first_step} on {trainer_fabric.device}, {chosen.precision}"
-        )
-        for role in ("junior", "senior"):
-            network = method.networks().get(role)
-            if network and network.started_from:
-                log.line(f"{role}: starts from {network.started_from}")
-        try:
-            trainer.fit(log)
-        except KeyboardInterrupt:
-            log.line(
-                f"interrupted; go on from step {trainer.saved_step}: segkc-deploy train --out {out} --resume"
-                if trainer.saved_step
-                else "interrupted before the first checkpoint; start anew with --overwrite"
-            )
-            raise
-    return RunResult(out, steps, trainer.scores)
+    job = _Job(chosen, sets, run, total_steps(chosen, sets), split, resume)
+    if devices == 1:
+        scores = _train(job, fabric, method)
+    else:
+        del method  # each rank builds its own
+        scores = run_on_ranks(fabric, partial(_train, job))
+    return RunResult(out, job.steps, scores)
+
+
+def _build(recipe: Recipe, sets: ImageSets, resume: bool) -> Method:
+    torch.manual_seed(recipe.seed)
+    initial = without_pretrained(recipe) if resume else recipe
+    return build_method(initial, sets.labels.num_classes, sets.labels.ignore_index)
+
+
+def _train(job: _Job, fabric: Fabric, method: Method | None = None) -> dict[str, float]:
+    """Train on one rank and return the mIoU (percent) of each network at the last step."""
+    method = method or _build(job.recipe, job.sets, job.resume)
+    trainer = Trainer(job.recipe, method, job.sets, job.run, job.steps, job.split, fabric)
+    first_step = trainer.resume() if job.resume else 0
+    try:
+        if not fabric.is_global_zero:
+            trainer.fit(first_step, NoLog())
+            return trainer.scores
+        with RunLog(job.run, job.steps, first_step) as log:
+            _tell_beginning(log, job, trainer, first_step)
+            try:
+                trainer.fit(first_step, log)
+            except KeyboardInterrupt:
+                devices = f" --devices {job.split.ranks}" if job.split.ranks > 1 else ""
+                log.line(
+                    f"interrupted; go on from step {trainer.saved_step}:"
+                    f" segkc-deploy train --out {job.run.path}{devices} --resume"
+                    if trainer.saved_step
+                    else "interrupted before the first checkpoint; start anew with --overwrite"
+                )
+                raise
+    except torch.OutOfMemoryError:
+        raise _out_of_memory(job) from None
+    return trainer.scores
+
+
+def _tell_beginning(log: RunLog, job: _Job, trainer: Trainer, first_step: int) -> None:
+    recipe, sets, ranks, device = job.recipe, job.sets, job.split.ranks, trainer.fabric.device
+    where = f"{ranks} × {device.type}" if ranks > 1 else str(device)
+    log.line(
+        f"{recipe.name}: {len(sets.labeled)} labeled, {len(sets.unlabeled)} unlabeled, {len(sets.val)} validation"
+        f" images; {job.steps} steps from step {first_step} on {where}, {recipe.precision}"
+    )
+    log.line(job.split.in_words())
+    log.line(learning_rate_in_words(recipe))
+    for role in ("junior", "senior"):
+        network = trainer.method.networks().get(role)
+        if network and network.started_from:
+            log.line(f"{role}: starts from {network.started_from}")
+
+
+def _out_of_memory(job: _Job) -> ConfigError:
+    split = job.split
+    shares = [share // split.ranks for share in (split.labeled, split.unlabeled) if share]
+    more = [
+        passes
+        for passes in range(split.accumulation + 1, max(shares) + 1)
+        if all(share % passes == 0 for share in shares)
+    ]
+    passes = f"-o batch.accumulation={more[0]} (each step keeps its images and its learning rate), " if more else ""
+    return ConfigError(
+        f"{job.run.path}: the device's memory does not hold this training; start anew (--overwrite) with {passes}"
+        "a smaller --size, or precision=bf16"
+    )
 
 
 def _resumed(
@@ -138,7 +205,7 @@ def _check_sets(sets: ImageSets, data: Path, needs_unlabeled: bool) -> None:
         raise DataError(f"{data}: no unlabeled images, which this method needs (section `unlabeled:`)")
 
 
-def _fabric(recipe: Recipe, device: str) -> Fabric:
+def _fabric(recipe: Recipe, device: str, devices: int) -> Fabric:
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device!r}: auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -146,4 +213,11 @@ def _fabric(recipe: Recipe, device: str) -> Fabric:
     if recipe.precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
         raise ConfigError("precision fp16 needs a CUDA device; use precision=bf16 or fp32 on a CPU")
     accelerator = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
-    return Fabric(accelerator=accelerator, devices=1, precision=_PRECISIONS[recipe.precision])  # type: ignore[arg-type]
+    if accelerator == "cuda" and devices > torch.cuda.device_count():
+        raise ConfigError(f"--devices {devices}: torch sees {torch.cuda.device_count()} here")
+    return Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        strategy=RankStrategy() if devices > 1 else "auto",
+        precision=_PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+    )

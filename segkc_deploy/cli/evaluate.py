@@ -35,12 +35,12 @@ def eval_command(
 
     sets = load_data_spec(data).resolve()
     score = _score_run if target.is_dir() else _score_artifact
-    evaluation, input_size, ran_on = score(target, role, data, sets, device)
-    facts = {"target": str(target), "role": role, "data": str(data), "network_input": input_size, "ran_on": ran_on}
+    evaluation, protocol, ran_on = score(target, role, data, sets, device)
+    facts = {"target": str(target), "role": role, "data": str(data), "protocol": protocol, "ran_on": ran_on}
     if json_file is not None:
         atomic.write_text(json_file, json.dumps(facts | evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
     _print_scores(target, evaluation)
-    typer.echo(f"network input: {input_size}")
+    typer.echo(f"protocol: {protocol}")
     typer.echo(f"ran on: {ran_on}")
     typer.echo(f"compared at: {evaluation.resolution}")
     typer.echo(f"rule: {evaluation.scores.rule}")
@@ -55,7 +55,7 @@ def _score_run(target: Path, role: str, data: Path, sets: "ImageSets", device: s
 
     _require_same_classes(target, class_names(target, role), data, sets.labels.names)
     scored = evaluate_run(target, role, sets, device)
-    return scored.evaluation, scored.input_size, scored.ran_on
+    return scored.evaluation, scored.protocol, scored.ran_on
 
 
 def _score_artifact(
@@ -71,17 +71,17 @@ def _score_artifact(
     with load(target, device) as predictor:
         _require_same_classes(target, predictor.labels.names, data, sets.labels.names)
         evaluation = evaluate(predictor.predict, sets, f"Evaluating {target.name}")
-        return evaluation, _input_size(predictor.contract), predictor.description
+        return evaluation, _protocol(predictor.contract), predictor.description
 
 
-def _input_size(contract: "Contract") -> str:
+def _protocol(contract: "Contract") -> str:
     """Say at which size an artifact sees an image, and how its result comes to the image's own."""
     height, width = contract.size
     seen = f"{width}×{height} (width × height)"
     if contract.size_multiple is not None:
-        seen = f"the multiple of {contract.size_multiple} closest to each image's own size"
+        seen = f"the multiple of {contract.size_multiple} closest to each of its sides"
     what = "logits" if any(output.name == "logits" for output in contract.outputs) else "masks"
-    return f"{seen}; {what} resized to the image's own size"
+    return f"the artifact's own: the whole image resized to {seen}; {what} resized to the image's own size"
 
 
 def _require_same_classes(target: Path, names: tuple[str, ...], data: Path, data_names: tuple[str, ...]) -> None:

@@ -25,6 +25,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="GPUs that share the images of each step.")] = 1,
 ) -> None:
     """Train a senior and a junior together.
 
@@ -38,7 +39,7 @@ def train(
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     overrides = _overrides(steps, epochs, batch, size, workers, seed) + (override or [])
-    result = train_run(data, recipe, out, overrides, resume, overwrite, device)
+    result = train_run(data, recipe, out, overrides, resume, overwrite, device, devices)
     typer.echo(f"finished: {result.path} ({result.steps} steps)")
     for name, miou in result.miou.items():
         typer.echo(f"  mIoU {name}: {miou:.2f}")

@@ -5,12 +5,13 @@ same augmentation in every run, whatever the number of workers, so a run resumes
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.masks import read_sample
@@ -104,28 +105,30 @@ class UnlabeledDataset(DrawDataset):
         return example
 
 
-class DrawSampler(Sampler[list[int]]):
-    """Batches of consecutive draw numbers from `first` on, `batches` of them."""
+@dataclass(frozen=True)
+class Draws:
+    """Which draw numbers a rank loads: of the `batches`, `batch_size` consecutive draws each, its equal share."""
 
-    def __init__(self, first: int, batch_size: int, batches: int) -> None:
-        self.first, self.batch_size, self.batches = first, batch_size, batches
+    batch_size: int
+    batches: range
+    rank: int = 0
+    ranks: int = 1
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(self.batches):
-            start = self.first + batch * self.batch_size
-            yield list(range(start, start + self.batch_size))
+        share = self.batch_size // self.ranks
+        for batch in self.batches:
+            start = batch * self.batch_size + self.rank * share
+            yield list(range(start, start + share))
 
     def __len__(self) -> int:
-        return self.batches
+        return len(self.batches)
 
 
-def draw_loader(
-    dataset: DrawDataset, batch_size: int, first_batch: int, batches: int, workers: int, pin_memory: bool
-) -> DataLoader[Example]:
-    """Load batches number `first_batch` to `batches` - 1 of `dataset`."""
+def draw_loader(dataset: DrawDataset, draws: Draws, workers: int, pin_memory: bool) -> DataLoader[Example]:
+    """Load the `draws` of `dataset`, a batch at a time."""
     return DataLoader(
         dataset,
-        batch_sampler=DrawSampler(first_batch * batch_size, batch_size, batches - first_batch),
+        batch_sampler=draws,
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin_memory,

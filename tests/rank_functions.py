@@ -1,0 +1,15 @@
+"""What tests run in ranks: in a module of its own, since every spawned process imports it."""
+
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+
+from segkc_deploy.errors import DataError
+
+
+def fail_on_rank_1(path: Path, fabric: Fabric) -> None:
+    """Fail as the loading of an image does; rank 0 waits for rank 1 all the while."""
+    if fabric.global_rank == 1:
+        raise DataError(f"{path}: cannot be read")
+    fabric.all_reduce(torch.zeros(1))

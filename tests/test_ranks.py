@@ -1,0 +1,102 @@
+"""Training on several devices, here two processes on the CPU. Each launch loads PyTorch anew, so there are few."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from lightning.fabric import Fabric
+from rank_functions import fail_on_rank_1
+from safetensors.torch import load_file
+from tiny_data import tiny_recipe, write_recipe, write_tiny_data
+
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.errors import DataError
+from segkc_deploy.training.evaluate_run import evaluate_run
+from segkc_deploy.training.ranks import RankStrategy, run_on_ranks
+from segkc_deploy.training.train import train_run
+
+STEPS = 14
+#: No batch normalization, which sees other batches; nothing random but in loading; no padding, so that equal shares
+#: hold equally many pixels.
+RECIPE = {
+    "junior": {"backbone": "vit_tiny_patch16_224", "decoder_channels": 8},
+    "senior": None,
+    "method": {"name": "fixmatch", "strong_views": 1, "confidence_threshold": 0.3},
+    "batch": {"labeled": 4, "unlabeled": 4, "accumulation": 1},
+    "strong": {"cutmix_probability": 0},
+    "weak": {"scale": (1.0, 1.0)},
+    "optimizer": {"lr": 1e-4, "decoder_lr_multiplier": 1},
+    "schedule": {"steps": STEPS},
+    "validation": {"every": 1000},
+    "checkpoint_every": 2,
+}
+
+
+def losses(run: Path) -> list[float]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    trained = [record for record in records if record["kind"] == "train"]
+    assert [record["step"] for record in trained] == list(range(1, len(trained) + 1))
+    return [record["loss"] for record in trained]
+
+
+def wait_for(text: str, file: Path, process: "subprocess.Popen[str]") -> None:
+    end = time.monotonic() + 200
+    while not (file.is_file() and text in file.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"no {text!r}"
+        time.sleep(0.02)
+
+
+def test_two_ranks_train_as_one_and_go_on_after_an_interrupt(tmp_path: Path) -> None:
+    data = write_tiny_data(tmp_path / "data")
+    recipe = str(write_recipe(tmp_path / "tiny.yaml", tiny_recipe(**RECIPE)))
+    alone = train_run(data, recipe, tmp_path / "alone", device="cpu")
+
+    run = tmp_path / "shared"
+    command = ["train", "--data", data, "--recipe", recipe, "--out", run, "--device", "cpu", "--devices", "2"]
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("segkc-deploy"), *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(f"step 3/{STEPS}", run / "train.log", process)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal: every process gets it
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert told.count("interrupted") == 1
+    assert told.splitlines()[-1].endswith("--resume")
+    assert "Traceback" not in told
+    assert "Warning" not in told
+    log = (run / "train.log").read_text()
+    assert "interrupted; go on from step" in log
+    assert "on 2 × cpu" in log
+    assert "4 labeled + 4 unlabeled images a step = 2 devices × 1 pass (batch.accumulation) × 2 + 2" in log
+
+    result = train_run(None, None, run, resume=True, device="cpu", devices=2)
+    # Sums in another order: about 1e-7 of a loss a step, which training then amplifies.
+    assert losses(run)[:5] == pytest.approx(losses(alone.path)[:5], rel=1e-5)
+    assert losses(run) == pytest.approx(losses(alone.path), rel=1e-3)
+    assert result.miou == pytest.approx(alone.miou, abs=1)
+    scored = evaluate_run(run, "junior", load_data_spec(data).resolve(), "cpu").evaluation.scores.miou
+    assert scored == pytest.approx(result.miou["junior_ema"])  # of all images, although each rank looked at some
+    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in alone.path.iterdir())
+    expected = load_file(alone.path / "junior.safetensors")
+    got = load_file(run / "junior.safetensors")
+    assert expected.keys() == got.keys()
+    assert max(float((expected[name] - got[name]).abs().max()) for name in expected) < 1e-3
+    assert "LOCAL_RANK" not in os.environ
+
+
+def test_a_mistake_on_one_rank_ends_all_and_is_raised_once(capfd: pytest.CaptureFixture[str]) -> None:
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=RankStrategy())
+    with pytest.raises(DataError, match=r"^a\.png: cannot be read$"):
+        run_on_ranks(fabric, partial(fail_on_rank_1, Path("a.png")))
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err.replace("\x1b[?25h", "")) == ("", "")

@@ -1,0 +1,72 @@
+"""The batches of a training on its device, from any step on."""
+
+from collections.abc import Iterator
+from itertools import repeat
+
+import torch
+from torch import Tensor
+
+from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.errors import UserError
+from segkc_deploy.machine import available_cores
+from segkc_deploy.training.batch_split import BatchSplit
+from segkc_deploy.training.data.datasets import Draws, Example, LabeledDataset, UnlabeledDataset, draw_loader
+from segkc_deploy.training.methods.base import Batch
+from segkc_deploy.training.prediction import to_float_images
+from segkc_deploy.training.recipe import Recipe
+
+_MOST_WORKERS = 16
+
+
+def batches(
+    recipe: Recipe,
+    sets: ImageSets,
+    strong_views: int,
+    split: BatchSplit,
+    rank: int,
+    steps: range,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """Yield the share of `rank` in each pass of the 0-based `steps`, `split.accumulation` passes a step.
+
+    The shares of all ranks together are the images that one rank alone would get.
+
+    Raises:
+        UserError: an image or a mask cannot be used.
+    """
+    passes = range(steps.start * split.accumulation, steps.stop * split.accumulation)
+    workers = _workers(recipe, split.ranks)
+    # Unlabeled images have more views; where there is one worker, it is theirs.
+    labeled_workers = workers // 2 if strong_views else workers
+    pin_memory = device.type == "cuda"
+    labeled = draw_loader(
+        LabeledDataset(sets, recipe),
+        Draws(split.labeled // split.accumulation, passes, rank, split.ranks),
+        labeled_workers,
+        pin_memory,
+    )
+    unlabeled: Iterator[Example | None] = repeat(None)
+    if strong_views:
+        draws = Draws(split.unlabeled // split.accumulation, passes, rank, split.ranks)
+        dataset = UnlabeledDataset(sets, recipe, strong_views)
+        unlabeled = iter(draw_loader(dataset, draws, workers - labeled_workers, pin_memory))
+    for labeled_part, unlabeled_part in zip(labeled, unlabeled, strict=False):
+        yield Batch(_on_device(labeled_part, device), _on_device(unlabeled_part, device) if unlabeled_part else None)
+
+
+def _workers(recipe: Recipe, ranks: int) -> int:
+    """Return the loading processes of one rank: an equal share of the machine's, at least one where any is wanted."""
+    total = min(available_cores() - 1, _MOST_WORKERS * ranks) if recipe.workers is None else recipe.workers
+    return max(total // ranks, min(total, 1))
+
+
+def _on_device(loaded: Example, device: torch.device) -> dict[str, Tensor]:
+    if isinstance(loaded, UserError):
+        raise loaded
+    moved: dict[str, Tensor] = {}
+    for name, tensor in loaded.items():
+        tensor = tensor.to(device, non_blocking=True)
+        if tensor.dtype == torch.uint8:
+            tensor = to_float_images(tensor).contiguous(memory_format=torch.channels_last)
+        moved[name] = tensor
+    return moved

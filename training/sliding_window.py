@@ -1,0 +1,43 @@
+"""Scores of a whole image from windows that slide over it: how Cityscapes is evaluated in published protocols."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def summed_probabilities(
+    network: Callable[[Tensor], Tensor], image: Tensor, window: tuple[int, int], stride: tuple[int, int]
+) -> Tensor:
+    """Return for each pixel the sum, over the windows that show it, of the softmax of the network's logits.
+
+    As UniMatch V2 evaluates (arXiv 2410.10777, its public code): plain sums, so a pixel that more windows show has a
+    larger total; the class of the largest sum is the prediction. An image smaller than the window is padded right and
+    below with black, as training crops are, and what is predicted there is dropped.
+
+    Args:
+        network: from images (1, 3, *window) to logits (1, C, *window).
+        image: (1, 3, H, W), values from 0 to 1.
+        window, stride: (height, width) in pixels.
+
+    Returns:
+        float32 (1, C, H, W).
+    """
+    height, width = image.shape[2:]
+    image = F.pad(image, (0, max(window[1] - width, 0), 0, max(window[0] - height, 0)))
+    total: Tensor | None = None
+    for top in window_starts(image.shape[2], window[0], stride[0]):
+        for left in window_starts(image.shape[3], window[1], stride[1]):
+            rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
+            probabilities = network(image[:, :, rows, columns]).float().softmax(dim=1)
+            if total is None:
+                total = torch.zeros(1, probabilities.shape[1], *image.shape[2:], device=image.device)
+            total[:, :, rows, columns] += probabilities
+    assert total is not None
+    return total[:, :, :height, :width]
+
+
+def window_starts(side: int, window: int, stride: int) -> list[int]:
+    """Return where windows begin along a side: every `stride` pixels, the last one ending at the border."""
+    return [*range(0, side - window, stride), side - window]
