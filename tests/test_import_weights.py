@@ -129,7 +129,7 @@ def test_an_imported_run_is_evaluated_and_exported(
     evaluated = command("eval", imported, "--data", data)
     assert evaluated.code == 0, evaluated
     assert "mIoU" in evaluated.out
-    exported = command("export", imported, "--data", data, "--size", "56x70", "--out", tmp_path, "--tail", "full")
+    exported = command("export", imported, "--data", data, "--size", "56x70", "--out", tmp_path)
     assert exported.code == 0, exported
     import onnxruntime
 
@@ -157,7 +157,7 @@ def test_weights_that_do_not_fit_are_named(checkpoint: Path, data: Path, tmp_pat
     norm, shift = "backbone.blocks.3.norm1.bias", "backbone.norm.bias"
     cases = {
         f"1 missing ({norm})": without(tensors, norm),
-        "174 missing (backbone.blocks.0.attn.proj.bias, ": {
+        "168 missing (backbone.blocks.0.attn.proj.bias, ": {
             name: tensor for name, tensor in tensors.items() if "backbone.blocks." not in name
         },
         "1 surplus (head.extra)": tensors | {"head.extra": torch.zeros(2)},
@@ -277,14 +277,14 @@ def test_timms_safetensors_load_where_its_own_file_is_another_kind(tmp_path: Pat
 def dinov2_like() -> Segmenter:
     """A small ViT with random positions, resampled as DINOv2 does."""
     torch.manual_seed(0)
-    spec = NetworkSpec(backbone="vit_tiny_patch16_224", decoder_channels=16, positions="dinov2")
+    spec = NetworkSpec(backbone="test_vit", decoder_channels=16, positions="dinov2")
     network = Segmenter(spec, num_classes=4).eval()
     for parameter in network.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return network
 
 
-@pytest.mark.parametrize("grid", [(14, 14), (3, 5), (20, 14)])
+@pytest.mark.parametrize("grid", [(10, 10), (3, 5), (16, 10)])
 def test_a_fixed_size_keeps_dinov2s_positions(grid: tuple[int, int]) -> None:
     network = dinov2_like()
     size = (16 * grid[0], 16 * grid[1])
@@ -296,11 +296,11 @@ def test_a_fixed_size_keeps_dinov2s_positions(grid: tuple[int, int]) -> None:
 def test_a_free_size_keeps_dinov2s_positions() -> None:
     network = dinov2_like()
     infer = emulate(base_graph(DeployGraph(network, None), (32, 48), free_size=True))
-    for height, width in ((14, 14), (14, 3), (5, 2), (3, 17)):
+    for height, width in ((10, 10), (10, 3), (5, 2), (3, 17)):
         images = np.random.default_rng(height).integers(0, 256, (1, 16 * height, 16 * width, 3)).astype(np.uint8)
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
-            expected = network.decoder(network.features(pixels)).permute(0, 2, 3, 1).numpy()
+            expected = network.decoder(network.features(pixels)).numpy()
         np.testing.assert_allclose(infer(images)[0], expected, atol=2e-5 * np.abs(expected).max())
 
 
@@ -381,7 +381,7 @@ def test_starting_from_another_network_is_refused(tmp_path: Path) -> None:
     run = ended_run(tmp_path / "run", "resnet10t", classes=3)
     for change, message in (
         ({"backbone": "resnet14t"}, "holds a resnet10t network, not the resnet14t"),
-        ({"decoder_channels": 24}, r"weights differ, such as decoder\.classifier\.weight\); give the same"),
+        ({"decoder_channels": 24}, r"weights do not fit, such as decoder\.classifier\.weight; give the same decoder"),
     ):
         spec = {"backbone": "resnet10t", "decoder_channels": 16, "pretrained": run} | change
         with pytest.raises(ConfigError, match=message):

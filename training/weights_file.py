@@ -44,6 +44,7 @@ _DAMAGED = (
     EOFError,
     OSError,
     struct.error,
+    zipfile.BadZipFile,
 )
 
 _NUMPY_SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]

@@ -38,11 +38,13 @@ def start_from(network: "Segmenter", path: Path) -> str:
     wanted = {name: tensor.shape for name, tensor in own.items() if not (is_fresh and name in last)}
     given = {name: tensor.shape for name, tensor in weights.items() if not (is_fresh and name in last)}
     misfits = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
-    if misfits or _architecture(network.spec) != _architecture(card.network):
-        detail = f" ({len(misfits)} weights differ, such as {misfits[0]})" if misfits else ""
+    theirs, ours = _architecture(card.network), _architecture(network.spec)
+    if theirs != ours:
+        raise ConfigError(f"{path}: holds a {theirs} network, not the {ours} that is to start from it")
+    if misfits:
         raise ConfigError(
-            f"{path}: holds a {_architecture(card.network)} network, not the {_architecture(network.spec)} that is to"
-            f" start from it{detail}; give the same backbone, decoder and decoder_channels"
+            f"{path}: {len(misfits)} of its weights do not fit, such as {misfits[0]}; give the same decoder and"
+            " decoder_channels"
         )
     network.load_state_dict(own | {name: weights[name] for name in given})
     if not is_fresh:
