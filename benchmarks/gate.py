@@ -3,13 +3,13 @@
 `python -m segkc_deploy.benchmarks.gate ARTIFACT… --study NAME --labels 1/8 --seed 0 --commit HASH --out FILE.json`
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from segkc_deploy.benchmarks.results import StudyRow, append_rows
-from segkc_deploy.errors import ConfigError, SegKCError
+from segkc_deploy.benchmarks.results import StudyRow
+from segkc_deploy.benchmarks.study_command import add_rows, study_parser
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.manifest import Manifest, read_manifest
 
 
@@ -52,23 +52,12 @@ def gate_row(path: Path, manifest: Manifest, *, study: str, labels: str, seed: i
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Add artifacts to a study; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m segkc_deploy.benchmarks.gate", description=__doc__)
+    parser = study_parser("gate", __doc__)
     parser.add_argument("artifacts", type=Path, nargs="+", help="artifacts with their manifests")
-    parser.add_argument("--study", required=True, help="name of the study")
-    parser.add_argument("--labels", required=True, help="share of labeled images, 1/8 or full")
-    parser.add_argument("--seed", required=True, type=int, help="seed of the training")
     parser.add_argument("--commit", required=True, help="commit that trained the network")
-    parser.add_argument("--out", required=True, type=Path, help="the study's JSON file, made when missing")
     options = parser.parse_args(arguments)
     known = {"study": options.study, "labels": options.labels, "seed": options.seed, "commit": options.commit}
-    try:
-        rows = [gate_row(path, read_manifest(path), **known) for path in options.artifacts]
-        append_rows(options.out, rows)
-    except SegKCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{options.out}: {len(rows)} rows added")
-    return 0
+    return add_rows(options.out, lambda: [gate_row(path, read_manifest(path), **known) for path in options.artifacts])
 
 
 if __name__ == "__main__":

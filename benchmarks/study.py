@@ -1,37 +1,33 @@
 """Add a benchmark to a study: `python -m segkc_deploy.benchmarks.study report/benchmark.json --study NAME ...`."""
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from segkc_deploy.benchmarks.results import append_rows, study_rows
+from segkc_deploy.benchmarks.results import study_rows
 from segkc_deploy.benchmarks.schema import BenchmarkResult
-from segkc_deploy.errors import ConfigError, SegKCError
+from segkc_deploy.benchmarks.study_command import add_rows, study_parser
+from segkc_deploy.errors import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line, append the rows, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m segkc_deploy.benchmarks.study", description=__doc__)
+    parser = study_parser("study", __doc__)
     parser.add_argument("benchmark", type=Path, help="a benchmark.json")
-    parser.add_argument("--study", required=True, help="name of the study")
-    parser.add_argument("--labels", required=True, help="share of labeled images, 1/8 or full")
-    parser.add_argument("--seed", required=True, type=int, help="seed of the trainings")
-    parser.add_argument("--out", required=True, type=Path, help="the study's JSON file, made when missing")
     parser.add_argument("--commit", help="commit that trained the networks; by default the one that runs now")
     options = parser.parse_args(arguments)
-    try:
-        result = _read(options.benchmark)
-        commit = options.commit or current_commit()
-        rows = study_rows(result, study=options.study, labels=options.labels, seed=options.seed, commit=commit)
-        append_rows(options.out, rows)
-    except SegKCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{options.out}: {len(rows)} rows added")
-    return 0
+    return add_rows(
+        options.out,
+        lambda: study_rows(
+            _read(options.benchmark),
+            study=options.study,
+            labels=options.labels,
+            seed=options.seed,
+            commit=options.commit or current_commit(),
+        ),
+    )
 
 
 def _read(path: Path) -> BenchmarkResult:
