@@ -10,6 +10,7 @@ from segkc_deploy import atomic
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.overlay import overlay
+from segkc_deploy.prediction_record import note, remove_earlier
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import console, track
 from segkc_deploy.read_ahead import read_ahead
@@ -39,7 +40,7 @@ def predict_files(
     """Write `out/masks/<id>.png` and `out/overlays/<id>.jpg` for each image.
 
     A mask file is a single-channel 8-bit PNG of class ids at the image's own size. An image that cannot be read is
-    named on stderr and left out.
+    named on stderr and left out. What an earlier call wrote into `out` is deleted first; other files stay.
 
     Args:
         predictor: what predicts.
@@ -55,6 +56,7 @@ def predict_files(
         ConfigError: a result could not be written.
     """
     batch_size = predictor.batch_size(batch_size)
+    remove_earlier(out)
     failed = 0
     batch: list[tuple[SourceImage, np.ndarray]] = []
     for image, pixels in track(read_ahead(_read, images), "Predicting", total=len(images)):
@@ -83,17 +85,20 @@ def _predict_batch(
 ) -> None:
     masks = predictor.predict([pixels for _, pixels in batch], batch_size=len(batch))
     for (image, pixels), mask in zip(batch, masks, strict=True):
-        _write(out / "masks" / f"{image.id}.png", mask, [])
+        _write(out, Path("masks", f"{image.id}.png"), mask, [])
         if alpha is not None:
             picture = cv2.cvtColor(overlay(pixels, mask, predictor.labels, alpha), cv2.COLOR_RGB2BGR)
-            _write(out / "overlays" / f"{image.id}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            _write(out, Path("overlays", f"{image.id}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
-def _write(path: Path, pixels: np.ndarray, parameters: list[int]) -> None:
-    """Encode `pixels` as the suffix of `path` says and write them."""
+def _write(out: Path, name: Path, pixels: np.ndarray, parameters: list[int]) -> None:
+    """Encode `pixels` as the suffix of `name` says and write them below `out`."""
+    path = out / name
     encoded, data = cv2.imencode(path.suffix, pixels, parameters)
     assert encoded
     try:
+        # Noted first: a killed run then leaves nothing that is not known as its own.
+        note(out, name)
         atomic.write_bytes(path, data.tobytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None

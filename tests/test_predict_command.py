@@ -27,7 +27,9 @@ def write_image(path, seed=0, size=SIZE):
 
 
 def files_below(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """The files in `folder` but the list of what `predict` wrote."""
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in files if name != "predicted.jsonl")
 
 
 def ids(source, **options):
@@ -97,6 +99,39 @@ def test_a_folder_that_is_not_empty_is_refused_unless_overwrite(command, artifac
     assert files_below(out) == ["notes.txt"]
     assert command(*arguments, "--overwrite").code == 0
     assert files_below(out) == ["masks/a.png", "notes.txt", "overlays/a.jpg"]
+
+
+def test_overwrite_deletes_what_predict_wrote_and_nothing_else(command, artifact, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "b/c.png"):
+        write_image(source / name)
+    arguments = ("predict", artifact, "--source", source, "--out", out, "--overwrite")
+    assert command(*arguments).code == 0
+    foreign = ["masks/d.png", "overlays/e/f.jpg", "notes.txt"]
+    for name in foreign:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+    (source / "b" / "c.png").unlink()
+    assert command(*arguments, "--no-overlay").code == 0
+    assert files_below(out) == sorted(["masks/a.png", *foreign])
+    assert not (out / "masks" / "b").exists()
+    assert all((out / name).read_text() == "mine" for name in foreign)
+
+
+def test_a_damaged_list_of_results_deletes_nothing_outside(command, artifact, tmp_path):
+    write_image(tmp_path / "in" / "a.png")
+    kept = [tmp_path / "masks.png", tmp_path / "out" / "masks.png", tmp_path / "out" / "masks" / "notes.txt"]
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    for path in kept:
+        path.write_text("mine")
+    lines = ["masks/../../masks.png", str(tmp_path / "masks.png"), "masks.png", "masks/notes.txt", "", 3]
+    record = b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b'\xff\n"masks/a'
+    (tmp_path / "out" / "predicted.jsonl").write_bytes(record)
+    finished = command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", "--overwrite")
+    assert finished.code == 0
+    assert all(path.read_text() == "mine" for path in kept)
+    written = (tmp_path / "out" / "predicted.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == ["masks/a.png", "overlays/a.jpg"]
 
 
 def test_results_inside_the_source_are_not_predicted_again(command, artifact, tmp_path):

@@ -21,7 +21,10 @@ def predict_command(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
     overlay: Annotated[bool, typer.Option(help="Also write pictures of image and mask, with a legend.")] = True,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Overlays: 0 shows the image, 1 the colors.")] = 0.5,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Write into a folder that is not empty; deletes what predict wrote there."),
+    ] = False,
 ) -> None:
     """Write the masks of images: single-channel PNG files of class ids, at each image's own size.
 

@@ -1,0 +1,43 @@
+"""Which files of a folder `predict` wrote, so that it can delete its own, and no others, when it writes there again."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+#: One JSON string a line: a file's path below the folder.
+_RECORD = "predicted.jsonl"
+
+#: The subfolders of results, each with its files' ending.
+_ENDINGS = {"masks": ".png", "overlays": ".jpg"}
+
+
+def note(out: Path, name: Path) -> None:
+    """Add a result, by its path below `out`, to the record there."""
+    with (out / _RECORD).open("a", encoding="utf-8") as record:
+        record.write(json.dumps(name.as_posix()) + "\n")
+
+
+def remove_earlier(out: Path) -> None:
+    """Delete the recorded results in `out`, the subfolders that become empty by it, and the record."""
+    for name in _recorded(out / _RECORD):
+        path = out / name
+        path.unlink(missing_ok=True)
+        for folder in path.parents:
+            if folder == out or not folder.is_dir() or any(folder.iterdir()):
+                break
+            folder.rmdir()
+    (out / _RECORD).unlink(missing_ok=True)
+
+
+def _recorded(record: Path) -> Iterator[PurePosixPath]:
+    """Yield the recorded paths; a line that a killed run cut short, or that leads elsewhere, is none of ours."""
+    if not record.is_file():
+        return
+    for line in record.read_bytes().splitlines():
+        try:
+            name = json.loads(line)
+        except ValueError:
+            continue
+        path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
+        if len(path.parts) > 1 and ".." not in path.parts and _ENDINGS.get(path.parts[0]) == path.suffix:
+            yield path
