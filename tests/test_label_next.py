@@ -3,6 +3,7 @@
 import base64
 import csv
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import yaml
 from command_line import CommandLine
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
+from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.training.label_next import uncertainty
@@ -24,6 +26,9 @@ from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.rank_correlation import spearman
 from segkc_deploy.training.label_next.true_errors import compare
 from segkc_deploy.training.label_next.uncertainty import RANKINGS, SCORES, image_scores, ranking_score, score_map
+from segkc_deploy.training.network_file import load_network
+from segkc_deploy.training.prediction import mask_predictor
+from segkc_deploy.training.recipe import ValidationConfig
 from segkc_deploy.training.train import train_run
 
 
@@ -68,9 +73,8 @@ def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.where(p > 0, p * np.log(np.where(p > 0, p / q, 1)), 0).sum(axis=0)
 
 
-def expected_scores(junior: np.ndarray, senior: np.ndarray) -> dict[str, np.ndarray]:
+def expected_scores(p: np.ndarray, q: np.ndarray) -> dict[str, np.ndarray]:
     """Per pixel, in float64, the divergence from its definition by two Kullback-Leibler divergences."""
-    p, q = softmax(junior), softmax(senior)
     mean = (p + q) / 2
     uniform = np.log(len(p))
     return {
@@ -87,8 +91,8 @@ def test_scores_equal_their_formulas(monkeypatch: pytest.MonkeyPatch, values_at_
     monkeypatch.setattr(uncertainty, "_VALUES_AT_ONCE", values_at_once)
     rng = np.random.default_rng(1)
     junior, senior = rng.normal(0, 3, (2, 7, 13, 17))
-    expected = expected_scores(junior, senior)
-    tensors = [torch.from_numpy(logits).float() for logits in (junior, senior)]
+    expected = expected_scores(softmax(junior), softmax(senior))
+    tensors = [torch.from_numpy(logits).float().softmax(dim=0) for logits in (junior, senior)]
     scores = image_scores(*tensors)
     assert list(scores) == list(SCORES)
     for name, values in expected.items():
@@ -98,19 +102,19 @@ def test_scores_equal_their_formulas(monkeypatch: pytest.MonkeyPatch, values_at_
 
 def test_scores_reach_both_ends_of_their_range() -> None:
     certain = torch.zeros(2, 3, 4)
-    certain[0] = 1000
+    certain[0] = 1
     opposite = certain.flip(0)
     assert set(image_scores(certain, certain).values()) == {0.0}
     apart = image_scores(certain, opposite)
     assert apart["disagreement"] == apart["divergence"] == pytest.approx(1)
     assert (apart["entropy_junior"], apart["entropy_senior"], apart["entropy_mean"]) == pytest.approx((0, 0, 1))
-    unsure = image_scores(torch.zeros(5, 3, 4), torch.ones(5, 3, 4))
+    unsure = image_scores(torch.full((5, 3, 4), 0.2), torch.full((5, 3, 4), 0.2))
     assert [unsure[name] for name in SCORES] == pytest.approx([0, 0, 1, 1, 1], abs=1e-6)
 
 
 def test_without_a_senior_there_is_the_juniors_entropy_alone() -> None:
-    logits = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0))
-    assert image_scores(logits, None) == {"entropy_junior": image_scores(logits, logits)["entropy_junior"]}
+    junior = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0)).softmax(dim=0)
+    assert image_scores(junior, None) == {"entropy_junior": image_scores(junior, junior)["entropy_junior"]}
 
 
 def test_rankings() -> None:
@@ -237,7 +241,7 @@ def test_the_scores_are_those_of_both_networks_at_the_images_own_size(
     networks = RunNetworks(run, "cpu")
     for row in rows(tmp_path):
         image = cv2.imread(row["image"])[..., ::-1]
-        junior, senior = (logits.double().numpy() for logits in networks.logits(np.ascontiguousarray(image)))
+        junior, senior = (values.double().numpy() for values in networks.probabilities(np.ascontiguousarray(image)))
         assert junior.shape == senior.shape == (3, 48, 64)
         for name, values in expected_scores(junior, senior).items():
             assert float(row[name]) == pytest.approx(values.mean(), abs=3e-6)
@@ -245,25 +249,34 @@ def test_the_scores_are_those_of_both_networks_at_the_images_own_size(
         assert float(row["share box"]) == pytest.approx((junior.argmax(axis=0) == 1).mean(), abs=1e-6)
 
 
-def test_the_masks_at_own_size_are_those_that_evaluation_scores(run: Path, data: Path) -> None:
-    from segkc_deploy.training.network_file import load_network
-    from segkc_deploy.training.prediction import mask_predictor
-
-    network, _ = load_network(run / "junior.safetensors")
-    predict = mask_predictor(network, torch.device("cpu"), None)
-    networks = RunNetworks(run, "cpu")
-    image = cv2.imread(str(load_data_spec(data).resolve().unlabeled[0].image))
-    junior, _ = networks.logits(image)
-    np.testing.assert_array_equal(junior.argmax(dim=0).numpy(), predict(image))
+@pytest.mark.parametrize(
+    "protocol", [{}, {"size": [64, 96]}, {"window": [32, 32], "stride": [16, 32]}], ids=["own size", "size", "window"]
+)
+def test_masks_are_those_that_evaluation_scores(
+    run: Path, data: Path, tmp_path: Path, protocol: dict[str, object]
+) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["recipe"]["validation"] = {"every": 2} | protocol
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    networks = RunNetworks(other, "cpu")
+    image = read_image(load_data_spec(data).resolve().unlabeled[0].image)
+    for role, probabilities in zip(("junior", "senior"), networks.probabilities(image), strict=True):
+        network, _ = load_network(run / f"{role}.safetensors")
+        predict = mask_predictor(network, torch.device("cpu"), ValidationConfig.model_validate({"every": 2} | protocol))
+        assert probabilities is not None
+        np.testing.assert_allclose(probabilities.sum(dim=0).numpy(), 1, atol=1e-5)
+        np.testing.assert_array_equal(probabilities.argmax(dim=0).numpy(), predict(image))
+    assert networks.feature().shape == (512,)
+    assert np.linalg.norm(networks.feature()) == pytest.approx(1)
 
 
 def test_the_feature_is_the_seniors_pooled_one(run: Path) -> None:
-    from segkc_deploy.training.network_file import load_network
-
     image = np.random.default_rng(0).integers(0, 255, (64, 96, 3)).astype(np.uint8)
     networks = RunNetworks(run, "cpu")
-    networks.logits(image[:, ::-1].copy())
-    networks.logits(image)
+    networks.probabilities(image[:, ::-1].copy())
+    networks.probabilities(image)
     senior, _ = load_network(run / "senior.safetensors")
     with torch.inference_mode():
         maps = senior.features(torch.from_numpy(image.transpose(2, 0, 1))[None].float() / 255)
@@ -337,7 +350,7 @@ def test_true_masks_tell_how_well_the_scores_do(command: CommandLine, run: Path,
     networks = RunNetworks(run, "cpu")
     for row in rows(out):
         truth = cv2.imread(str(root / "masks" / "val" / f"{row['id']}.png"), cv2.IMREAD_UNCHANGED)
-        prediction = networks.logits(cv2.imread(row["image"])[..., ::-1].copy())[0].argmax(dim=0).numpy()
+        prediction = networks.probabilities(cv2.imread(row["image"])[..., ::-1].copy())[0].argmax(dim=0).numpy()
         assert float(row["pixel_error"]) == pytest.approx(100 * (prediction != truth).mean(), abs=1e-4)
         hits = [
             ((prediction == i) & (truth == i)).sum() / max(((prediction == i) | (truth == i)).sum(), 1)
@@ -486,12 +499,12 @@ def test_the_page_shows_masks_in_their_colors(command: CommandLine, run: Path, t
     command("label-next", run, "--count", 1, "--out", tmp_path, "--device", "cpu")
     (row,) = [row for row in rows(tmp_path) if row["chosen"]]
     networks = RunNetworks(run, "cpu")
-    junior, senior = networks.logits(cv2.imread(row["image"])[..., ::-1].copy())
+    junior, senior = networks.probabilities(cv2.imread(row["image"])[..., ::-1].copy())
     pictures = [_decoded(image["src"] or "") for image in Page((tmp_path / "index.html").read_text()).images]
     palette = np.array(networks.labels.palette)
-    for logits, picture in ((junior, pictures[1]), (senior, pictures[2])):
-        assert logits is not None
-        np.testing.assert_array_equal(picture, palette[logits.argmax(dim=0).numpy()])
+    assert senior is not None
+    for probabilities, picture in ((junior, pictures[1]), (senior, pictures[2])):
+        np.testing.assert_array_equal(picture, palette[probabilities.argmax(dim=0).numpy()])
     distance = np.sqrt(expected_scores(junior.double().numpy(), senior.double().numpy())["divergence"])
     inferno = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_INFERNO)[0, :, ::-1]
     expected = inferno[np.round(255 * distance).astype(int)].astype(int)

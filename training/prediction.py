@@ -37,20 +37,47 @@ def mask_predictor(
     Raises:
         ConfigError: the network cannot take the protocol's window.
     """
-    check_protocol(protocol, network)
+    score = _score_predictor(network, device, protocol)
 
-    @torch.inference_mode()
     def predict(image: np.ndarray) -> np.ndarray:
-        if protocol.size is not None:
-            scores = _scores_at_set_size(network, image, protocol.size, device)
-        elif protocol.window is not None:
-            scores = summed_probabilities(network, _to_tensor(image, device), protocol.window, stride_of(protocol))
-        else:
-            scores = _scores_at_own_size(network, _to_tensor(image, device))
-        mask: np.ndarray = scores.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        mask: np.ndarray = score(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
         return mask
 
     return predict
+
+
+def probability_predictor(
+    network: Segmenter, device: torch.device, protocol: ValidationConfig
+) -> Callable[[np.ndarray], Tensor]:
+    """Return a function from an image, uint8 (H, W, 3), to class probabilities (C, H, W); their argmax is its mask.
+
+    Raises:
+        ConfigError: the network cannot take the protocol's window.
+    """
+    score = _score_predictor(network, device, protocol)
+
+    def predict(image: np.ndarray) -> Tensor:
+        scores = score(image)
+        return scores.softmax(dim=0) if protocol.window is None else scores / scores.sum(dim=0)
+
+    return predict
+
+
+def _score_predictor(
+    network: Segmenter, device: torch.device, protocol: ValidationConfig
+) -> Callable[[np.ndarray], Tensor]:
+    """Return a function from an image to what decides its mask: logits (C, H, W), or sums of softmax over windows."""
+    check_protocol(protocol, network)
+
+    @torch.inference_mode()
+    def score(image: np.ndarray) -> Tensor:
+        if protocol.size is not None:
+            return _scores_at_set_size(network, image, protocol.size, device)[0]
+        if protocol.window is not None:
+            return summed_probabilities(network, _to_tensor(image, device), protocol.window, stride_of(protocol))[0]
+        return _scores_at_own_size(network, _to_tensor(image, device))[0]
+
+    return score
 
 
 def check_protocol(protocol: ValidationConfig, network: Segmenter) -> None:

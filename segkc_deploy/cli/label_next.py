@@ -1,14 +1,11 @@
 """`segkc-deploy label-next`: which unlabeled images to label next."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from segkc_deploy.cli.app import app
-
-if TYPE_CHECKING:
-    from segkc_deploy.training.label_next.true_errors import Comparison
 
 
 @app.command("label-next")
@@ -44,18 +41,21 @@ def label_next_command(
 
     Example: `segkc-deploy label-next runs/a --count 20 --out next`
     """
+    from rich.console import Console
+
     from segkc_deploy.cli.extras import needs_extra
     from segkc_deploy.errors import DataError
 
     with needs_extra("train"):
         from segkc_deploy.training.label_next.next_labels import Request, label_next
+        from segkc_deploy.training.label_next.summary import comparison_table
 
     request = Request(run, out, data, images, masks, count, by, diversity, device, overwrite)
     choice = label_next(request)
     for sentence in choice.sentences:
         typer.echo(sentence)
     if choice.comparison is not None:
-        _print_comparison(choice.comparison)
+        Console(highlight=False, markup=False).print(comparison_table(choice.comparison))
     typer.echo(f"list: {out / 'label-next.txt'}; every image's scores: {out / 'scores.csv'}")
     typer.echo(f"contact sheet: {out / 'index.html'}")
     typer.echo(f"next: {choice.next_step}")
@@ -64,20 +64,3 @@ def label_next_command(
             f"{choice.unreadable} of {choice.unreadable + choice.ranked} images could not be read (named above);"
             " replace or remove them"
         )
-
-
-def _print_comparison(comparison: "Comparison") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Scores beside the junior's true errors, {comparison.images} images", title_justify="left")
-    table.add_column("score")
-    for title in ("rank correlation, pixel error", "rank correlation, mIoU error", "pixel error of the highest %"):
-        table.add_column(title, justify="right")
-    for name, values in comparison.correlations.items():
-        correlations = (f"{values[error]:.3f}" for error in ("pixel_error", "miou_error"))
-        table.add_row(name, *correlations, f"{comparison.mean_of_highest[name]:.1f}")
-    table.add_section()
-    table.add_row("chosen", "", "", f"{comparison.mean_of_chosen:.1f}")
-    table.add_row("all", "", "", f"{comparison.mean_of_all:.1f}")
-    Console(highlight=False, markup=False).print(table)

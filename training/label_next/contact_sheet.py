@@ -109,11 +109,11 @@ def _pictures(networks: RunNetworks, image: np.ndarray) -> tuple[tuple[Picture, 
     factor = min(_LONGER_SIDE / max(image.shape[:2]), 1.0)
     size = max(round(image.shape[0] * factor), 1), max(round(image.shape[1] * factor), 1)
     pictures = [Picture("image", _jpeg(resize_image(image, size)))]
-    junior, senior = networks.logits(image)
+    junior, senior = networks.probabilities(image)
     present: set[int] = set()
-    for role, logits in (("junior", junior), ("senior", senior)):
-        if logits is not None:
-            mask = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    for role, probabilities in (("junior", junior), ("senior", senior)):
+        if probabilities is not None:
+            mask = probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
             present |= set(np.unique(mask).tolist())
             pictures.append(Picture(role, _png(colorize(resize_mask(mask, size), networks.labels))))
     if senior is None:

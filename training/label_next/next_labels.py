@@ -142,7 +142,11 @@ def _comparison(
     if "disagreement" in scores:
         scores["both"] = np.array([ranking_score(image.scores, "both") for image in ranked])
     comparison = compare(scores, [image.errors for image in ranked], indices)
-    ids = [ranked[index].sample.id for index in indices]
+    by_score = np.argsort([-ranking_score(image.scores, by) for image in ranked], kind="stable")[: len(indices)]
+    ids = {
+        name: [ranked[index].sample.id for index in places]
+        for name, places in (("chosen", indices), ("highest", by_score))
+    }
     settings = {
         "command": command_line(),
         "networks": terms["networks"],
@@ -151,7 +155,7 @@ def _comparison(
         "errors": ERRORS,
         "machine": describe_machine(),
     }
-    content = json.dumps(settings | comparison.to_json() | {"chosen": ids}, indent=2, ensure_ascii=False)
+    content = json.dumps(settings | comparison.to_json() | ids, indent=2, ensure_ascii=False)
     atomic.write_text(request.out / "comparison.json", content + "\n")
     return comparison
 

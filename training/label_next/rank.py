@@ -57,7 +57,7 @@ def _read(sample: Sample) -> tuple[Sample, np.ndarray | DataError]:
 
 
 def _rank(networks: RunNetworks, sample: Sample, image: np.ndarray, truth: Truth | None) -> RankedImage:
-    junior, senior = networks.logits(image)
+    junior, senior = networks.probabilities(image)
     mask = junior.argmax(dim=0).to(torch.uint8).cpu().numpy()
     counts = np.bincount(mask.ravel(), minlength=len(junior))
     errors = truth.errors(sample, mask) if truth is not None else None

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.table import Table
 
 from segkc_deploy.training.label_next.contact_sheet import MOST_SHOWN
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.rank import RankedImage
+from segkc_deploy.training.label_next.true_errors import ERRORS, Comparison
 from segkc_deploy.training.label_next.uncertainty import RANKINGS
 
 
@@ -49,7 +51,7 @@ def facts(run: Path, networks: RunNetworks, by: str, diversity: float) -> dict[s
             if networks.has_senior
             else "the junior's entropy of each pixel, 0 to 1"
         ),
-        "resolution": "the validation protocol of the run's recipe; scores at each image's own size",
+        "resolution": networks.protocol,
     }
 
 
@@ -68,3 +70,18 @@ def table(ranked: Sequence[RankedImage], scores: np.ndarray, chosen: Sequence[in
         rounded = [round(float(figure), 6) if figure != "" else "" for figure in figures]
         writer.writerow([image.sample.id, image.sample.image, place.get(index, ""), *rounded])
     return text.getvalue()
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the comparison as a table for the terminal."""
+    drawn = Table(title=f"Scores beside the junior's true errors, {comparison.images} images", title_justify="left")
+    drawn.add_column("score")
+    for title in ("rank correlation, pixel error", "rank correlation, mIoU error", "pixel error of the highest %"):
+        drawn.add_column(title, justify="right")
+    for name, values in comparison.correlations.items():
+        correlations = (f"{values[error]:.3f}" for error in ERRORS)
+        drawn.add_row(name, *correlations, f"{comparison.mean_of_highest[name]:.1f}")
+    drawn.add_section()
+    drawn.add_row("chosen", "", "", f"{comparison.mean_of_chosen:.1f}")
+    drawn.add_row("all", "", "", f"{comparison.mean_of_all:.1f}")
+    return drawn

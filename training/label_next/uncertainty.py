@@ -10,10 +10,10 @@ from torch import Tensor
 #: What each score is; all of them from 0 to 1. Those that need two networks come first.
 SCORES = {
     "disagreement": "share of the pixels that the junior and the senior give different classes",
-    "divergence": "Jensen-Shannon divergence of the two softmaxes, in bits, mean over the pixels",
-    "entropy_mean": "entropy of the mean of the two softmaxes, over that of a uniform one, mean over the pixels",
-    "entropy_senior": "entropy of the senior's softmax, over that of a uniform one, mean over the pixels",
-    "entropy_junior": "entropy of the junior's softmax, over that of a uniform one, mean over the pixels",
+    "divergence": "Jensen-Shannon divergence of the two predictions, in bits, mean over the pixels",
+    "entropy_mean": "entropy of the mean of the two predictions, over that of a uniform one, mean over the pixels",
+    "entropy_senior": "entropy of the senior's prediction, over that of a uniform one, mean over the pixels",
+    "entropy_junior": "entropy of the junior's prediction, over that of a uniform one, mean over the pixels",
 }
 
 #: What images can be ranked by, from their scores; `both` needs no scale, since it is a product.
@@ -23,34 +23,32 @@ RANKINGS = {
     "both": ("disagreement", "entropy_mean"),
 }
 
-#: Values of a softmax that are computed at once.
+#: Values that are computed at once.
 _VALUES_AT_ONCE = 1 << 24
 
 
 def pixel_scores(junior: Tensor, senior: Tensor | None) -> dict[str, Tensor]:
     """Return the scores of each pixel by their name in `SCORES`, (H, W) each, 0 to 1.
 
-    With p and q the softmaxes of C classes, H their entropy in nats and m = (p + q) / 2: `entropy_junior` is
+    With p and q the probabilities of C classes, H their entropy in nats and m = (p + q) / 2: `entropy_junior` is
     H(p) / ln C, `entropy_senior` H(q) / ln C, `entropy_mean` H(m) / ln C, and `divergence`, Jensen-Shannon in bits,
     is (H(m) - (H(p) + H(q)) / 2) / ln 2. `disagreement` is 1 where the two argmaxes differ, else 0.
 
     Args:
-        junior: logits (C, H, W).
-        senior: logits of the same shape; None leaves the junior's entropy alone.
+        junior: p, (C, H, W).
+        senior: q, of the same shape; None leaves the junior's entropy alone.
     """
     most = math.log(len(junior))
-    p = junior.softmax(dim=0)
-    entropy_junior = _entropy(p)
+    entropy_junior = _entropy(junior)
     scores = {"entropy_junior": entropy_junior / most}
     if senior is not None:
-        q = senior.softmax(dim=0)
-        entropy_senior, entropy_mean = _entropy(q), _entropy((p + q) / 2)
+        entropy_senior, entropy_mean = _entropy(senior), _entropy((junior + senior) / 2)
         scores["entropy_senior"] = entropy_senior / most
         scores["entropy_mean"] = entropy_mean / most
         # Rounding can leave a tiny negative value where the two agree.
         divergence = (entropy_mean - (entropy_junior + entropy_senior) / 2).clamp(min=0)
         scores["divergence"] = divergence / math.log(2)
-        scores["disagreement"] = (junior.argmax(dim=0) != senior.argmax(dim=0)).to(p.dtype)
+        scores["disagreement"] = (junior.argmax(dim=0) != senior.argmax(dim=0)).float()
     return scores
 
 
@@ -75,7 +73,7 @@ def ranking_score(scores: Mapping[str, float], by: str) -> float:
 
 
 def _bands(junior: Tensor, senior: Tensor | None) -> Iterator[dict[str, Tensor]]:
-    """Yield `pixel_scores` of one band of rows after the other: softmaxes of whole images can be large."""
+    """Yield `pixel_scores` of one band of rows after the other: all classes of a whole image can be large."""
     classes, height, width = junior.shape
     rows = max(_VALUES_AT_ONCE // (classes * width), 1)
     for top in range(0, height, rows):
