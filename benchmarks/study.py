@@ -1,5 +1,6 @@
 """Add a benchmark to a study: `python -m segkc_deploy.benchmarks.study report/benchmark.json --study NAME ...`."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,12 +41,12 @@ def _read(path: Path) -> BenchmarkResult:
 
 
 def current_commit() -> str:
-    """The commit of the code that runs, or `unknown` outside a checkout."""
+    """The commit of the code that runs; of a copy without its history what SEGKC_COMMIT says, or else `unknown`."""
     git = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("SEGKC_COMMIT", "unknown")
 
 
 if __name__ == "__main__":
