@@ -1,92 +1,234 @@
 #!/usr/bin/env bash
-# Everything worth doing while a GPU is at hand, in less than 25 minutes on a data-center GPU:
-# the GPU tests, co-training on CamVid with several seeds, training throughput, export in every precision to every
-# engine that the machine has, latency of each.
+# Everything worth doing while a GPU is at hand, within MINUTES (25): the GPU tests; training throughput of every method;
+# co-training on CamVid with several seeds; one SegKC junior exported to every engine in every precision, each timed.
 #
-#   benchmarks/gpu_suite.sh CAMVID LABELED_IDS OUT
+#   benchmarks/gpu_suite.sh CAMVID OUT
 #
-# CAMVID holds images/{train,val} and masks/{train,val}; LABELED_IDS lists the labeled training images, one a line.
-# Results: OUT/gpu-camvid.json (rows with the machine's description), OUT/report-SEED/, OUT/throughput.json,
-# OUT/exports.log, OUT/tests.log.
-# Nothing needs to be installed but the packages of the extras train, export and benchmark; run it from the repository.
+# CAMVID holds images/{train,val} and masks/{train,val}. OUT gets, as it goes:
 #
-# SEEDS, STEPS, CROP, BATCH, SECONDS_A_LATENCY, DEVICE and LABELS can be set in the environment: a rehearsal without
-# a GPU is  DEVICE=cpu SEEDS=0 STEPS=2 BATCH=2 CROP='[96, 128]' SECONDS_A_LATENCY=0.2 benchmarks/gpu_suite.sh ...
+#   doctor.txt        what the machine has, and what each engine lacks
+#   tests.log         the GPU tests
+#   throughput.json   images per second and memory of each training, alone and beside others, with the machine
+#   camvid-gpu.json   the study's rows (camvid-gpu.md: its tables)
+#   exports.log       what each export said
+#   gpu-latency.json  rows of accuracy and latency (report/: the same as a page)
+#   throughput/ study/ artifacts/  the trainings and the exported files
+#
+# A session that was cut goes on with the same OUT: what is finished there is not done again, but for the tests and the
+# timing. STAGES names the ones wanted. Nothing has to be installed but the packages of the extras train, export and
+# benchmark, and pytest. Where the checkout comes without its history, SEGKC_COMMIT=HASH names its commit.
+# A rehearsal without a GPU takes 3 minutes of a CPU core:
+#
+#   DEVICE=cpu WORKERS=1 ONLY=row=segkc,labels=1/8,seed=0 THROUGHPUT=supervised THROUGHPUT_STEPS=4 ENGINES=onnx \
+#   SECONDS_A_LATENCY=0.05 STAGES="throughput study export benchmark" \
+#   COMMON='{crop_size: [64, 96], precision: fp32, batch: {labeled: 2, unlabeled: 2},
+#     schedule: {steps: 4, warmup_steps: 0}, validation: {every: 4, size: [64, 96]}}' \
+#   benchmarks/gpu_suite.sh CAMVID OUT
 set -euo pipefail
+if [ $# -ne 2 ]; then
+  echo "usage: benchmarks/gpu_suite.sh CAMVID OUT" >&2
+  exit 2
+fi
 
 camvid=$(realpath "$1")
-labeled_ids=$(realpath "$2")
-mkdir -p "$3"
-out=$(realpath "$3")
+mkdir -p "$2/throughput" "$2/artifacts"
+out=$(realpath "$2")
 cd "$(dirname "$0")/.."
-
-seeds=${SEEDS:-0 1 2}
-steps=${STEPS:-3000}
-crop=${CROP:-[320, 448]}
-batch=${BATCH:-8}
-seconds=${SECONDS_A_LATENCY:-5}
-device=${DEVICE:-cuda}
-labels=${LABELS:-1/8}
-precision=$([ "$device" = cuda ] && echo bf16 || echo fp32)
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 python=${PYTHON:-python3}
 
-echo "== GPU tests"
-# A failing test costs none of the rest; the script's exit code tells it at the end.
-tests=0
-"$python" -m pytest -m "gpu or tensorrt" -q > "$out/tests.log" 2>&1 || tests=$?
-tail -n 5 "$out/tests.log"
+minutes=${MINUTES:-25}
+stages=${STAGES:-tests throughput study export benchmark}
+device=${DEVICE:-cuda}
+only=${ONLY:-}       # cells of the study, as evidence --only has them
+common=${COMMON:-}   # YAML: sections in place of those that the study gives all rows
+# Trainings at once. A guess: throughput.json tells what one reaches alone, and what each of several does.
+workers=${WORKERS:-4}
+# Rows of the study, and recipes of two DINOv2 networks at the size that is published, here from random weights.
+throughput=${THROUGHPUT:-supervised segkc unimatch-v2 cps-hetero segkc+speed fixmatch cps supervised-dinov2-s segkc-dinov2-s}
+engines=${ENGINES:-onnx trt trt-rtx openvino aoti}   # the slowest to build comes last
+precisions=${PRECISIONS:-fp32 fp16 bf16 int8 fp8}
+seconds_a_latency=${SECONDS_A_LATENCY:-1}
+# Seconds kept for what comes after the study. Guesses, too.
+export_seconds=180
+benchmark_seconds=270
 
-runs=$(mktemp -d)
-trap 'rm -rf "$runs"' EXIT
-cat > "$runs/data.yaml" <<YAML
-layout: camvid
-root: $camvid
-labeled: {ids: $labeled_ids}
-YAML
+status=0   # a stage that fails costs none of the others
 
-rm -f "$out/gpu-camvid.json" "$out/exports.log"
-for seed in $seeds; do
-  for recipe in supervised-cpu segkc-cpu; do
-    echo "== $recipe, seed $seed"
-    "$python" -m segkc_deploy train --data "$runs/data.yaml" --recipe "$recipe" --out "$runs/$recipe-$seed" \
-      --device "$device" -o seed="$seed" -o schedule.steps="$steps" -o crop_size="$crop" -o precision="$precision" \
-      -o batch.labeled="$batch" -o batch.unlabeled="$batch" -o validation.every="$steps" -o checkpoint_every="$steps"
+wanted() { [[ " $stages " == *" $1 "* ]]; }
+
+# Seconds until the end, less what the named later stages need.
+left() {
+  local seconds=$((60 * minutes - SECONDS)) stage
+  for stage in "$@"; do
+    if wanted "$stage"; then seconds=$((seconds - ${stage}_seconds)); fi
   done
-  echo "== export and benchmark, seed $seed"
-  artifacts=()
-  for engine in onnx aoti openvino trt trt-rtx; do
-    # Other seeds' networks run no faster.
-    [ "$engine" = onnx ] || [ "$seed" = "${seeds%% *}" ] || continue
-    for kind in fp32 fp16 bf16 int8 fp8; do
-      # What an engine or the machine lacks is told in one line and costs none of the rest.
-      if "$python" -m segkc_deploy export "$runs/segkc-cpu-$seed" --engine "$engine" --precision "$kind" \
-          --out "$runs/$engine-$seed" >> "$out/exports.log" 2>&1; then
-        artifacts+=("$(find "$runs/$engine-$seed" -name "junior-$kind.*" ! -name '*.json' ! -name '*.bin' | head -n 1)")
-      else
-        tail -n 1 "$out/exports.log"
-      fi
-    done
-  done
-  "$python" -m segkc_deploy benchmark "$runs/supervised-cpu-$seed" "$runs/segkc-cpu-$seed" \
-    "${artifacts[@]}" --data "$runs/data.yaml" --out "$out/report-$seed" --seconds "$seconds"
-  "$python" -m segkc_deploy.benchmarks.study "$out/report-$seed/benchmark.json" --study gpu-camvid \
-    --labels "$labels" --seed "$seed" --out "$out/gpu-camvid.json"
-done
+  echo "$((seconds > 0 ? seconds : 0))"
+}
 
-echo "== training throughput (median of the second half of each run)"
-"$python" - "$runs" "$out/throughput.json" <<'PYTHON'
-import json, pathlib, statistics, sys
+heading() { echo "== $1 ($((SECONDS / 60)) of $minutes minutes gone)"; }
+
+# Run a command into a log, for at most so many seconds, and tell its last line if it fails.
+quietly() {
+  local seconds=$1 log=$2
+  shift 2
+  timeout -k 10 "$seconds" "$@" >> "$log" 2>&1 || {
+    local code=$?
+    echo "$(tail -n 1 "$log") (exit code $code, $log)"
+    return 1
+  }
+}
+
+write_throughput() {
+  "$python" - "$out" "$workers" <<'PYTHON'
+import json, statistics, sys
+from pathlib import Path
+from segkc_deploy import atomic
 from segkc_deploy.machine import describe_machine
 
-rows = []
-for metrics in sorted(pathlib.Path(sys.argv[1]).glob("*/metrics.jsonl")):
-    records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    speeds = [record["images_per_s"] for record in records if record["kind"] == "train"]
-    second_half = speeds[len(speeds) // 2 :]
-    rows.append({"run": metrics.parent.name, "images_per_s": statistics.median(second_half), "min": min(second_half),
-                 "max": max(second_half), "memory_mib": records[-2]["memory_mib"]})
-pathlib.Path(sys.argv[2]).write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
+out, rows = Path(sys.argv[1]), []
+for folder, at_once in ((out / "throughput", 1), (out / "study" / "runs", int(sys.argv[2]))):
+    for metrics in sorted(folder.glob("*/metrics.jsonl")):
+        records = [json.loads(line) for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        trained = [record for record in records if record["kind"] == "train"]
+        second_half = [record["images_per_s"] for record in trained[len(trained) // 2 :]]
+        if second_half:
+            rows.append({"run": metrics.parent.name, "trainings_at_once": at_once, "steps": trained[-1]["step"],
+                         "images_per_s": statistics.median(second_half), "min": min(second_half),
+                         "max": max(second_half), "memory_mib": max(record["memory_mib"] for record in trained)})
+note = "images per second: labeled and unlabeled ones, median of the second half of a training"
+text = json.dumps({"machine": describe_machine(), "note": note, "rows": rows}, indent=1)
+atomic.write_text(out / "throughput.json", text + "\n")
 PYTHON
+}
 
-"$python" -m segkc_deploy.benchmarks.tables "$out/gpu-camvid.json"
-exit "$tests"
+study=benchmarks/studies/camvid-gpu.yaml
+if [ -n "$common" ]; then
+  "$python" - "$study" "$out/camvid-gpu.yaml" "$common" <<'PYTHON'
+import sys
+from pathlib import Path
+import yaml
+
+study = yaml.safe_load(Path(sys.argv[1]).read_text())
+study["common"] |= yaml.safe_load(sys.argv[3])
+Path(sys.argv[2]).write_text(yaml.safe_dump(study, sort_keys=False))
+PYTHON
+  study=$out/camvid-gpu.yaml
+fi
+evidence() {
+  "$python" -m segkc_deploy.benchmarks.evidence "$study" --data-root "$camvid" --out "$out/study" \
+    --results "$out/camvid-gpu.json" ${only:+--only "$only"} "$@"
+}
+
+"$python" -m segkc_deploy doctor > "$out/doctor.txt" 2>&1 || true
+
+if wanted tests; then
+  heading "GPU tests"
+  quietly 240 "$out/tests.log" "$python" -m pytest -m "gpu or tensorrt" -q || status=1
+  tail -n 1 "$out/tests.log"
+fi
+
+if wanted throughput; then
+  heading "training throughput, one training at a time"
+  evidence --collect   # writes the recipes and the data specs
+  cat > "$out/throughput/supervised-dinov2-s.yaml" <<'YAML'
+base: supervised-dinov2-s
+junior: {pretrained: false}
+YAML
+  cat > "$out/throughput/segkc-dinov2-s.yaml" <<'YAML'
+base: segkc-dinov2-s
+junior: {pretrained: false}
+senior: {pretrained: false}
+YAML
+  steps=${THROUGHPUT_STEPS:-60}
+  for name in $throughput; do
+    [ ! -f "$out/throughput/$name/junior.safetensors" ] || continue
+    recipe=$out/throughput/$name.yaml
+    [ -f "$recipe" ] || recipe=$out/study/recipes/$name.yaml
+    # Scores of so few steps are worth nothing: small images make them cheap.
+    quietly 120 "$out/throughput/$name.log" "$python" -m segkc_deploy train --overwrite --device "$device" \
+      --data "$out/study/data/1_8.yaml" --recipe "$recipe" --out "$out/throughput/$name" \
+      -o schedule.epochs=null -o schedule.steps="$steps" -o schedule.warmup_steps=0 -o log_every=5 \
+      -o checkpoint_every="$steps" -o validation.every="$steps" -o validation.size="[56, 56]" || status=1
+    write_throughput
+  done
+fi
+
+if wanted study; then
+  heading "the study, $workers at once"
+  evidence --workers "$workers" --device "$device" --limit-minutes "$(($(left export benchmark) / 60))" || status=1
+  write_throughput
+  if [ -f "$out/camvid-gpu.json" ]; then
+    "$python" -m segkc_deploy.benchmarks.evidence_tables "$out/camvid-gpu.json" > "$out/camvid-gpu.md" || status=1
+  fi
+fi
+
+# Where no SegKC run of the study got to its end, the one of the throughput has the same networks, as fast.
+run=
+for found in "$out"/study/runs/segkc-1_8-seed* "$out/throughput/segkc"; do
+  if [ -z "$run" ] && [ -f "$found/junior.safetensors" ]; then run=$found; fi
+done
+if { wanted export || wanted benchmark; } && [ -z "$run" ]; then
+  echo "no SegKC run to export: none came to its end"
+  exit 1
+fi
+
+# "ENGINE PRECISION FILE" for each export that this machine can make; why not the others goes into the log.
+possible_exports() {
+  "$python" - "$engines" "$precisions" <<'PYTHON'
+import sys
+from segkc_deploy.errors import UserError
+from segkc_deploy.export.engines.base import BuildOptions
+from segkc_deploy.export.engines.registry import find_engine
+
+for name in sys.argv[1].split():
+    for precision in sys.argv[2].split():
+        try:
+            engine = find_engine(name)
+            if precision in engine.precisions:
+                engine.check(BuildOptions(), precision)
+                print(name, precision, f"{name}/junior-{precision}{engine.suffix}")
+        except UserError as error:
+            print(f"{name} {precision}: {error}", file=sys.stderr)
+PYTHON
+}
+if wanted export || wanted benchmark; then
+  possible_exports > "$out/artifacts/possible.txt" 2> >(tee -a "$out/exports.log" >&2)
+  mapfile -t possible < "$out/artifacts/possible.txt"
+fi
+
+if wanted export; then
+  heading "exports of $run"
+  for export in "${possible[@]}"; do
+    read -r engine precision file <<< "$export"
+    [ ! -f "$out/artifacts/$file" ] || continue
+    seconds=$(left benchmark)
+    if [ "$seconds" -lt 10 ]; then
+      echo "no time for $engine $precision"
+    else
+      # One that is refused (the log says by what) is a finding, not a failure of this script.
+      quietly "$seconds" "$out/exports.log" "$python" -m segkc_deploy export "$run" --engine "$engine" \
+        --precision "$precision" --out "$out/artifacts/$engine" || true
+    fi
+  done
+fi
+
+if wanted benchmark; then
+  heading "accuracy and latency"
+  artifacts=()
+  for export in "${possible[@]}"; do
+    file=$out/artifacts/${export##* }
+    if [ -f "$file" ]; then artifacts+=("$file"); fi
+  done
+  # Its figures are on disk after each row.
+  seconds=$(left)
+  timeout -s INT $((seconds > 60 ? seconds : 60)) "$python" -m segkc_deploy benchmark "$run" "${artifacts[@]}" \
+    --data "$out/study/data/1_8.yaml" --out "$out/report" --batches 1,8 --seconds "$seconds_a_latency" || status=1
+  rm -f "$out/gpu-latency.json"
+  "$python" -m segkc_deploy.benchmarks.study "$out/report/benchmark.json" --study gpu-latency --labels 1/8 --seed 0 \
+    --out "$out/gpu-latency.json" || status=1
+  [ ! -f "$out/gpu-latency.json" ] || "$python" -m segkc_deploy.benchmarks.tables "$out/gpu-latency.json"
+fi
+
+heading "done"
+exit "$status"
