@@ -8,37 +8,46 @@ from typing import Any
 
 import numpy as np
 
+from segkc_deploy.boundary import BoundaryCounts, BoundaryScores
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.labels import Labels
-from segkc_deploy.metrics import ConfusionMatrix, Scores
+from segkc_deploy.metrics import ConfusionMatrix, ImageCounts, Scores
 from segkc_deploy.progress import track
 from segkc_deploy.read_ahead import read_ahead
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One validation image: `image` uint8 (H, W, 3) RGB, `truth` and `prediction` uint8 (H, W), its own `scores`."""
+    """One validation image: `image` uint8 (H, W, 3) RGB, `truth` and `prediction` uint8 (H, W), its own `matrix`."""
 
     sample: Sample
     image: np.ndarray
     truth: np.ndarray
     prediction: np.ndarray
-    scores: Scores
+    matrix: ConfusionMatrix
+
+    @property
+    def scores(self) -> Scores:
+        """The scores of this image alone."""
+        return self.matrix.scores()
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The scores of one network on one validation set.
 
-    `images` is how many images were scored and `resolution` says in words at which size.
+    `images` is how many images were scored and `resolution` says in words at which size; `image_counts` has a row for
+    each, in the order of the validation set.
     """
 
     scores: Scores
+    boundary: BoundaryScores
     labels: Labels
     images: int
     resolution: str
+    image_counts: ImageCounts
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON values: percentages, and null where a figure does not exist."""
@@ -46,10 +55,13 @@ class Evaluation:
             "miou": _finite(self.scores.miou),
             "pixel_accuracy": _finite(self.scores.pixel_accuracy),
             "iou": dict(zip(self.labels.names, map(_finite, self.scores.iou), strict=True)),
+            "boundary_miou": _finite(self.boundary.miou),
+            "boundary_iou": dict(zip(self.labels.names, map(_finite, self.boundary.iou), strict=True)),
             "images": self.images,
             "pixels": self.scores.pixels,
             "resolution": self.resolution,
             "rule": self.scores.rule,
+            "boundary_rule": self.boundary.rule,
         }
 
 
@@ -72,8 +84,21 @@ def evaluate(
     """
     if not sets.val:
         raise DataError("the data spec names no validation images; add a val section with images and masks")
-    total, sizes = count_pixels(predict, sets, sets.val, description, on_image)
-    return Evaluation(scores_of(total, sets), sets.labels, len(sets.val), _resolution(sizes))
+    labels = sets.labels
+    boundary = BoundaryCounts(labels.num_classes, labels.ignore_index)
+    counts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def count_more(scored: ScoredImage) -> None:
+        boundary.update(scored.truth, scored.prediction)
+        counts.append(scored.matrix.intersection_and_union())
+        if on_image is not None:
+            on_image(scored)
+
+    total, sizes = count_pixels(predict, sets, sets.val, description, count_more)
+    scores = scores_of(total, sets)
+    intersections, unions = zip(*counts, strict=True)
+    image_counts = ImageCounts(np.stack(intersections), np.stack(unions))
+    return Evaluation(scores, boundary.scores(), labels, len(sets.val), _resolution(sizes), image_counts)
 
 
 def count_pixels(
@@ -101,7 +126,7 @@ def count_pixels(
         total += matrix
         sizes.add(truth.shape)
         if on_image is not None:
-            on_image(ScoredImage(sample, image, truth, prediction, matrix.scores()))
+            on_image(ScoredImage(sample, image, truth, prediction, matrix))
     return total, sizes
 
 

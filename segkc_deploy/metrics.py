@@ -15,6 +15,20 @@ RULE = (
 _VALUES = 256  # of an 8-bit mask
 
 
+def iou_percent(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
+    """Return the IoU in percent (0-100) from pixel counts of one shape, NaN where the union is empty."""
+    iou = np.full(union.shape, np.nan)
+    np.divide(100.0 * intersection, union, out=iou, where=union > 0)
+    return iou
+
+
+def mean_iou(iou: np.ndarray) -> np.ndarray:
+    """Return the mean over the classes (last axis) that are not NaN, NaN where all are."""
+    present = ~np.isnan(iou)
+    total, classes = np.where(present, iou, 0.0).sum(axis=-1), present.sum(axis=-1)
+    return np.divide(total, classes, out=np.full(total.shape, np.nan), where=classes > 0)
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a confusion matrix says.
@@ -29,6 +43,17 @@ class Scores:
     pixel_accuracy: float
     pixels: int
     rule: str = RULE
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCounts:
+    """Pixels of each image (row) and class (column): `intersection` and `union`, int64 (images, classes).
+
+    Summed over any choice of images they give the IoU and mIoU of that choice.
+    """
+
+    intersection: np.ndarray
+    union: np.ndarray
 
 
 class ConfusionMatrix:
@@ -68,17 +93,20 @@ class ConfusionMatrix:
 
     def scores(self) -> Scores:
         """Return the scores of everything counted so far."""
-        hits = np.diag(self.counts).astype(np.float64)
-        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - hits
-        iou = np.full(self.num_classes, np.nan)
-        np.divide(100 * hits, union, out=iou, where=union > 0)
+        hits, union = self.intersection_and_union()
+        iou = iou_percent(hits, union)
         pixels = int(self.counts.sum())
         return Scores(
             iou=tuple(iou.tolist()),
-            miou=float(np.nanmean(iou)) if pixels else float("nan"),
+            miou=float(mean_iou(iou)),
             pixel_accuracy=float(100 * hits.sum() / pixels) if pixels else float("nan"),
             pixels=pixels,
         )
+
+    def intersection_and_union(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many pixels truth and prediction share, and have together, of each class: int64 (classes,)."""
+        hits = np.diag(self.counts)
+        return hits, self.counts.sum(axis=0) + self.counts.sum(axis=1) - hits
 
     def __add__(self, other: Self) -> "ConfusionMatrix":
         """Return the matrix of both sets of images together."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny_artifact import LABELS, expected_mask, make_artifact
 
+from segkc_deploy.boundary import BoundaryCounts
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.evaluation import evaluate
@@ -67,6 +68,30 @@ def test_every_image_is_shown_in_order_with_its_own_scores(sets, pairs):
         np.testing.assert_array_equal(scored.truth, mask)
         np.testing.assert_array_equal(scored.prediction, expected_mask(image))
         assert scored.scores == counted([(image, mask)])
+
+
+def test_the_edges_and_each_images_counts_come_with_the_scores(sets, pairs):
+    evaluation = evaluate(expected_mask, sets)
+    edges = BoundaryCounts(LABELS.num_classes, LABELS.ignore_index)
+    for image, mask in pairs:
+        edges.update(mask, expected_mask(image))
+    assert evaluation.boundary == edges.scores()
+    counts = evaluation.image_counts
+    for place, (image, mask) in enumerate(pairs):
+        alone = 100 * counts.intersection[place] / counts.union[place]
+        np.testing.assert_allclose(alone, counted([(image, mask)]).iou)
+    together = 100 * counts.intersection.sum(axis=0) / counts.union.sum(axis=0)
+    np.testing.assert_allclose(together, evaluation.scores.iou)
+
+
+def test_miou_is_that_of_plain_numpy(sets, pairs):
+    judged, predicted = (np.concatenate(parts, axis=None) for parts in zip(*(
+        (mask[mask != LABELS.ignore_index], expected_mask(image)[mask != LABELS.ignore_index]) for image, mask in pairs
+    ), strict=True))  # fmt: skip
+    shared = [np.logical_and(judged == c, predicted == c).sum() for c in range(LABELS.num_classes)]
+    together = [np.logical_or(judged == c, predicted == c).sum() for c in range(LABELS.num_classes)]
+    expected = 100 * np.mean(np.divide(shared, together))
+    assert evaluate(expected_mask, sets).scores.miou == pytest.approx(expected, rel=1e-12)
 
 
 def test_sizes_may_differ_and_are_stated(tmp_path, sets):

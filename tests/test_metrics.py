@@ -52,14 +52,17 @@ def test_pixel_accuracy_is_the_share_of_counted_pixels_that_agree():
 
 
 def test_agrees_with_torchmetrics():
-    torch = pytest.importorskip("torch")
-    classification = pytest.importorskip("torchmetrics.classification")
+    torch = pytest.importorskip("torch", reason="compares with torchmetrics, which needs torch")
+    classification = pytest.importorskip("torchmetrics.classification", reason="compares with torchmetrics")
     pairs = [random_masks(seed) for seed in range(3)]
     reference = classification.MulticlassJaccardIndex(CLASSES, average="none", ignore_index=IGNORE)
+    mean = classification.MulticlassJaccardIndex(CLASSES, average="macro", ignore_index=IGNORE)
     for truth, prediction in pairs:
         prediction = np.where(truth == IGNORE, 0, prediction)  # torchmetrics refuses other values there
-        reference.update(torch.from_numpy(prediction).long(), torch.from_numpy(truth).long())
+        for metric in (reference, mean):
+            metric.update(torch.from_numpy(prediction).long(), torch.from_numpy(truth).long())
     np.testing.assert_allclose(scores_of(*pairs).iou, 100 * reference.compute().double().numpy(), rtol=1e-6)
+    assert scores_of(*pairs).miou == pytest.approx(100 * mean.compute().item(), rel=1e-6)
 
 
 def test_a_class_that_occurs_nowhere_is_left_out_and_one_only_predicted_counts_as_zero():
