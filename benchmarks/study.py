@@ -5,8 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from segkc_deploy.benchmarks.result_file import read_result
 from segkc_deploy.benchmarks.results import study_rows
 from segkc_deploy.benchmarks.schema import BenchmarkResult
 from segkc_deploy.benchmarks.study_command import add_rows, study_parser
@@ -32,12 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _read(path: Path) -> BenchmarkResult:
-    try:
-        return BenchmarkResult.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; `segkc-deploy benchmark` writes it") from None
-    except ValidationError as error:
-        raise ConfigError(f"{path}: not a benchmark of this version: {error.errors()[0]['msg']}") from None
+    result = read_result(path)
+    if result.sources:
+        raise ConfigError(f"{path}: is a comparison of several machines; add the result of each by itself")
+    return result
 
 
 def current_commit() -> str:

@@ -1,7 +1,7 @@
 """What a benchmark's targets are: a run directory gives its senior and its junior, an artifact itself."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,11 +20,16 @@ class PlannedRow:
     target: Path
 
 
-def plan(targets: Sequence[Path]) -> tuple[list[PlannedRow], list[str]]:
+def plan(targets: Sequence[Path], names: Mapping[Path, str] | None = None) -> tuple[list[PlannedRow], list[str]]:
     """Return the rows of `targets` in the order of the report, and notes about what was left out and why.
 
+    Args:
+        targets: run directories and artifacts.
+        names: what to call the rows of some targets; a run directory's are followed by the role.
+
     Raises:
-        UserError: a target is missing or is neither a run directory nor an artifact, or no row is left.
+        UserError: a target is missing or is neither a run directory nor an artifact, two rows would have one name, or
+            no row is left.
     """
     if len(set(targets)) < len(targets):
         twice = next(target for target, count in Counter(targets).items() if count > 1)
@@ -50,23 +55,30 @@ def plan(targets: Sequence[Path]) -> tuple[list[PlannedRow], list[str]]:
         rows += [(role, target) for role in roles]
     if not rows:
         raise ConfigError(f"nothing to measure: {'; '.join(notes)}")
-    names = _unique_names(rows)
-    return [PlannedRow(name, role, target) for name, (role, target) in zip(names, rows, strict=True)], notes
+    unique = _unique_names(rows, names or {})
+    return [PlannedRow(name, role, target) for name, (role, target) in zip(unique, rows, strict=True)], notes
 
 
 _RUN_ROLES: tuple[Role, ...] = ("senior", "junior")
 
 
-def _unique_names(rows: Sequence[tuple[Role, Path]]) -> list[str]:
-    """Name artifacts by their file and networks by run and role, with as many parent folders as tell them apart."""
-    depth = 1
-    while True:
-        names = [_name(role, target.absolute(), depth) for role, target in rows]
+def _unique_names(rows: Sequence[tuple[Role, Path]], given: Mapping[Path, str]) -> list[str]:
+    """Name artifacts by their file and networks by run and role, with as many parent folders as tell them apart.
+
+    Rows of a target in `given` keep the name that they have there.
+    """
+    longest = max(len(target.absolute().parts) for _, target in rows)
+    for depth in range(1, longest + 1):
+        names = [_name(role, given.get(target) or _tail(target, depth)) for role, target in rows]
         if len(set(names)) == len(names):
             return names
-        depth += 1
+    twice = next(name for name, count in Counter(names).items() if count > 1)
+    raise ConfigError(f"two rows are called {twice!r}; give their targets different names")
 
 
-def _name(role: Role, target: Path, depth: int) -> str:
-    tail = "/".join(target.parts[-depth:])
-    return tail if role == "artifact" else f"{tail} {role}"
+def _name(role: Role, target: str) -> str:
+    return target if role == "artifact" else f"{target} {role}"
+
+
+def _tail(target: Path, depth: int) -> str:
+    return "/".join(target.absolute().parts[-depth:])

@@ -5,8 +5,18 @@ from segkc_deploy.benchmarks.schema import BenchmarkResult, Row
 
 
 def verdict(result: BenchmarkResult) -> list[str]:
-    """Return what the rows say: juniors with one another, each junior with its senior, then up to three artifacts."""
-    seniors, juniors, artifacts = ([row for row in result.rows if row.role == role] for role in _ROLES)
+    """Return what the rows say, machine by machine: `_of_one_machine`, and which rows are incomplete."""
+    machines = dict.fromkeys(row.machine for row in result.rows)
+    sentences = [text for name in machines for text in _of_one_machine([r for r in result.rows if r.machine == name])]
+    if result.failures:
+        names = ", ".join(failure.name for failure in result.failures)
+        sentences.append(f"Not measured in full: {names} (see the errors below).")
+    return sentences or ["Nothing could be measured."]
+
+
+def _of_one_machine(rows: list[Row]) -> list[str]:
+    """Compare juniors with one another, each junior with its senior, then tell of up to three artifacts."""
+    seniors, juniors, artifacts = ([row for row in rows if row.role == role] for role in _ROLES)
     sentences = _gains(juniors)
     for junior in juniors:
         senior = next((row for row in seniors if row.target == junior.target), None)
@@ -16,10 +26,7 @@ def verdict(result: BenchmarkResult) -> list[str]:
         sentences.append(_artifact(artifact, twin))
     if not juniors and not artifacts:
         sentences += [_row_alone(row) for row in seniors]
-    if result.failures:
-        names = ", ".join(failure.name for failure in result.failures)
-        sentences.append(f"Not measured in full: {names} (see the errors below).")
-    return sentences or ["Nothing could be measured."]
+    return sentences
 
 
 _ROLES = ("senior", "junior", "artifact")

@@ -27,6 +27,7 @@ COMMANDS = (
     "export",
     "predict",
     "benchmark",
+    "compare",
     "demo",
     "doctor",
 )

@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
+from made_up_results import full_row, latency, result
 from tiny_artifact import make_artifact
 
 from segkc_deploy.benchmarks import figures, formatting
 from segkc_deploy.benchmarks.gate import main as gate_main
-from segkc_deploy.benchmarks.latency import summarize
 from segkc_deploy.benchmarks.report import write_report
 from segkc_deploy.benchmarks.results import append_rows, read_rows, study_rows
 from segkc_deploy.benchmarks.schema import (
@@ -25,10 +25,7 @@ from segkc_deploy.benchmarks.schema import (
     Cell,
     Comparison,
     Failure,
-    Latency,
-    Memory,
     Row,
-    WarmUp,
 )
 from segkc_deploy.benchmarks.study import main as study_main
 from segkc_deploy.benchmarks.svg import spread
@@ -36,56 +33,9 @@ from segkc_deploy.benchmarks.tables import main as tables_main
 from segkc_deploy.benchmarks.tables import study_table
 from segkc_deploy.benchmarks.verdict import verdict
 from segkc_deploy.errors import ConfigError
-from segkc_deploy.labels import Labels, default_palette
 from segkc_deploy.manifest import Verification
 
 EVIL = '<script>alert(1)</script> & $x_1$ | "quoted"'
-
-
-def latency(base: float, samples: int = 200) -> Latency:
-    times = base * (1 + np.random.default_rng(1).gamma(1.2, 0.02, samples))
-    return Latency(
-        warm_up=WarmUp(runs=20, seconds=1.0, stable=True),
-        preprocess=summarize(0.1 * times),
-        infer=summarize(0.8 * times),
-        postprocess=summarize(0.1 * times),
-        total=summarize(times),
-        times_ms=times.tolist(),
-    )
-
-
-def full_row(name: str, role: Any, miou: float, base: float, classes: int = 2, **changes: Any) -> Row:
-    fields: dict[str, Any] = {
-        "name": name,
-        "role": role,
-        "target": "runs/a",
-        "engine": "made up",
-        "precision": "fp32",
-        "size": (352, 480),
-        "parameters": 3_400_000,
-        "flops": 10_000_000_000,
-        "file_bytes": 13_600_000,
-        "accuracy": Accuracy(images=3, miou=miou, pixel_accuracy=90.0, iou=[miou] * classes),
-        "latency": latency(base),
-        "throughput": [BatchPoint(batch=b, images_per_s=b * 900 / base, total=summarize([base * b])) for b in (1, 4)],
-        "memory": Memory(host_baseline_mib=90.0, host_peak_mib=300.0, host_added_mib=210.0),
-        "cold_start_s": 1.5,
-    }
-    return Row(**(fields | changes))
-
-
-def result(rows: list[Row], names: tuple[str, ...] = ("road", "sky"), **changes: Any) -> BenchmarkResult:
-    fields: dict[str, Any] = {
-        "created": "2030-01-02T03:04:05+0000",
-        "command": "segkc-deploy benchmark runs/a --data data.yaml --out report",
-        "options": {"images": 32, "seconds": 5.0, "samples": None},
-        "machine": {"cpu": "made up", "gpus": [{"name": "one", "memory_mib": None}]},
-        "versions": {"numpy": "2"},
-        "data": "data.yaml",
-        "labels": Labels(names=names, palette=default_palette(len(names))),
-        "rows": rows,
-    }
-    return BenchmarkResult(**(fields | changes))
 
 
 class Page(HTMLParser):

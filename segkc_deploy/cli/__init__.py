@@ -5,6 +5,7 @@ import sys
 from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     benchmark,
     check,
+    compare,
     demo,
     doctor,
     evaluate,
