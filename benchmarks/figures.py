@@ -19,7 +19,7 @@ _BINS = 48
 
 
 def miou_against_parameters(rows: Sequence[Row]) -> Markup | None:
-    """mIoU over parameters in millions, one point per row."""
+    """mIoU over parameters in millions, one point per row with its interval."""
     points = [
         (index, row.parameters / 1e6, row.accuracy.miou)
         for index, row in enumerate(rows)
@@ -29,7 +29,7 @@ def miou_against_parameters(rows: Sequence[Row]) -> Markup | None:
 
 
 def miou_against_latency(rows: Sequence[Row]) -> Markup | None:
-    """mIoU over the median latency at batch 1; a line reaches to p99."""
+    """mIoU, with its interval, over the median latency at batch 1; a line reaches to p99."""
     points = [
         (index, row.latency.total.p50, row.accuracy.miou)
         for index, row in enumerate(rows)
@@ -50,16 +50,18 @@ def _scatter(
 ) -> Markup | None:
     if not points:
         return None
+    intervals = {index: scores.miou_interval or (y, y) for index, _, y in points if (scores := rows[index].accuracy)}
     with drawing(_WIDTH, _HEIGHT) as figure:
         axes = figure.subplots()
         axes.set(xlabel=x_label, ylabel="mIoU (%)")
         reach = max((tails or {}).get(index, x) for index, x, _ in points)
         axes.set_xlim(0, 1.12 * reach if len({x for _, x, _ in points}) > 1 else 2 * reach)
-        axes.set_ylim(*_padded([y for _, _, y in points]))
+        axes.set_ylim(*_padded([end for interval in intervals.values() for end in interval]))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_locator(MaxNLocator(6))
         for order, (index, x, y) in enumerate(points):
             color = row_color(index)
+            axes.plot([x, x], intervals[index], color=color, linewidth=1.4, alpha=0.55)
             if tails:
                 axes.plot([x, tails[index]], [y, y], color=color, linewidth=1.4, alpha=0.55)
             # Later points are smaller, so that equal ones show around one another.

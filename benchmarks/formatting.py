@@ -6,6 +6,12 @@ from typing import Any
 
 MISSING = "–"
 
+#: Stands where `difference` and `percent_range` write.
+INTERVAL_NOTE = (
+    "Intervals are 95% bootstrap intervals over images. A difference is called noise where its interval contains 0:"
+    " other images of the same kind could turn it around. With few images, or frames of one video, they are too narrow."
+)
+
 
 def _missing(value: float | None) -> bool:
     return value is None or not math.isfinite(value)
@@ -31,6 +37,28 @@ def agreement(value: float | None) -> str:
     if value == 100:
         return "100"
     return f"{min(value, 99.999):.3f}"
+
+
+def percent_range(ends: tuple[float, float] | None) -> str:
+    """Return an interval whose ends are in percent already: 53.1 to 56.9."""
+    return MISSING if ends is None else " to ".join(percent(end) for end in ends)
+
+
+def difference(points: float | None, interval: tuple[float, float] | None) -> str:
+    """Return a difference of mIoU, its interval and what they mean: −0.31 (−0.80 to +0.22): noise.
+
+    Noise is a difference whose interval contains 0; equal is one that no choice of images changes from 0.
+    """
+    if points is None or _missing(points):
+        return MISSING
+    if interval is None:
+        return _signed(points)
+    meaning = ": equal" if interval == (0, 0) else ": noise" if interval[0] <= 0 <= interval[1] else ""
+    return f"{_signed(points)} ({_signed(interval[0])} to {_signed(interval[1])}){meaning}"
+
+
+def _signed(points: float) -> str:
+    return "0.00" if points == 0 else f"{points:+.2f}".replace("-", "−")
 
 
 def quantity(value: float | None, unit: str = "") -> str:

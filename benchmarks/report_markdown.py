@@ -11,7 +11,10 @@ def report_markdown(result: BenchmarkResult) -> str:
     parts = ["# Benchmark", " ".join(verdict(result)), _main_table(result.rows)]
     parts += ["## Latency at batch 1 (ms)", _latency_table(result.rows)]
     parts += ["## Throughput (images/s, end to end)", _throughput_table(result.rows)]
-    parts += ["## IoU per class (%)", _class_table(result)]
+    parts += ["## Accuracy (%)", _accuracy_table(result.rows), f.INTERVAL_NOTE]
+    parts += ["## IoU per class (%)", _class_table(result, "iou", "miou")]
+    if any(row.accuracy and row.accuracy.boundary_iou for row in result.rows):
+        parts += ["## Boundary IoU per class (%)", _class_table(result, "boundary_iou", "boundary_miou")]
     if result.failures:
         parts += ["## Errors", *(f"- {failure.name}: {failure.error}" for failure in result.failures)]
     if result.notes:
@@ -61,11 +64,26 @@ def _throughput_table(rows: list[Row]) -> str:
     return markdown(["row", *(f"batch {batch}" for batch in batches)], lines, right_from=1) if batches else ""
 
 
-def _class_table(result: BenchmarkResult) -> str:
-    scored = [(row.name, row.accuracy) for row in result.rows if row.accuracy]
+def _accuracy_table(rows: list[Row]) -> str:
+    header = ["row", "compared with", "mIoU", "95% interval", "boundary IoU", "pixel acc.", "agreement"]
+    lines = []
+    for row in rows:
+        if row.accuracy is None:
+            continue
+        scores = row.accuracy
+        line = [row.name, scores.agreement_with or f.MISSING, f.percent(scores.miou)]
+        line += [f.percent_range(scores.miou_interval), f.percent(scores.boundary_miou)]
+        line += [f.percent(scores.pixel_accuracy), f.agreement(scores.agreement)]
+        lines.append([*line, f.difference(scores.miou_difference, scores.miou_difference_interval)])
+    return markdown([*header, "difference of mIoU (95% interval)"], lines, right_from=2)
+
+
+def _class_table(result: BenchmarkResult, field: str, mean: str) -> str:
+    """Return the table of a figure per class, the field `field` of an accuracy, and its mean over them."""
+    scored = [(row.name, row.accuracy) for row in result.rows if row.accuracy and getattr(row.accuracy, field)]
     lines = [
-        [name, *(f.percent(accuracy.iou[index]) for _, accuracy in scored)]
+        [name, *(f.percent(getattr(accuracy, field)[index]) for _, accuracy in scored)]
         for index, name in enumerate(result.labels.names)
     ]
-    lines.append(["**mean**", *(f.percent(accuracy.miou) for _, accuracy in scored)])
+    lines.append(["**mean**", *(f.percent(getattr(accuracy, mean)) for _, accuracy in scored)])
     return markdown(["class", *(name for name, _ in scored)], lines, right_from=1) if scored else ""

@@ -86,8 +86,13 @@ class Memory(_Part):
 class Accuracy(_Part):
     """Scores in percent over the whole validation set, at each image's own size, from one global confusion matrix.
 
-    `iou` has one entry per class, null for a class absent from truth and prediction (left out of `miou`).
-    `agreement` is the share of pixels in percent with the same class as row `agreement_with`.
+    `iou` has one entry per class, null for a class absent from truth and prediction (left out of `miou`);
+    `boundary_iou` and `boundary_miou` are the same for the classes' edges.
+    `agreement` is the share of pixels in percent with the same class as row `agreement_with`, and `miou_difference` is
+    `miou` less that of the same row.
+    `miou_interval` and `miou_difference_interval` are 95% bootstrap intervals (lower, upper end) over images: of
+    `resamples` draws from `resampling_seed`, `resampling_block` successive images together; null for fewer than two
+    blocks.
     `image_miou` maps each image's id to its own mIoU.
     """
 
@@ -95,15 +100,28 @@ class Accuracy(_Part):
     miou: Figure
     pixel_accuracy: Figure
     iou: list[Figure]
+    boundary_miou: Figure = None
+    boundary_iou: list[Figure] = Field(default_factory=list)
     agreement: Figure = None
     agreement_with: str | None = None
+    miou_interval: tuple[float, float] | None = None
+    miou_difference: Figure = None
+    miou_difference_interval: tuple[float, float] | None = None
+    resamples: int | None = None
+    resampling_seed: int | None = None
+    resampling_block: int | None = None
     image_miou: dict[str, Figure] = Field(default_factory=dict)
 
 
 class Row(_Part):
-    """Everything measured of one network: `name` is unique in a result, `flops` counts 2 per multiply-add."""
+    """Everything measured of one network: `name` is unique in a result, `flops` counts 2 per multiply-add.
+
+    `measured` is when, and `machine`, in a comparison of several results, the label of the one that the row is from.
+    """
 
     name: str
+    machine: str | None = None
+    measured: str | None = None
     role: Role
     target: str
     engine: str
@@ -146,8 +164,25 @@ class Comparison(_Part):
     cells: list[Cell]
 
 
+class Source(_Part):
+    """One of the results that a comparison joins: its label, its file, and the conditions of its rows."""
+
+    label: str
+    file: str
+    created: str
+    command: str
+    options: dict[str, Any]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    data: str
+
+
 class BenchmarkResult(_Part):
-    """All rows of one benchmark and the conditions that they were measured under."""
+    """All rows of one benchmark and the conditions that they were measured under.
+
+    In a comparison `sources` holds the conditions of each result that was joined; `options`, `machine`, `versions` and
+    `data` are then for reading: one value where all agree, else each with the label of its source.
+    """
 
     format: str = FORMAT
     created: str
@@ -162,6 +197,7 @@ class BenchmarkResult(_Part):
     notes: list[str] = Field(default_factory=list)
     chosen_by: str | None = None
     comparisons: list[Comparison] = Field(default_factory=list)
+    sources: list[Source] = Field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """Write this result to `path` as JSON, atomically."""

@@ -3,18 +3,21 @@
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
+from segkc_deploy.benchmarks.baseline_gate import Gate
+from segkc_deploy.benchmarks.finished_rows import FinishedRows
+from segkc_deploy.benchmarks.interval import miou_difference, read_counts
 from segkc_deploy.benchmarks.pictures import mask_path, read_mask, save_pictures
 from segkc_deploy.benchmarks.report import write_report
-from segkc_deploy.benchmarks.schema import BenchmarkResult, Failure, Row
+from segkc_deploy.benchmarks.row_identity import row_identity, shared_conditions
+from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Failure, Row
 from segkc_deploy.benchmarks.targets import PlannedRow, plan
 from segkc_deploy.benchmarks.worker import Order
 from segkc_deploy.data.samples import ImageSets
@@ -24,7 +27,10 @@ from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.progress import console
 
-_MORE_PACKAGES = ("segkc-deploy", "timm")
+_MORE_PACKAGES = ("segkc-deploy", "timm", "openvino", "tensorrt-rtx-cu13-bindings")
+
+
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 @dataclass(frozen=True)
@@ -37,47 +43,92 @@ class Options:
     device: str = "auto"
     threads: int | None = None
     images: int = 32
+    block: int = 1
 
 
-def run_benchmark(targets: Sequence[Path], data: Path, out: Path, options: Options | None = None) -> BenchmarkResult:
+def run_benchmark(
+    targets: Sequence[Path],
+    data: Path,
+    out: Path,
+    options: Options | None = None,
+    *,
+    names: Mapping[Path, str] | None = None,
+    fresh: bool = False,
+    gate: Gate | None = None,
+) -> BenchmarkResult:
     """Measure every row of `targets` and write `benchmark.json`, `benchmark.md` and `index.html` into `out`.
 
     `benchmark.json` is rewritten after each row. A row that fails is listed in the result's `failures`; the others
-    are measured all the same.
+    are measured all the same. Rows that an earlier call finished with the same `out` are kept, see `row_identity`.
 
     Args:
         targets: run directories and artifacts.
         data: the data spec; its validation images are predicted and timed.
         out: the report's folder, made when missing.
         options: how to measure.
+        names: what to call the rows of some targets.
+        fresh: measure the rows that are done again.
+        gate: checked before anything is measured; its `violations` are the caller's to ask for.
 
     Raises:
-        UserError: a target or the data cannot be used; found before anything is measured.
+        UserError: a target, the data or the gate cannot be used; found before anything is measured.
     """
     options = options or Options()
-    planned, notes = plan(targets)
+    planned, notes = plan(targets, names)
     sets = load_data_spec(data).resolve()
     if not sets.val:
         raise DataError(f"{data}: no validation images, and a benchmark is made of them (section `val:`)")
     result = _new_result(data, sets, options, notes)
-    with tempfile.TemporaryDirectory(prefix="segkc-benchmark-") as scratch:
-        masks = {row.name: Path(scratch) / f"{place:03d}-masks" for place, row in enumerate(planned)}
-        # The junior first: the others are compared with its masks.
-        for row in sorted(planned, key=lambda row: row.role != "junior"):
-            console.print(f"Measuring {row.name}", soft_wrap=True)
-            measured, error = _measure(row, data, masks[row.name], options)
-            if measured is not None:
-                result.rows.append(measured)
-                result.rows.sort(key=lambda done: [row.name for row in planned].index(done.name))
-                _compare_with_junior(measured, result.rows, masks)
-            if error is not None:
-                console.print(f"{row.name}: {error}", style="red", soft_wrap=True, markup=False)
-                result.failures.append(Failure(name=row.name, role=row.role, target=str(row.target), error=error))
-            result.write(out / "benchmark.json")
-        save_pictures(result, sets, masks, out)
+    if gate is not None:
+        gate.check(result, planned, [sample.id for sample in sets.val])
+    conditions = shared_conditions(sets, result.options, result.machine, result.versions)
+    identities = {row.name: row_identity(row, conditions) for row in planned}
+    finished = FinishedRows(out)
+    if fresh:
+        finished.forget_all_but(())
+    _measure_rows(result, planned, data, options, identities, finished, out)
+    save_pictures(result, sets, {name: finished.masks(identity) for name, identity in identities.items()}, out)
+    finished.forget_all_but(identities.values())
     result.write(out / "benchmark.json")
     write_report(result, out)
     return result
+
+
+def _measure_rows(
+    result: BenchmarkResult,
+    planned: Sequence[PlannedRow],
+    data: Path,
+    options: Options,
+    identities: Mapping[str, str],
+    finished: FinishedRows,
+    out: Path,
+) -> None:
+    """Fill `result` with the rows that are done and measure the others, each written to disk before the next."""
+    order = [row.name for row in planned]
+    masks = {name: finished.masks(identity) for name, identity in identities.items()}
+    for name, identity in identities.items():
+        if (done := finished.find(identity)) is not None:
+            console.print(f"Keeping {name}, measured {done.measured}; --fresh measures it again", soft_wrap=True)
+            result.rows.append(done.model_copy(update={"name": name}))
+    kept = {row.name: row for row in result.rows}
+    # The junior first: the others are compared with its masks.
+    for row in sorted(planned, key=lambda row: row.role != "junior"):
+        measured, error = kept.get(row.name), None
+        if measured is None:
+            console.print(f"Measuring {row.name}", soft_wrap=True)
+            measured, error = _measure(row, data, finished.begin(identities[row.name]), options)
+            if measured is not None:
+                measured.measured = time.strftime(_TIME)
+                result.rows.append(measured)
+                result.rows.sort(key=lambda done: order.index(done.name))
+            if measured is not None and error is None:
+                finished.keep(identities[row.name], measured)
+        if measured is not None:
+            _compare_with_junior(measured, result.rows, masks)
+        if error is not None:
+            console.print(f"{row.name}: {error}", style="red", soft_wrap=True, markup=False)
+            result.failures.append(Failure(name=row.name, role=row.role, target=str(row.target), error=error))
+        result.write(out / "benchmark.json")
 
 
 def _new_result(data: Path, sets: ImageSets, options: Options, notes: list[str]) -> BenchmarkResult:
@@ -89,7 +140,7 @@ def _new_result(data: Path, sets: ImageSets, options: Options, notes: list[str])
         except metadata.PackageNotFoundError:
             continue
     return BenchmarkResult(
-        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        created=time.strftime(_TIME),
         command=command_line(),
         options=asdict(options),
         machine=machine,
@@ -100,29 +151,33 @@ def _new_result(data: Path, sets: ImageSets, options: Options, notes: list[str])
     )
 
 
-def _measure(row: PlannedRow, data: Path, masks: Path, options: Options) -> tuple[Row | None, str | None]:
-    """Return what a fresh process measured, and why it ended early if it did; both may be there."""
-    masks.mkdir()
-    order = Order(name=row.name, role=row.role, target=row.target, data=data, masks=masks, **asdict(options))
-    order_file, row_file = masks / "order.json", masks / "row.json"
+def _measure(row: PlannedRow, data: Path, folder: Path, options: Options) -> tuple[Row | None, str | None]:
+    """Return what a fresh process measured, and why it ended early if it did; both may be there.
+
+    Its masks are in `folder/masks` then.
+    """
+    order = Order(name=row.name, role=row.role, target=row.target, data=data, masks=folder / "masks", **asdict(options))
+    order_file, row_file = folder / "order.json", folder / "measured.json"
     order_file.write_text(order.model_dump_json())
     command = [sys.executable, "-m", "segkc_deploy.benchmarks.worker", str(order_file), str(row_file)]
     environment = dict(os.environ)
     if options.threads is not None:
         environment["OMP_NUM_THREADS"] = str(options.threads)  # PyTorch's threads
-    ended = subprocess.run(command, env=environment, check=False)
+    # The worker ends when its input does, so it does not outlive this process, however this one ends.
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as worker:
+        worker.wait()
     measured = Row.model_validate_json(row_file.read_bytes()) if row_file.exists() else None
-    if ended.returncode == 0:
+    if worker.returncode == 0:
         return measured, None
     told = row_file.with_suffix(".error")
     if told.exists():
         return measured, told.read_text()
-    ending = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"
+    ending = f"signal {-worker.returncode}" if worker.returncode < 0 else f"exit code {worker.returncode}"
     return measured, f"its process ended with {ending}; out of memory is the usual cause"
 
 
 def _compare_with_junior(row: Row, rows: Sequence[Row], masks: dict[str, Path]) -> None:
-    """Set the agreement of `row` with the PyTorch junior that it belongs to: the same weights, or the same run."""
+    """Set how `row` compares with the PyTorch junior that it belongs to, of the same weights or of the same run."""
     if row.accuracy is None or row.role == "junior":
         return
     for junior in rows:
@@ -131,7 +186,17 @@ def _compare_with_junior(row: Row, rows: Sequence[Row], masks: dict[str, Path]) 
             continue
         row.accuracy.agreement = _agreement(masks[row.name], masks[junior.name], row.accuracy.images)
         row.accuracy.agreement_with = junior.name
+        _set_difference(row.accuracy, masks[row.name], masks[junior.name])
         return
+
+
+def _set_difference(accuracy: Accuracy, folder: Path, other: Path) -> None:
+    """Set how far the mIoU is from that of the row whose counts are in `other`."""
+    counts, junior_counts = read_counts(folder), read_counts(other)
+    if counts is None or junior_counts is None:
+        return
+    difference = miou_difference(counts, junior_counts, accuracy.resampling_block or 1)
+    accuracy.miou_difference, accuracy.miou_difference_interval = difference.miou, difference.interval
 
 
 def _agreement(folder: Path, other: Path, images: int) -> float | None:

@@ -3,7 +3,9 @@
 The row is written again after each part, so that what was measured survives a crash of a later part.
 """
 
+import os
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from segkc_deploy import atomic
+from segkc_deploy.benchmarks.interval import RESAMPLES, SEED, miou_interval, save_counts
 from segkc_deploy.benchmarks.latency import Budget, measure_batch, measure_latency
 from segkc_deploy.benchmarks.memory import device_used_mib, host_now_mib, host_peak_mib
 from segkc_deploy.benchmarks.pictures import save_mask
@@ -43,6 +46,7 @@ class Order(BaseModel):
     seconds: float = 5.0
     samples: int | None = None
     images: int = 32
+    block: int = 1
 
 
 def measure(order: Order, row_file: Path) -> Row:
@@ -140,12 +144,19 @@ def _accuracy(predictor: Predictor, sets: ImageSets, order: Order) -> Accuracy:
         image_miou[scored.sample.id] = scored.scores.miou
 
     evaluation = evaluate(predictor.predict, sets, f"{order.name}: mIoU", keep)
-    scores = evaluation.scores
+    save_counts(order.masks, evaluation.image_counts)
+    scores, boundary = evaluation.scores, evaluation.boundary
     return Accuracy(
         images=evaluation.images,
         miou=scores.miou,
         pixel_accuracy=scores.pixel_accuracy,
         iou=list(scores.iou),
+        boundary_miou=boundary.miou,
+        boundary_iou=list(boundary.iou),
+        miou_interval=miou_interval(evaluation.image_counts, order.block),
+        resamples=RESAMPLES,
+        resampling_seed=SEED,
+        resampling_block=order.block,
         image_miou=image_miou,
     )
 
@@ -187,6 +198,13 @@ def _keep(row: Row, row_file: Path) -> None:
     atomic.write_text(row_file, row.model_dump_json())
 
 
+def _end_with_parent() -> None:
+    """End this process when its input ends: a row whose benchmark was killed would only slow down the next one."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main(order_file: Path, row_file: Path) -> None:
     """Measure the row of `order_file`; why it failed, if it did, is in `<row_file>.error`."""
 
@@ -198,6 +216,7 @@ def main(order_file: Path, row_file: Path) -> None:
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = report
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     measure(Order.model_validate_json(order_file.read_bytes()), row_file)
 
 
