@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import torch
-from lightning.fabric import Fabric
 
 from segkc_deploy.errors import DataError
+from segkc_deploy.training.ranks import rank_fabric
 
 
-def fail_on_rank_1(path: Path, fabric: Fabric) -> None:
+def fail_on_rank_1(path: Path) -> None:
     """Fail as the loading of an image does; rank 0 waits for rank 1 all the while."""
+    fabric = rank_fabric("cpu", 2, "32-true")
     if fabric.global_rank == 1:
         raise DataError(f"{path}: cannot be read")
     fabric.all_reduce(torch.zeros(1))

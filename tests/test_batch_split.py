@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from tiny_data import tiny_recipe
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segkc_deploy.errors import ConfigError, NonFiniteLossError
 from segkc_deploy.training.batch_split import random_seed, split_batch
@@ -11,6 +13,8 @@ from segkc_deploy.training.loop import parameter_groups
 from segkc_deploy.training.loss_window import LossWindow
 from segkc_deploy.training.methods.base import StepOutput
 from segkc_deploy.training.methods.registry import build_method
+from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.models.spec import NetworkSpec
 from segkc_deploy.training.schedule import learning_rate_in_words, peak_learning_rate
 
 
@@ -99,3 +103,20 @@ def test_a_loss_that_is_nan_on_another_rank_stops_this_one_too() -> None:
 
     with pytest.raises(NonFiniteLossError, match=r"step 2: the loss term second is nan; last good checkpoint: here"):
         window_of((1.0, 5.0), (2.0, 7.0), (3.0, 9.0)).flush("here", with_a_bad_rank)
+
+
+def test_synchronized_normalization_is_the_same_network() -> None:
+    """On GPUs alone it synchronizes; activations that timm keeps in its normalization layers stay."""
+    network = Segmenter(NetworkSpec(backbone="mobilenetv4_conv_small_035", decoder_channels=8), 3).eval()
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network(images)
+        names = list(network.state_dict())
+        parameters = set(network.parameters())
+        converted = convert_sync_batchnorm(network)
+        assert torch.equal(converted(images), expected)
+    assert list(converted.state_dict()) == names
+    assert set(converted.parameters()) == parameters  # what the optimizer holds
+    normalizations = [module for module in converted.modules() if isinstance(module, _BatchNorm)]
+    assert normalizations
+    assert all(isinstance(module, torch.nn.SyncBatchNorm) for module in normalizations)

@@ -1,4 +1,4 @@
-"""Several processes, one a device, through Lightning Fabric; what goes wrong in one of them is told once.
+"""Several processes, one a device; what goes wrong in one of them is told once.
 
 Processes are spawned, not launched by running the command again: then only this one reads the command line, makes the
 run directory and tells of mistakes, and the same works from Python and from tests.
@@ -8,17 +8,21 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
-from torch.multiprocessing.spawn import ProcessException
+from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from segkc_deploy.errors import SegKCError
 from segkc_deploy.progress import console
@@ -31,56 +35,57 @@ _LAST_STEP_S = 60.0
 _LONGEST_WAIT = timedelta(hours=1)
 
 
-class RankStrategy(DDPStrategy):
-    """DDP in spawned processes: gradients are averaged over the ranks after the last pass of a step."""
-
-    def __init__(self) -> None:
-        # Which parameters take part depends on the terms that a method weights above 0.
-        super().__init__(start_method="spawn", find_unused_parameters=True, timeout=_LONGEST_WAIT)
-
-    def setup_environment(self) -> None:
-        """Make a new process a rank, without every rank telling so."""
-        for name in ("lightning.fabric", "lightning.pytorch"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        super().setup_environment()
-
-
-def run_on_ranks(fabric: Fabric, function: Callable[[Fabric], Result]) -> Result:
-    """Run `function` in one process for each of the fabric's devices and return what rank 0's returns.
+def run_on_ranks(function: Callable[[], Result], ranks: int) -> Result:
+    """Call `function` in `ranks` new processes, in which `rank_fabric` works, and return what it returns on rank 0.
 
     Args:
-        fabric: with a `RankStrategy`.
-        function: something that can be pickled; it is called with the process's own fabric.
+        function: something that can be pickled, as its result.
+        ranks: how many.
 
     Raises:
-        SegKCError, OSError: raised in one of the processes; the others are ended.
+        SegKCError, OSError: raised on one of the ranks; the others are ended.
         KeyboardInterrupt: likewise, or raised here; rank 0 gets the time to end its step.
     """
-    failures = multiprocessing.get_context("spawn").SimpleQueue()
-    # Where every parameter takes part, each rank would warn that looking for those that do not was not needed.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    context = multiprocessing.get_context("spawn")
+    results, failures = context.SimpleQueue(), context.SimpleQueue()
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each process that it ends
+    with _environment_of_ranks(), _deaf_to_interrupts():
+        started = start_processes(_run_rank, (function, results, failures), ranks, join=False, start_method="spawn")
     try:
-        result: Result = fabric.launch(partial(_run_rank, failures, function))
+        while not started.join():
+            pass
+        result: Result = results.get()
         return result
     except ProcessException:
         if failures.empty():
             raise
         raise failures.get() from None
     except KeyboardInterrupt:
-        _interrupt(multiprocessing.active_children())
+        _interrupt(started.processes)
         raise
     finally:
-        os.environ.pop("MASTER_PORT", None)  # the launcher's; the next launch finds a free one
         console.show_cursor()
 
 
-def _run_rank(failures: Any, function: Callable[[Fabric], Result], fabric: Fabric) -> Result:
-    """Run in a spawned process: hand over what went wrong, and end without waiting for the other ones."""
-    signal.signal(signal.SIGINT, _interrupted_once if fabric.is_global_zero else partial(_outlive, os.getppid()))
-    console.quiet = not fabric.is_global_zero
+def rank_fabric(accelerator: str, ranks: int, precision: Any) -> Fabric:
+    """Return the launched Fabric of this process, one of `run_on_ranks`; DDP averages gradients over all ranks."""
+    # Which parameters take part depends on the terms that a method weights above 0.
+    strategy = DDPStrategy(find_unused_parameters=True, timeout=_LONGEST_WAIT)
+    environment = LightningEnvironment()  # whatever cluster this machine may be part of
+    fabric = Fabric(accelerator=accelerator, devices=ranks, strategy=strategy, precision=precision, plugins=environment)
+    fabric.launch()
+    return fabric
+
+
+def _run_rank(rank: int, function: Callable[[], Any], results: Any, failures: Any) -> None:
+    """Run in a new process: hand over the result or what went wrong; then end without waiting for the other ranks."""
+    os.environ["LOCAL_RANK"] = str(rank)
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    signal.signal(signal.SIGINT, _interrupted_once if rank == 0 else partial(_outlive, os.getppid()))
+    console.quiet = rank > 0
     try:
-        return function(fabric)
+        result = function()
     except (SegKCError, OSError, KeyboardInterrupt) as error:
         try:
             failures.put(error)
@@ -88,6 +93,42 @@ def _run_rank(failures: Any, function: Callable[[Fabric], Result], fabric: Fabri
             sys.stderr.flush()
             # An orderly exit takes the process group down, and would wait for ranks that wait for this one.
             os._exit(1)
+    if rank == 0:
+        results.put(result)
+
+
+@contextmanager
+def _environment_of_ranks() -> Iterator[None]:
+    """Set what new processes inherit."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    wanted = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # Where every parameter takes part, each rank would warn that looking for those that do not was not needed.
+    wanted["TORCH_CPP_LOG_LEVEL"] = os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let new processes ignore Ctrl-C until `_run_rank` says what it means: loading, each would print a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may change it
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _interrupted_once(number: int, frame: FrameType | None) -> None:
@@ -104,12 +145,11 @@ def _outlive(parent: int, number: int, frame: FrameType | None) -> None:
 def _interrupt(processes: list[multiprocessing.process.BaseProcess]) -> None:
     """Interrupt rank 0, which notes where the run can go on, and end the others."""
     try:
-        for process in processes:
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGINT)  # the other ranks do not heed it
         end = time.monotonic() + _LAST_STEP_S
         while all(process.is_alive() for process in processes) and time.monotonic() < end:
-            time.sleep(0.05)
+            assert processes[0].pid is not None
+            os.kill(processes[0].pid, signal.SIGINT)  # again and again: while it loads, it does not listen
+            processes[0].join(0.2)
     finally:
         for process in processes:
             process.terminate()

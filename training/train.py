@@ -17,7 +17,7 @@ from segkc_deploy.training.methods.registry import build_method, with_method_def
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.prediction import check_protocol
-from segkc_deploy.training.ranks import RankStrategy, run_on_ranks
+from segkc_deploy.training.ranks import rank_fabric, run_on_ranks
 from segkc_deploy.training.recipe import Recipe, without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 from segkc_deploy.training.run_directory import RunDirectory, check_same_recipe, create_run, read_config
@@ -45,6 +45,7 @@ class _Job:
     run: RunDirectory
     steps: int
     split: BatchSplit
+    accelerator: str
     resume: bool
 
 
@@ -90,16 +91,17 @@ def train_run(
         check_size(chosen.crop_size, network.size_multiple)
         check_protocol(chosen.validation, network)
         _try(network, chosen)
-    fabric = _fabric(chosen, device, devices)
+    accelerator = _accelerator(chosen, device, devices)
     if not resume:
         run = create_run(out, chosen, data, overwrite)
 
-    job = _Job(chosen, sets, run, total_steps(chosen, sets), split, resume)
+    job = _Job(chosen, sets, run, total_steps(chosen, sets), split, accelerator, resume)
     if devices == 1:
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=_PRECISIONS[chosen.precision])  # type: ignore[arg-type]
         scores = _train(job, fabric, method)
     else:
         del method  # each rank builds its own
-        scores = run_on_ranks(fabric, partial(_train, job))
+        scores = run_on_ranks(partial(_train_rank, job), devices)
     return RunResult(out, job.steps, scores)
 
 
@@ -109,9 +111,13 @@ def _build(recipe: Recipe, sets: ImageSets, resume: bool) -> Method:
     return build_method(initial, sets.labels.num_classes, sets.labels.ignore_index)
 
 
-def _train(job: _Job, fabric: Fabric, method: Method | None = None) -> dict[str, float]:
-    """Train on one rank and return the mIoU (percent) of each network at the last step."""
-    method = method or _build(job.recipe, job.sets, job.resume)
+def _train_rank(job: _Job) -> dict[str, float]:
+    fabric = rank_fabric(job.accelerator, job.split.ranks, _PRECISIONS[job.recipe.precision])
+    return _train(job, fabric, _build(job.recipe, job.sets, job.resume))
+
+
+def _train(job: _Job, fabric: Fabric, method: Method) -> dict[str, float]:
+    """Train, on one rank of perhaps several, and return the mIoU (percent) of each network at the last step."""
     trainer = Trainer(job.recipe, method, job.sets, job.run, job.steps, job.split, fabric)
     first_step = trainer.resume() if job.resume else 0
     try:
@@ -205,7 +211,8 @@ def _check_sets(sets: ImageSets, data: Path, needs_unlabeled: bool) -> None:
         raise DataError(f"{data}: no unlabeled images, which this method needs (section `unlabeled:`)")
 
 
-def _fabric(recipe: Recipe, device: str, devices: int) -> Fabric:
+def _accelerator(recipe: Recipe, device: str, devices: int) -> str:
+    """Return `cuda` or `cpu`, where the recipe can be trained on as many of them."""
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device!r}: auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -215,9 +222,4 @@ def _fabric(recipe: Recipe, device: str, devices: int) -> Fabric:
     accelerator = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
     if accelerator == "cuda" and devices > torch.cuda.device_count():
         raise ConfigError(f"--devices {devices}: torch sees {torch.cuda.device_count()} here")
-    return Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        strategy=RankStrategy() if devices > 1 else "auto",
-        precision=_PRECISIONS[recipe.precision],  # type: ignore[arg-type]
-    )
+    return accelerator
