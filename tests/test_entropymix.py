@@ -54,6 +54,17 @@ def test_patches_go_to_the_view_of_higher_or_lower_entropy(select: str) -> None:
     np.testing.assert_array_equal(got.numpy(), slow_choice(entropies, ignored, select))
 
 
+def test_patches_keep_their_precision_under_autocast() -> None:
+    """Sums of many pixels: in float16 they overflow, in bfloat16 patches that differ by a hundredth tie."""
+    first, ignored = torch.full((1, 400, 400), 1.01), torch.zeros(1, 400, 400, dtype=torch.bool)
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype=dtype):
+            low = patches_by_entropy((first, first - 0.005), (ignored, ignored), 2, "low")
+            high = patches_by_entropy((first, first - 0.005), (ignored, ignored), 2, "high")
+        assert bool(high.all())
+        assert not bool(low.any())
+
+
 def test_entropy_is_that_of_the_softmax() -> None:
     logits = np.random.default_rng(1).normal(size=(N, 5, 4, 6))
     exponentials = np.exp(logits)

@@ -82,7 +82,7 @@ def test_feature_distillation_sums_levels_and_stops_the_targets_gradient(
         expected += (1 - (source * target).sum(axis=1) / norms).mean()
     tensors = [torch.from_numpy(array).requires_grad_() for array in sources]
     fixed = [torch.from_numpy(array).requires_grad_() for array in targets]
-    loss = feature_distillation(tensors, fixed, distance)
+    loss = feature_distillation(tensors, fixed, torch.zeros(N, 12, 12, dtype=torch.bool), distance)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     loss.backward()
     assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in tensors)
@@ -102,3 +102,20 @@ def test_prediction_distillation_is_the_scaled_divergence(rng: np.random.Generat
     loss.backward()
     assert learner.grad is not None
     assert teacher.grad is None
+
+
+def test_feature_distillation_leaves_padding_out(rng: np.random.Generator) -> None:
+    source, target = rng.normal(size=(N, 4, 3, 4)), rng.normal(size=(N, 4, 3, 4))
+    ignored = np.zeros((N, 12, 16), dtype=bool)
+    ignored[0, :, 6:] = True  # columns of cells 2 and 3, and half of column 1
+    cosines = (source * target).sum(axis=1) / (np.linalg.norm(source, axis=1) * np.linalg.norm(target, axis=1))
+    kept = np.ones((N, 3, 4), dtype=bool)
+    kept[0, :, 1:] = False
+    got = feature_distillation(
+        [torch.from_numpy(source)], [torch.from_numpy(target)], torch.from_numpy(ignored), "cosine"
+    )
+    assert got.item() == pytest.approx((1 - cosines)[kept].mean(), rel=1e-5)
+    nothing = feature_distillation(
+        [torch.from_numpy(source)], [torch.from_numpy(target)], torch.ones(N, 12, 16, dtype=torch.bool), "cosine"
+    )
+    assert nothing.item() == 0

@@ -11,6 +11,7 @@ from test_segkc import batch, learns
 from tiny_data import tiny_recipe
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.data.cutmix import cutmix_boxes
 from segkc_deploy.training.methods import registry
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import available_methods, build_method
@@ -89,6 +90,48 @@ def test_pairs_of_all_kinds_consult_each_other(junior: str, senior: str) -> None
     output.total().backward()
     assert all(torch.isfinite(term) for term in output.terms.values())
     assert all(learns(method.learners.get_submodule(role)) for role in ("junior", "senior", "consultation"))
+
+
+def test_every_value_follows_the_boxes_of_cutmix() -> None:
+    """With a box in every image: pseudo-labels, their confidence and padding are those of the pasted image."""
+    weights = {"supervised_junior": 0, "pseudo_label_junior": 1}
+    recipe: dict[str, object] = {"strong": {"cutmix_probability": 1}}
+    method = make("fixmatch", recipe=recipe, weights=weights, confidence_threshold=0.36).eval()
+    data = batch()
+    assert data.unlabeled is not None
+    torch.manual_seed(5)
+    got = method(data, 0).terms["pseudo_label_junior"].item()
+    torch.manual_seed(5)
+    boxes = cutmix_boxes(2, (32, 64), method.recipe.strong).numpy()
+    assert boxes.any(axis=(1, 2)).all()
+
+    def mixed(values: np.ndarray) -> np.ndarray:
+        inside = boxes if values.ndim == 3 else boxes[:, None]
+        return np.where(inside, values[[1, 0]], values)
+
+    junior = method.learners.get_submodule("junior")
+    with torch.no_grad():
+        weak = junior(data.unlabeled["weak"]).double().softmax(dim=1).numpy()
+        strong = torch.from_numpy(mixed(data.unlabeled["strong_1"].numpy()))
+        log_p = junior(strong).double().log_softmax(dim=1).numpy()
+    labels, valid = mixed(weak.argmax(axis=1)), ~mixed(data.unlabeled["ignored"].numpy())
+    counted = (mixed(weak.max(axis=1)) >= 0.36) & valid
+    assert 0.1 < counted.mean() < 0.9  # the threshold matters
+    losses = -np.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+    assert got == pytest.approx((losses * counted).sum() / valid.sum(), rel=1e-4)
+
+
+def test_learners_that_teach_are_not_changed_by_it() -> None:
+    """Their running means move once a step, by what they learn from, as they do when their averages teach."""
+    means = []
+    for labels_from_ema in (True, False):
+        method = make("fixmatch", labels_from_ema=labels_from_ema)
+        torch.manual_seed(1)
+        method(batch(), 0)
+        means.append({name: value for name, value in method.learners.state_dict().items() if "running" in name})
+    assert all(torch.equal(means[0][name], means[1][name]) for name in means[0])
+    assert method.training
+    assert method.learners.training
 
 
 def test_a_pair_of_one_architecture_starts_apart() -> None:
@@ -242,6 +285,7 @@ def test_ramps_scale_pseudo_labels_and_exchange_apart() -> None:
             {},
             "keep_views=true",
         ),
+        ("fixmatch", {"senior": RESNET}, {}, "method fixmatch trains the junior alone; leave the senior out"),
         ("cps", {}, {}, "method cps trains two networks; add a section `senior:`"),
     ],
 )

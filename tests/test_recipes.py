@@ -81,9 +81,35 @@ def test_bases_that_cannot_be(tmp_path: Path) -> None:
     path.write_text("base: mine.yaml\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml: is the base of itself"):
         load_recipe(str(path))
+    (tmp_path / "sub").mkdir()
+    path.write_text("base: sub/other.yaml\n")
+    (tmp_path / "sub" / "other.yaml").write_text("base: ../mine.yaml\n")
+    with pytest.raises(ConfigError, match="is the base of itself"):
+        load_recipe(str(path))
     path.write_text("base: [a]\n")
     with pytest.raises(ConfigError, match="base should be a recipe's name"):
         load_recipe(str(path))
     path.write_text("base: segkc-cpuu\n")
     with pytest.raises(ConfigError, match="did you mean 'segkc-cpu'"):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=.inf", "optimizer.lr"),
+        ("relation.feature=.nan", "relation.feature"),
+        ("strong.cutmix_area=[0.5, 3]", "shares of the image's area"),
+        ("strong.blur_sigma=[0.1, .inf]", "blur_sigma"),
+    ],
+)
+def test_numbers_that_no_training_can_take(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("segkc-dinov2-s", [override])
+
+
+def test_a_bare_off_is_understood(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: segkc-cpu\nname: mine\nstrong: {entropymix: {mode: off}}\n")
+    assert load_recipe(str(path)).strong.entropymix.mode == "off"
+    assert load_recipe("segkc-cpu", ["strong.entropymix.mode=off"]).strong.entropymix.mode == "off"

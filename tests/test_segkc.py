@@ -23,10 +23,11 @@ TERMS = {
 }
 
 
-def make(**settings: object) -> SegKC:
+def make(cutmix_probability: float = 0.5, **settings: object) -> SegKC:
     torch.manual_seed(0)
     method = {"name": "segkc", "strong_views": 1, "confidence_threshold": 0.0, **settings}
-    built = build_method(tiny_recipe(method=method), num_classes=3, ignore_index=255)
+    recipe = tiny_recipe(method=method, strong={"cutmix_probability": cutmix_probability})
+    built = build_method(recipe, num_classes=3, ignore_index=255)
     assert isinstance(built, SegKC)
     return built.train()
 
@@ -84,12 +85,11 @@ def test_each_term_teaches_one_network_alone(term: str, learners: set[str]) -> N
 
 def test_pseudo_labels_are_crossed_and_come_from_the_averaged_networks() -> None:
     """With the averaged senior made to answer class 2 everywhere, the junior's term is the loss against class 2."""
-    method = make(feature_junior_to_senior=False, weights=only("cps_junior"))
+    method = make(cutmix_probability=0.0, feature_junior_to_senior=False, weights=only("cps_junior"))
     classifier = method.averaged.senior.decoder.classifier
     assert classifier.bias is not None
     classifier.weight.data.zero_()
     classifier.bias.data.copy_(torch.tensor([0.0, 0.0, 9.0]))
-    method.recipe.strong.__dict__["cutmix_probability"] = 0.0  # frozen for users; the mixing is tested elsewhere
     data = batch()
     assert data.unlabeled is not None
     term = method(data, 0).terms["cps_junior"].item()

@@ -2,19 +2,25 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from segkc_deploy.training.models.spec import NetworkSpec
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _ascending(values: tuple[float, float]) -> tuple[float, float]:
     low, high = values
     if not 0 < low <= high:
         raise ValueError(f"give two positive numbers, the smaller one first, not {low:g} and {high:g}")
+    return values
+
+
+def _shares(values: tuple[float, float]) -> tuple[float, float]:
+    if values[1] > 1:
+        raise ValueError(f"give shares of the image's area, up to 1, not {values[1]:g}")
     return values
 
 
@@ -74,6 +80,11 @@ class WeakAugmentation(_Section):
     flip: float = Field(default=0.5, ge=0, le=1)
 
 
+def _off(value: Any) -> Any:
+    # YAML 1.1 reads a bare `off` as false.
+    return "off" if value is False else value
+
+
 class EntropyMixConfig(_Section):
     """EntropyMix of SPEED (10.1109/TCSVT.2024.3375789): patches of an image's strong views, picked by their entropy.
 
@@ -81,7 +92,7 @@ class EntropyMixConfig(_Section):
     were mixed is our reading. [R]
     """
 
-    mode: Literal["off", "after-cutmix", "instead-of-cutmix"] = "off"
+    mode: Annotated[Literal["off", "after-cutmix", "instead-of-cutmix"], BeforeValidator(_off)] = "off"
     grid: int = Field(default=8, ge=2, description="patches per side")
     select: Literal["high", "low", "random"] = Field(default="high", description="whose patch the mixed view takes")
     keep_views: bool = Field(default=True, description="learn from the two views too, not from the mixed one alone")
@@ -99,7 +110,7 @@ class StrongAugmentation(_Section):
     blur_probability: float = Field(default=0.5, ge=0, le=1)
     blur_sigma: Range = (0.1, 2.0)
     cutmix_probability: float = Field(default=0.5, ge=0, le=1)
-    cutmix_area: Range = (0.02, 0.4)
+    cutmix_area: Annotated[Range, AfterValidator(_shares)] = (0.02, 0.4)
     cutmix_ratio: Range = (0.3, 1 / 0.3)
     entropymix: EntropyMixConfig = EntropyMixConfig()
 

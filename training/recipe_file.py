@@ -66,10 +66,11 @@ def _with_base(path: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
     base = own.pop("base", None)
     if base is None:
         return own
-    if path in heirs or not isinstance(base, str):
-        problem = "is the base of itself" if path in heirs else f"base should be a recipe's name, but is {base!r}"
-        raise ConfigError(f"{path}: {problem}")
-    inherited = _with_base(_recipe_path(base, path.parent), (*heirs, path))
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base should be a recipe's name, but is {base!r}")
+    if path.resolve() in heirs:
+        raise ConfigError(f"{path}: is the base of itself")
+    inherited = _with_base(_recipe_path(base, path.parent), (*heirs, path.resolve()))
     if _method_name(own) not in (None, _method_name(inherited)):
         inherited.pop("method", None)  # another method knows none of its settings
     return _merged(inherited, own)

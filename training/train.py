@@ -118,9 +118,9 @@ def _train_rank(job: _Job) -> dict[str, float]:
 
 def _train(job: _Job, fabric: Fabric, method: Method) -> dict[str, float]:
     """Train, on one rank of perhaps several, and return the mIoU (percent) of each network at the last step."""
-    trainer = Trainer(job.recipe, method, job.sets, job.run, job.steps, job.split, fabric)
-    first_step = trainer.resume() if job.resume else 0
     try:
+        trainer = Trainer(job.recipe, method, job.sets, job.run, job.steps, job.split, fabric)
+        first_step = trainer.resume() if job.resume else 0
         if not fabric.is_global_zero:
             trainer.fit(first_step, NoLog())
             return trainer.scores
@@ -166,9 +166,14 @@ def _out_of_memory(job: _Job) -> ConfigError:
         if all(share % passes == 0 for share in shares)
     ]
     passes = f"-o batch.accumulation={more[0]} (each step keeps its images and its learning rate), " if more else ""
+    kept = (
+        "its last checkpoint is kept: --resume goes on from there once other programs leave the device; else "
+        if job.run.checkpoint.is_file()
+        else ""
+    )
     return ConfigError(
-        f"{job.run.path}: the device's memory does not hold this training; start anew (--overwrite) with {passes}"
-        "a smaller --size, or precision=bf16"
+        f"{job.run.path}: the device's memory does not hold this training; {kept}start anew (--overwrite) with {passes}"
+        "a smaller --size (crop_size), or -o precision=bf16"
     )
 
 

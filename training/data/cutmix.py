@@ -12,22 +12,22 @@ _ATTEMPTS = 100
 def cutmix_boxes(count: int, size: tuple[int, int], config: StrongAugmentation) -> Tensor:
     """Draw one box for each of `count` images and return them as bool masks (count, H, W), true inside.
 
-    With probability 1 - `cutmix_probability` a mask is empty. The box's area is uniform in `cutmix_area` (share of
-    the image), its ratio of height to width uniform in `cutmix_ratio`. Uses torch's global generator on the CPU, whose
-    state a checkpoint holds.
+    With probability 1 - `cutmix_probability` a mask is empty. As in UniMatch's code (arXiv 2208.09910), the box's area
+    is uniform in `cutmix_area` (share of the image); its ratio of height to width, uniform in `cutmix_ratio`, and its
+    corner, anywhere in the image, are drawn until it fits. Uses torch's global generator on the CPU, whose state a
+    checkpoint holds.
     """
     height, width = size
     boxes = torch.zeros(count, height, width, dtype=torch.bool)
     for box in boxes:
         if torch.rand(()).item() >= config.cutmix_probability:
             continue
+        area = _uniform(*config.cutmix_area) * height * width
         for _ in range(_ATTEMPTS):
-            area = _uniform(*config.cutmix_area) * height * width
             ratio = _uniform(*config.cutmix_ratio)
             box_height, box_width = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-            if 0 < box_height <= height and 0 < box_width <= width:
-                top = int(torch.randint(height - box_height + 1, ()).item())
-                left = int(torch.randint(width - box_width + 1, ()).item())
+            top, left = (int(torch.randint(side, ()).item()) for side in (height, width))
+            if min(box_height, box_width) > 0 and top + box_height <= height and left + box_width <= width:
                 box[top : top + box_height, left : left + box_width] = True
                 break
     return boxes

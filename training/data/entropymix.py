@@ -54,7 +54,9 @@ def patch_means(values: Tensor, valid: Tensor, rows: Tensor, columns: Tensor) ->
     def sums(pixels: Tensor) -> Tensor:
         return row_members.T @ pixels @ column_members
 
-    return sums(values * valid) / sums(valid.to(values.dtype)).clamp(min=1)
+    # In half precision sums of many pixels are rounded until patches tie, or overflow.
+    with torch.autocast(values.device.type, enabled=False):
+        return sums(values * valid) / sums(valid.to(values.dtype)).clamp(min=1)
 
 
 def prediction_entropy(logits: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.models.groups import Alone
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.terms.losses import cross_entropy, ohem_loss
@@ -18,9 +20,23 @@ from segkc_deploy.training.terms.losses import cross_entropy, ohem_loss
 class MethodConfig(BaseModel):
     """The settings under `method:` in a recipe; every method has its own subclass."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
+
+
+def lone_junior(recipe: Recipe, num_classes: int) -> Alone:
+    """Build the one network of a method that trains no senior.
+
+    Raises:
+        ConfigError: the recipe has a senior.
+    """
+    if recipe.senior is not None:
+        raise ConfigError(
+            f"recipe {recipe.name}: method {recipe.method['name']} trains the junior alone; leave the senior out"
+            " (senior=null)"
+        )
+    return Alone(Segmenter(recipe.junior, num_classes))
 
 
 @dataclass

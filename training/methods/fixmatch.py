@@ -8,10 +8,8 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from segkc_deploy.training.methods.base import MethodConfig
+from segkc_deploy.training.methods.base import MethodConfig, lone_junior
 from segkc_deploy.training.methods.weak_to_strong import TermWeights, WeakToStrong, WeakToStrongConfig
-from segkc_deploy.training.models.groups import Alone
-from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 
 
@@ -39,8 +37,7 @@ class FixMatch(WeakToStrong):
     @classmethod
     def build(cls, recipe: Recipe, config: MethodConfig, num_classes: int, ignore_index: int) -> Self:
         assert isinstance(config, FixMatchConfig)
-        learners = Alone(Segmenter(recipe.junior, num_classes))
-        return cls(recipe, config, config.weights, learners, num_classes, ignore_index)
+        return cls(recipe, config, config.weights, lone_junior(recipe, num_classes), num_classes, ignore_index)
 
 
 METHOD = FixMatch

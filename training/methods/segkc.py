@@ -91,28 +91,28 @@ class SegKC(CPS):
 
     def add_terms(self, output: StepOutput, done: Pass, guidance: Guidance, batch: Batch, step: int) -> None:
         ramp = self.ramp(step)
+        ignored = torch.cat([batch.labeled["mask"] == self.ignore_index, *(view.ignored for view in done.views)])
         output.add(
             "feature_senior_to_junior",
             self.weights.feature_senior_to_junior * ramp,
             self.learners.consultation.junior_distance,
             done.features["junior"],
             done.features["senior"],
+            ignored,
         )
         for source, role in (("senior", "junior"), ("junior", "senior")):
             name = f"prediction_{source}_to_{role}"
             weight = getattr(self.weights, name) * ramp
-            output.add(name, weight, self._prediction_distance, role, source, done, guidance, batch.labeled["mask"])
+            output.add(name, weight, self._prediction_distance, role, source, done, guidance, ignored)
         for level, gate in enumerate(self.learners.consultation.gates.detach()):
             output.monitors[f"gate_{level + 1}"] = gate.abs()
 
-    def _prediction_distance(self, role: str, source: str, done: Pass, guidance: Guidance, mask: Tensor) -> Tensor:
+    def _prediction_distance(self, role: str, source: str, done: Pass, guidance: Guidance, ignored: Tensor) -> Tensor:
         """What the logits of `role` lack of those of `source`, over all images or, with averaged ones, the views."""
-        ignored = torch.cat([view.ignored for view in done.views])
-        if self.config.prediction_target == "learners":
-            ignored = torch.cat([mask == self.ignore_index, ignored])
-            return prediction_distillation(done.logits[role], done.logits[source], self.config.temperature, ignored)
-        target = torch.cat([view.follow(guidance.logits[source]) for view in done.views])
-        own = done.logits[role][done.labeled_count :]
+        own, target = done.logits[role], done.logits[source]
+        if self.config.prediction_target == "averaged":
+            own, ignored = own[done.labeled_count :], ignored[done.labeled_count :]
+            target = torch.cat([view.follow(guidance.logits[source]) for view in done.views])
         return prediction_distillation(own, target, self.config.temperature, ignored)
 
 

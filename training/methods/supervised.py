@@ -3,9 +3,8 @@
 from typing import Self
 
 from segkc_deploy.errors import ConfigError
-from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput
+from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput, lone_junior
 from segkc_deploy.training.models.groups import Alone
-from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 
 
@@ -21,7 +20,7 @@ class Supervised(Method):
                 f"recipe {recipe.name}: relation and entropymix work on unlabeled images, which method supervised does"
                 " not use; take fixmatch, unimatch-v2, cps or segkc"
             )
-        return cls(recipe, Alone(Segmenter(recipe.junior, num_classes)), ignore_index)
+        return cls(recipe, lone_junior(recipe, num_classes), ignore_index)
 
     def forward(self, batch: Batch, step: int) -> StepOutput:
         logits = self.learners.junior(batch.labeled["image"])

@@ -33,7 +33,7 @@ _Threshold = Annotated[float, Field(ge=0, lt=1)]
 class TermWeights(BaseModel):
     """Weight of each term in the total; a term of weight 0 is not computed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _some_term(self) -> Self:
@@ -177,18 +177,25 @@ class WeakToStrong(Method):
         return self.averaged if self.config.labels_from_ema else self.learners
 
     @torch.no_grad()
+    def _taught(self, images: Tensor) -> tuple[Features, Logits]:
+        """What the teachers see and say, in evaluation mode: to teach moves no running mean and drops no advice."""
+        teachers, was_training = self._teachers, self._teachers.training
+        teachers.eval()
+        features = teachers.features(images)
+        logits = teachers.logits(features, images.shape[2:])
+        teachers.train(was_training)
+        return features, logits
+
     def _guidance(self, weak: Tensor) -> Guidance:
-        features = self._teachers.features(weak)
-        logits = self._teachers.logits(features, weak.shape[2:])
+        features, logits = self._taught(weak)
         labels, confidences = {}, {}
         for role in self.teacher_of:
             labels[role], confidences[role] = pseudo_labels(logits[role])
         return Guidance(features, logits, labels, confidences)
 
-    @torch.no_grad()
     def _entropy(self, images: Tensor) -> Tensor:
         """The entropy of the teachers' predictions, their mean where there are two."""
-        logits = self._teachers.logits(self._teachers.features(images), images.shape[2:])
+        _, logits = self._taught(images)
         return torch.stack([prediction_entropy(logits[role]) for role in self.teacher_of]).mean(dim=0)
 
     def _add_supervised(self, output: StepOutput, role: str, done: Pass, mask: Tensor) -> None:

@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from segkc_deploy.training.models.segmenter import Segmenter
 
-ROLES = ("junior", "senior")
-
 
 class Alone(nn.Module):
     """The one network that learns, in the place of the junior."""

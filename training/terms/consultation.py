@@ -53,10 +53,10 @@ class Consultation(nn.Module):
             advised.append(own + self.gates[level] * keep * advice)
         return advised
 
-    def junior_distance(self, junior: Sequence[Tensor], senior: Sequence[Tensor]) -> Tensor:
+    def junior_distance(self, junior: Sequence[Tensor], senior: Sequence[Tensor], ignored: Tensor) -> Tensor:
         """Return Σ_l mean(1 - cos(P_l F_J, sg F_S)), or the squared differences; the senior gets no gradient."""
         projected = [projection(feature) for projection, feature in zip(self.projections, junior, strict=True)]
-        return feature_distillation(projected, senior, self.distance)
+        return feature_distillation(projected, senior, ignored, self.distance)
 
     def _keep(self, like: Tensor) -> Tensor:
         if not self.training or self.dropout == 0:

@@ -57,23 +57,31 @@ def pseudo_labels(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def feature_distillation(
-    projected: Sequence[Tensor], targets: Sequence[Tensor], distance: Literal["cosine", "mse"] = "cosine"
+    projected: Sequence[Tensor], targets: Sequence[Tensor], ignored: Tensor, distance: Literal["cosine", "mse"]
 ) -> Tensor:
     """Sum over levels of the mean distance between each cell's projected and target vectors; no gradient to targets.
 
     Args:
         projected: per level (N, D, h, w), the learning network's features projected to the target's width.
         targets: per level (N, D, h', w'); resized bilinearly where the grids differ.
+        ignored: bool (N, H, W), pixels that do not count; cells that are mostly of them take no part.
         distance: 1 - cos of the two vectors, or their mean squared difference.
     """
     loss = projected[0].new_zeros((), dtype=torch.float32)
     for source, target in zip(projected, targets, strict=True):
         target = resize_like(target.detach(), source)
         if distance == "mse":
-            loss = loss + F.mse_loss(source.float(), target.float())
+            distances = (source.float() - target.float()).square().mean(dim=1)
         else:
-            loss = loss + (1 - F.cosine_similarity(source.float(), target.float(), dim=1)).mean()
+            distances = 1 - F.cosine_similarity(source.float(), target.float(), dim=1)
+        cells = counted_cells(ignored, distances.shape[1], distances.shape[2])
+        loss = loss + (distances * cells).sum() / cells.sum().clamp(min=1)
     return loss
+
+
+def counted_cells(ignored: Tensor, height: int, width: int) -> Tensor:
+    """Return 1 for each cell of a coarser grid, (N, height, width), of whose pixels more than half count, else 0."""
+    return (F.adaptive_avg_pool2d((~ignored)[:, None].float(), (height, width))[:, 0] > 0.5).float()
 
 
 def prediction_distillation(logits: Tensor, target_logits: Tensor, temperature: float, ignored: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segkc_deploy.training.terms.losses import counted_cells
+
 
 def relation_loss(values: Tensor, target: Tensor, ignored: Tensor, grid: int) -> Tensor:
     """Mean squared difference of two Gram matrices G = F Fᵀ, over pairs of cells; no gradient to the target.
@@ -23,13 +25,15 @@ def relation_loss(values: Tensor, target: Tensor, ignored: Tensor, grid: int) ->
     """
     size = (min(values.shape[2], grid), min(values.shape[3], grid))
     difference = (gram_matrix(values, size) - gram_matrix(target.detach(), size)).square()
-    cells = (F.adaptive_avg_pool2d((~ignored)[:, None].float(), size) > 0.5).float().flatten(1)
+    cells = counted_cells(ignored, *size).flatten(1)
     pairs = cells[:, :, None] * cells[:, None, :]
     return (difference * pairs).sum() / pairs.sum().clamp(min=1)
 
 
 def gram_matrix(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the cosines (N, cells, cells) between the cells of (N, C, h, w), pooled to `size` (height, width)."""
-    cells = F.adaptive_avg_pool2d(values.float(), size).flatten(2)
-    normalized = F.normalize(cells, dim=1)
-    return torch.bmm(normalized.transpose(1, 2), normalized)
+    # Cosines of one cell differ little between views: half precision would leave rounding instead of a gradient.
+    with torch.autocast(values.device.type, enabled=False):
+        cells = F.adaptive_avg_pool2d(values.float(), size).flatten(2)
+        normalized = F.normalize(cells, dim=1)
+        return torch.bmm(normalized.transpose(1, 2), normalized)
