@@ -45,7 +45,7 @@ def percent_range(ends: tuple[float, float] | None) -> str:
 
 
 def difference(points: float | None, interval: tuple[float, float] | None) -> str:
-    """Return a difference of mIoU, its interval and what they mean: −0.31 (−0.80 to +0.22): noise.
+    """Return a difference of mIoU, its interval and what they mean: −0.31 (−0.80 to +0.22: noise).
 
     Noise is a difference whose interval contains 0; equal is one that no choice of images changes from 0.
     """
@@ -54,7 +54,7 @@ def difference(points: float | None, interval: tuple[float, float] | None) -> st
     if interval is None:
         return _signed(points)
     meaning = ": equal" if interval == (0, 0) else ": noise" if interval[0] <= 0 <= interval[1] else ""
-    return f"{_signed(points)} ({_signed(interval[0])} to {_signed(interval[1])}){meaning}"
+    return f"{_signed(points)} ({_signed(interval[0])} to {_signed(interval[1])}{meaning})"
 
 
 def _signed(points: float) -> str:

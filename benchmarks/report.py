@@ -10,15 +10,18 @@ from jinja2 import Environment, StrictUndefined
 
 from segkc_deploy import atomic
 from segkc_deploy.benchmarks import figures, formatting
+from segkc_deploy.benchmarks.interval import RESAMPLES
 from segkc_deploy.benchmarks.latency import LEAST_SAMPLES, STABLE_WITHIN, WINDOW_RUNS
 from segkc_deploy.benchmarks.report_markdown import report_markdown
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison, Row
 from segkc_deploy.benchmarks.svg import ROW_COLORS
 from segkc_deploy.benchmarks.verdict import verdict
+from segkc_deploy.boundary import BOUNDARY_RULE
 from segkc_deploy.metrics import RULE
 
 #: Characters of embedded pictures, so that the page stays below 5 MB.
 _PICTURE_BUDGET = 3_800_000
+_BETTER = "Up and to the left is better. Upright lines: 95% interval of mIoU."
 #: Fewer samples than this, and p99 is the interpolated maximum.
 SAMPLES_FOR_P99 = 100
 
@@ -38,7 +41,7 @@ def write_report(result: BenchmarkResult, out: Path) -> Path:
 def report_html(result: BenchmarkResult, pictures: Path) -> str:
     """Return the page of `result`, with the pictures below the folder `pictures` embedded."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    names = ("significant", "percent", "agreement", "quantity", "mebibytes")
+    names = ("significant", "percent", "percent_range", "agreement", "difference", "quantity", "mebibytes")
     environment.filters |= {name: getattr(formatting, name) for name in names}
     template = environment.from_string(files("segkc_deploy.benchmarks").joinpath("report.html").read_text("utf-8"))
     return template.render(
@@ -51,6 +54,9 @@ def report_html(result: BenchmarkResult, pictures: Path) -> str:
         few_samples=[row.name for row in result.rows if row.latency and row.latency.total.samples < SAMPLES_FOR_P99],
         batch_errors=[(row.name, point) for row in result.rows for point in row.throughput if point.error],
         rule=RULE,
+        boundary_rule=BOUNDARY_RULE,
+        interval_note=formatting.INTERVAL_NOTE,
+        resamples=RESAMPLES,
         stable_within=STABLE_WITHIN,
         window_runs=WINDOW_RUNS,
         least_samples=LEAST_SAMPLES,
@@ -74,8 +80,8 @@ class _PageRow:
 def _plots(rows: list[Row]) -> list[tuple[str, str, Any]]:
     """Return (title, what it shows, SVG) of the plots that there are figures for."""
     plots = [
-        ("mIoU against parameters", "Up and to the left is better.", figures.miou_against_parameters(rows)),
-        ("mIoU against latency", "Up and to the left is better.", figures.miou_against_latency(rows)),
+        ("mIoU against parameters", _BETTER, figures.miou_against_parameters(rows)),
+        ("mIoU against latency", _BETTER, figures.miou_against_latency(rows)),
         (
             "Where the time goes",
             "Median of each stage: pre (lighter), infer (full), post (lighter). Ticks: end-to-end p50, p90, p99.",

@@ -1,6 +1,6 @@
 """The report's first sentences, computed from its rows."""
 
-from segkc_deploy.benchmarks.formatting import agreement, percent, quantity, ratio, significant
+from segkc_deploy.benchmarks.formatting import agreement, difference, percent, quantity, ratio, significant
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Row
 
 
@@ -75,6 +75,10 @@ def _junior(junior: Row, senior: Row | None) -> str:
 
 def _artifact(artifact: Row, twin: Row | None) -> str:
     text = f"{artifact.name} scores {_miou(artifact)}"
+    if artifact.accuracy and artifact.accuracy.miou_difference_interval:
+        scores = artifact.accuracy
+        points = difference(scores.miou_difference, scores.miou_difference_interval)
+        text += f", {points} against {scores.agreement_with}"
     if artifact.accuracy and artifact.accuracy.agreement is not None:
         text += f", gives the class of {artifact.accuracy.agreement_with} on {_agreement(artifact)} of the pixels"
     text += _speed(artifact, " and answers in ")

@@ -15,6 +15,7 @@ from tiny_artifact import LABELS, expected_mask, make_artifact
 from segkc_deploy.benchmarks.pictures import choose
 from segkc_deploy.benchmarks.suite import Options, run_benchmark
 from segkc_deploy.benchmarks.targets import plan
+from segkc_deploy.boundary import BoundaryCounts
 from segkc_deploy.errors import ConfigError, MissingDependencyError, RunDirectoryError
 from segkc_deploy.manifest import read_manifest, sha256_of
 
@@ -106,6 +107,15 @@ def test_run_and_artifacts(data: Path, run_directory: Path, tmp_path: Path) -> N
     assert measured.accuracy.iou == pytest.approx(iou_by_hand(data))
     assert measured.accuracy.miou == pytest.approx(np.mean(iou_by_hand(data)))
     assert list(measured.accuracy.image_miou) == ["0", "1", "2"]
+    edges = BoundaryCounts(LABELS.num_classes, LABELS.ignore_index)
+    for image, truth in zip(images(data), truths(data), strict=True):
+        edges.update(truth, expected_mask(image))
+    assert measured.accuracy.boundary_iou == pytest.approx(edges.scores().iou)
+    assert measured.accuracy.boundary_miou == pytest.approx(edges.scores().miou)
+    assert measured.accuracy.miou_interval is not None
+    low, high = measured.accuracy.miou_interval
+    assert low < measured.accuracy.miou < high
+    assert (measured.accuracy.resamples, measured.accuracy.resampling_seed) == (2000, 0)
     assert measured.latency is not None
     assert measured.latency.total.samples == 3
     assert [point.batch for point in measured.throughput] == [1, 3]
@@ -124,8 +134,17 @@ def test_run_and_artifacts(data: Path, run_directory: Path, tmp_path: Path) -> N
         equal = [np.mean(junior.predict(image) == expected_mask(image)) for image in images(data)]
     assert measured.accuracy.agreement == pytest.approx(100 * np.mean(equal))
     assert measured.accuracy.agreement_with == "tiny junior"
+    assert rows["tiny junior"].accuracy is not None
+    assert rows["tiny junior"].accuracy.miou is not None
+    lead = np.mean(iou_by_hand(data)) - rows["tiny junior"].accuracy.miou
+    assert measured.accuracy.miou_difference == pytest.approx(lead)
+    assert measured.accuracy.miou_difference_interval is not None
+    low, high = measured.accuracy.miou_difference_interval
+    assert low <= lead <= high
+    assert high > low
     assert rows["fixed.onnx"].accuracy is not None
     assert rows["fixed.onnx"].accuracy.agreement is None  # of other weights
+    assert rows["fixed.onnx"].accuracy.miou_difference is None
     assert rows["tiny junior"].about["step"] == 7
     assert rows["tiny junior"].threads["torch"] == 1
 
