@@ -26,7 +26,7 @@ State = Literal["new", "begun", "finished"]
 #: What has to be the same in all rows of a study for their scores to be compared.
 _SAME_IN_ALL_ROWS = (
     *("junior", "crop_size", "batch", "schedule", "optimizer", "weak", "strong", "supervision"),
-    *("validation", "precision"),
+    *("ema", "validation", "precision"),
 )
 
 _SECONDS_TO_STOP = 60.0
@@ -165,6 +165,12 @@ class Workplace:
                         f"{self.study.path}: rows {first.name} and {recipe.name} differ in {name}, so their scores"
                         " say nothing about the methods; set it under common"
                     )
+
+
+def common_sha256(recipe: Recipe) -> str:
+    """Return what stands for everything in a recipe that all rows of a study share."""
+    common = {name: _comparable(recipe, name) for name in _SAME_IN_ALL_ROWS}
+    return hashlib.sha256(json.dumps(common, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def steps_of(recipe: Recipe) -> int:

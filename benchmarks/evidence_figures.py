@@ -16,7 +16,10 @@ VARIANT = f"{OURS}-"
 
 FEWEST_SEEDS_TO_JUDGE = 3
 
-_CONDITIONS = ("crop_size", "images_per_step", "images", "network")
+_CONDITIONS = ("crop_size", "images_per_step", "images", "network", "common_sha256")
+
+#: 97.5% quantiles of Student's t by degrees of freedom; with more of them the last one is on the safe side.
+_T_QUANTILES = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class PairedDifference:
             return "not judged"
         same_sign = all(value > 0 for value in self.values) or all(value < 0 for value in self.values)
         standard_error = statistics.stdev(self.values) / math.sqrt(len(self.values))
-        return "outside" if same_sign and abs(statistics.fmean(self.values)) > 2 * standard_error else "within"
+        quantile = _T_QUANTILES[min(len(self.values) - 1, max(_T_QUANTILES))]
+        return "outside" if same_sign and abs(statistics.fmean(self.values)) > quantile * standard_error else "within"
 
     def __str__(self) -> str:
         mean = f"{statistics.fmean(self.values):+.2f}"
@@ -58,7 +62,7 @@ class StudyFigures:
         if strange or all(row.role != "junior" for row in self.rows):
             what = f"{_place(strange)}: not a training" if strange else "no trainings"
             raise ConfigError(f"study {self.study}: {what} of `evidence`; `tables` prints any study")
-        for name in ("steps", "crop_size", "images_per_step"):
+        for name in ("steps", "crop_size", "images_per_step", "common_sha256"):
             self._only(name, self.rows)
         self._only("network", [row for row in self.rows if row.role == "junior"])
         for share in self.shares():

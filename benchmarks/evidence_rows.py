@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from segkc_deploy.benchmarks.evidence_cells import CellFiles, Workplace, final_scores, steps_of
+from segkc_deploy.benchmarks.evidence_cells import CellFiles, Workplace, common_sha256, final_scores, steps_of
 from segkc_deploy.benchmarks.evidence_grid import Cell, Study
 from segkc_deploy.benchmarks.results import StudyRow
 from segkc_deploy.export.torch_runner import RunDescription, describe_run
@@ -60,6 +60,7 @@ class RowMaker:
             "crop_size": list(recipe.crop_size),
             "images_per_step": [recipe.batch.labeled, recipe.batch.unlabeled],
             "images": first.data,
+            "common_sha256": common_sha256(recipe),
             "threads": first.threads,
             "sessions": len(sessions),
         }

@@ -408,6 +408,7 @@ def made_row(**changes: Any) -> StudyRow:
         "crop_size": [192, 256],
         "images_per_step": [4, 4],
         "images": {"labeled": 46, "unlabeled": 321, "val": 101},
+        "common_sha256": "0" * 64,
         "threads": 1,
         "seconds": 90.0,
     }
@@ -440,9 +441,11 @@ def test_rows_replace_those_of_the_same_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "verdict"),
     [
-        ((1.0, 2.0, 3.0), "outside"),  # mean 2, standard error 1 / √3 = 0.577
-        ((0.1, 2.0, 4.5), "within"),  # one sign; mean 2.2, standard error 2.207 / √3 = 1.274
-        ((-1.0, -2.0, -3.0), "outside"),
+        ((1.5, 2.0, 2.5), "outside"),  # mean 2, standard error 0.5 / √3 = 0.289, times 4.303 = 1.24
+        ((1.0, 2.0, 3.0), "within"),  # one sign; mean 2, standard error 0.577, times 4.303 = 2.48
+        ((1.0, 2.0, 3.0, 2.0), "outside"),  # mean 2, standard error 0.408, times 3.182 = 1.30
+        ((-1.5, -2.0, -2.5), "outside"),
+        ((*[1.0, 3.0] * 6,), "outside"),  # mean 2, standard error 0.302
         ((-0.1, 5.0, 5.0, 5.0, 5.0, 5.0), "within"),  # mean 4.15, standard error 0.85, but one seed speaks against it
         ((0.0, 0.0, 0.0), "within"),
         ((9.0, 9.0), "not judged"),
@@ -505,6 +508,7 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     [
         ({"steps": 1000}, "steps is 900 in row segkc, labels 1/8, seed 0, but 1000 in row cps, labels 1/8, seed 0"),
         ({"crop_size": [96, 96]}, "crop_size is"),
+        ({"common_sha256": "1" * 64}, "common_sha256 is"),
         ({"network": "other"}, "network is"),
         ({"images": {"labeled": 46, "unlabeled": 321, "val": 101, "sha256": "other"}}, "images is"),
         ({"images": None}, "row cps, labels 1/8, seed 0: not a training of `evidence`"),
