@@ -10,6 +10,7 @@ import numpy as np
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.export.deploy_graph import CONFIDENCE, LOGITS, MASKS
+from segkc_deploy.export.precision.quantize import MIOU_BUDGET
 from segkc_deploy.export.real_images import RealImages
 from segkc_deploy.export.torch_runner import TorchRunner
 from segkc_deploy.manifest import Contract, ShapeCheck, Verification
@@ -47,8 +48,8 @@ DEFAULT_LIMITS = {
     "fp32": Limits(agreement=0.999),
     "fp16": Limits(agreement=0.995),
     "bf16": Limits(agreement=0.995),
-    "int8": Limits(miou_loss=0.5),
-    "fp8": Limits(miou_loss=0.5),
+    "int8": Limits(miou_loss=MIOU_BUDGET),
+    "fp8": Limits(miou_loss=MIOU_BUDGET),
 }
 
 

@@ -13,7 +13,7 @@ from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.precision.mixed import to_mixed_precision
-from segkc_deploy.export.precision.quantize import quantize
+from segkc_deploy.export.precision.quantize import MIOU_BUDGET, quantize
 from segkc_deploy.export.real_images import RealImages
 from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.manifest import KeptNode
@@ -87,7 +87,7 @@ def in_precision(
         cast(Literal["int8", "fp8"], precision),
         list(_batches(images, images.calibration, size)),
         _Judge(images, size, align_corners).miou,
-        0.5 if miou_loss is None else miou_loss,
+        MIOU_BUDGET if miou_loss is None else miou_loss,
     )
     for trial in quantized.tried:
         console.print(f"  {trial.method}, {trial.left_out} layers left out: mIoU {trial.miou:.2f}")

@@ -13,6 +13,9 @@ from segkc_deploy.export.precision.sensitivity import changed_pixels
 from segkc_deploy.manifest import KeptNode
 from segkc_deploy.progress import track
 
+#: The loss of mIoU, in percentage points, within which a quantization stays unless another is asked for.
+MIOU_BUDGET = 0.5
+
 _FORMATS: Mapping[str, Format] = {"int8": INT8, "fp8": FP8}
 
 #: Images on which layers are compared with each other; enough to put them in order.
@@ -54,7 +57,7 @@ def quantize(
     precision: Literal["int8", "fp8"],
     batches: Sequence[np.ndarray],
     miou: Callable[[onnx.ModelProto], float],
-    budget: float = 0.5,
+    budget: float = MIOU_BUDGET,
 ) -> Quantized:
     """Quantize the convolutions and matrix products of `model`.
 
