@@ -14,7 +14,7 @@ from segkc_deploy.data.masks import read_sample
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.candidate import Candidate
 from segkc_deploy.export.contract import contract_of
-from segkc_deploy.export.deploy_graph import MASKS, DeployGraph
+from segkc_deploy.export.deploy_graph import LOGITS, MASKS, DeployGraph
 from segkc_deploy.export.engines.base import BuildRequest, Engine, Range
 from segkc_deploy.export.engines.registry import find_engine
 from segkc_deploy.export.graph_runner import GraphRunner
@@ -204,12 +204,12 @@ class _Export:
         logits = emulate(precise.model) if self.engine.from_onnx else None
         # The network as it was trained, not the copy with baked positions that was exported. On the CPU: its own
         # rounding is then the same on every machine.
-        network = TorchRunner(DeployGraph(self.network, None, self.settings.outputs), device="cpu")
+        outputs = tuple(dict.fromkeys((*self.settings.outputs, LOGITS)))
+        network = TorchRunner(DeployGraph(self.network, None, outputs), device="cpu")
         with self._runner(candidate.path, manifest, device, model) as runner, network:
             verification = verify(
                 Predictor(runner, self.card.labels, self.contract),
                 Predictor(network, self.card.labels, self.contract),
-                network,
                 (lambda batch: logits(batch)[0]) if logits else None,
                 self.images,
             )

@@ -40,14 +40,6 @@ class TorchRunner(Runner):
             outputs = self.graph(torch.from_numpy(images).to(self.device))
             return {name: output.cpu().numpy() for name, output in zip(self.graph.outputs, outputs, strict=True)}
 
-    def infer_logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits (N, C, h, w) behind the masks, at the decoder's own resolution."""
-        with torch.inference_mode():
-            logits: np.ndarray = (
-                self.graph.low_resolution_logits(torch.from_numpy(images).to(self.device)).cpu().numpy()
-            )
-            return logits
-
     def deactivate(self) -> None:
         self.graph.cpu()
 

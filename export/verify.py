@@ -12,7 +12,6 @@ from segkc_deploy.errors import DataError
 from segkc_deploy.export.deploy_graph import CONFIDENCE, LOGITS, MASKS
 from segkc_deploy.export.precision.quantize import MIOU_BUDGET
 from segkc_deploy.export.real_images import RealImages
-from segkc_deploy.export.torch_runner import TorchRunner
 from segkc_deploy.manifest import Contract, ShapeCheck, Verification
 from segkc_deploy.metrics import ConfusionMatrix, Scores
 from segkc_deploy.predictor import Predictor
@@ -86,7 +85,8 @@ class _Comparison:
             self.logit_differences.append(float(np.abs(expected[LOGITS] - got[LOGITS]).max()))
 
     def graph_logits(self, expected: np.ndarray, got: np.ndarray) -> None:
-        self.graph.add(expected.argmax(axis=1), got.argmax(axis=1))
+        """Compare logits, float32 (N, h, w, C)."""
+        self.graph.add(expected.argmax(axis=-1), got.argmax(axis=-1))
         self.logit_differences.append(float(np.abs(expected - got).max()))
 
     def facts(self) -> dict[str, Any]:
@@ -101,15 +101,12 @@ class _Comparison:
         }
 
 
-def verify(
-    artifact: Predictor, reference: Predictor, network: TorchRunner, logits: Logits | None, images: RealImages
-) -> Verification:
+def verify(artifact: Predictor, reference: Predictor, logits: Logits | None, images: RealImages) -> Verification:
     """Compare an artifact with its network on real images.
 
     Args:
         artifact: the built artifact.
-        reference: the PyTorch network behind the same contract.
-        network: that network's runner, for its logits.
+        reference: the PyTorch network behind the same contract; it gives its logits besides.
         logits: those of the graph in its final precision, where the artifact was made from it.
         images: those of `verification` are compared, at their own size.
     """
@@ -122,10 +119,11 @@ def verify(
         outputs, wanted = artifact.infer(batch), reference.infer(batch)
         found.outputs(wanted, outputs)
         size = [(image.shape[0], image.shape[1])]
-        (expected,), (got,) = reference.postprocess(wanted, size), artifact.postprocess(outputs, size)
+        (expected,) = reference.postprocess(_those_of(outputs, wanted), size)
+        (got,) = artifact.postprocess(outputs, size)
         found.at_own_size.add(expected, got)
         if logits is not None:
-            found.graph_logits(network.infer_logits(batch), logits(batch))
+            found.graph_logits(wanted[LOGITS], np.moveaxis(logits(batch), 1, -1))
         if truth is not None:
             scores["network"].update(truth, expected)
             scores["artifact"].update(truth, got)
@@ -193,9 +191,15 @@ def _other_shapes(artifact: Predictor, reference: Predictor, images: RealImages)
         share = _Share()
         expected, got = reference.infer(batch), artifact.infer(batch)
         sizes = [size] * count
-        for mask, other in zip(reference.postprocess(expected, sizes), artifact.postprocess(got, sizes), strict=True):
+        masks = reference.postprocess(_those_of(got, expected), sizes)
+        for mask, other in zip(masks, artifact.postprocess(got, sizes), strict=True):
             share.add(mask, other)
         yield ShapeCheck(shape=(count, *size), agreement=share.value)
+
+
+def _those_of(artifact: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the reference's outputs that the artifact has too: masks are then made from the same ones."""
+    return {name: reference[name] for name in artifact}
 
 
 def _shapes(contract: Contract) -> Sequence[tuple[int, tuple[int, int]]]:

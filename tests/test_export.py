@@ -25,7 +25,7 @@ from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops, describe_run, load_run_predictor
 from segkc_deploy.export.verify import Limits, shortcoming
-from segkc_deploy.manifest import read_manifest, sha256_of
+from segkc_deploy.manifest import Verification, read_manifest, sha256_of
 from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
@@ -199,8 +199,8 @@ def test_a_free_size_is_free_in_both_directions(backbone: str, tmp_path: Path) -
     for height, width in ((2, 3), (5, 2), (15, 4), (3, 15)):
         size = (height * multiple, width * multiple)
         images = np.random.default_rng(height).integers(0, 256, (2, *size, 3)).astype(np.uint8)
-        with TorchRunner(DeployGraph(network, size), device="cpu") as reference:
-            expected = reference.infer_logits(images)
+        with TorchRunner(DeployGraph(network, size, ("logits",)), device="cpu") as reference:
+            expected = np.moveaxis(reference.infer(images)["logits"], -1, 1)
         np.testing.assert_allclose(infer(images)[0], expected, atol=2e-5 * np.abs(expected).max() + 1e-6)
 
 
@@ -347,6 +347,32 @@ def test_the_reference_is_the_network_as_it_was_trained(
     monkeypatch.setattr(deploy_graph, "at_fixed_size", with_wrong_bias)
     with pytest.raises(VerificationError, match="of the pixels agree"):
         export_run(run, data, out=tmp_path)
+
+
+@pytest.mark.parametrize("outputs", [("masks",), ("confidence", "masks"), ("logits", "masks")])
+def test_the_gate_runs_the_network_once_for_each_image(
+    outputs: tuple[str, ...], run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segkc_deploy.export import export_run as module
+
+    passes: list[int] = []
+    network, verify = DeployGraph.low_resolution_logits, module.verify
+
+    def counted(graph: DeployGraph, images: torch.Tensor) -> torch.Tensor:
+        passes.append(len(images))
+        return network(graph, images)
+
+    def watched(*arguments: Any) -> Verification:
+        monkeypatch.setattr(DeployGraph, "low_resolution_logits", counted)
+        return verify(*arguments)
+
+    monkeypatch.setattr(module, "verify", watched)
+    verification = export_run(run, data, ExportSettings(outputs=outputs), tmp_path).manifest.verification
+    assert passes == [1, 1, 1, 3]  # three validation images, and several at once
+    assert verification is not None
+    assert verification.agreement >= 0.999
+    assert verification.graph_agreement is not None
+    assert verification.graph_agreement >= 0.999
 
 
 def test_other_batches_and_sizes_are_tried(run: Path, data: Path, tmp_path: Path) -> None:
