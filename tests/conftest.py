@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 from command_line import CommandLine
@@ -18,3 +19,23 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="segkc-deploy-tests-")
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
     """The command line, run in this process."""
     return CommandLine(monkeypatch, capfd)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data spec of the tiny data set. Shared: tests that change a set write their own."""
+    from tiny_data import write_tiny_data
+
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a pair that was trained on `data` for twelve steps. Shared: nothing writes into it."""
+    from tiny_data import tiny_recipe, write_recipe
+
+    from segkc_deploy.training.train import train_run
+
+    folder = tmp_path_factory.mktemp("run")
+    recipe = write_recipe(folder / "tiny.yaml", tiny_recipe())
+    return train_run(data, str(recipe), folder / "run", ["schedule.steps=12"], device="cpu").path

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from tiny_data import CLASSES, tiny_recipe, write_recipe, write_tiny_data
+from tiny_data import CLASSES
 
 import segkc_deploy
 from segkc_deploy.data.images import read_image
@@ -30,19 +30,6 @@ from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
 from segkc_deploy.training.network_file import load_network
-from segkc_deploy.training.train import train_run
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    recipe = write_recipe(folder / "tiny.yaml", tiny_recipe())
-    return train_run(data, str(recipe), folder / "run", ["schedule.steps=12"], device="cpu").path
 
 
 @pytest.fixture(scope="module")

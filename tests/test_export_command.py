@@ -6,24 +6,10 @@ from pathlib import Path
 import pytest
 import typer
 from command_line import CommandLine
-from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.cli.ranges import parse_range
 from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.manifest import read_manifest
-from segkc_deploy.training.train import train_run
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    recipe = write_recipe(folder / "tiny.yaml", tiny_recipe())
-    return train_run(data, str(recipe), folder / "run", ["schedule.steps=2"], device="cpu").path
 
 
 def test_it_says_what_was_built_and_how_it_was_proven(

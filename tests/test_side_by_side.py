@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.benchmarks.side_by_side import main, measure, rows_of
 from segkc_deploy.data.images import read_image
 from segkc_deploy.export.export_run import export_run
 from segkc_deploy.export.torch_runner import load_run_predictor
 from segkc_deploy.export.usual_paths import EagerPath, PlainExportPath
-from segkc_deploy.training.train import train_run
 
 
 def test_known_times_give_known_ratios() -> None:
@@ -28,11 +26,10 @@ def test_known_times_give_known_ratios() -> None:
     assert low <= fast["times_faster"] <= high
 
 
-def test_the_usual_paths_give_the_artifacts_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = write_tiny_data(tmp_path / "data")
-    recipe = write_recipe(tmp_path / "tiny.yaml", tiny_recipe())
-    run = train_run(data, str(recipe), tmp_path / "run", ["schedule.steps=2"], device="cpu").path
-    artifact = export_run(run, data).path
+def test_the_usual_paths_give_the_artifacts_masks(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = export_run(run, data, out=tmp_path).path
     image = read_image(sorted((data.parent / "images" / "val").iterdir())[0])
     expected = load_run_predictor(run, device="cpu").predict(image)
     for path in (EagerPath, PlainExportPath):
