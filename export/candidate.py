@@ -1,5 +1,8 @@
 """A built engine before it has its name: verified under another one, then renamed or set aside, never half there."""
 
+import contextlib
+import secrets
+import time
 from pathlib import Path
 
 from segkc_deploy.errors import VerificationError
@@ -10,8 +13,12 @@ from segkc_deploy.manifest import Manifest, companion_path, manifest_path, sha25
 LAYERS_SUFFIX = ".layers.json"
 
 
+#: Age in seconds from which files under a temporary name are those of a killed export, not of one that still runs.
+_LEFT_BEHIND = 24 * 3600
+
+
 class Candidate:
-    """The files of an engine under a temporary name beside their final one.
+    """The files of an engine under a temporary name, this export's alone, beside their final one.
 
     Args:
         engine: whose files they are.
@@ -20,7 +27,7 @@ class Candidate:
 
     def __init__(self, engine: Engine, artifact: Path) -> None:
         self.artifact = artifact
-        self.path = artifact.with_name(f".{artifact.name}.unverified")
+        self.path = artifact.with_name(f".{artifact.stem}-{secrets.token_hex(4)}{artifact.suffix}.unverified")
         self.rejected = artifact.with_name(artifact.name + ".rejected")
         self._engine = engine
 
@@ -56,6 +63,14 @@ class Candidate:
         """Remove what is left under the temporary name."""
         for path in (self.path, *(path for _, path in self._companions(self.path))):
             path.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what killed exports of this artifact left a day ago or earlier."""
+        for path in self.artifact.parent.glob(f".{self.artifact.stem}-*.unverified"):
+            # An export that ends now takes its own away.
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - _LEFT_BEHIND:
+                    path.unlink()
 
     def _companions(self, path: Path) -> list[tuple[str, Path]]:
         """Return the further files that may belong to the engine's file `path`, with their suffixes."""

@@ -93,8 +93,7 @@ def export_run(
     export = _Export(run, network, card, engine, settings, images)
     candidate = Candidate(engine, (out or run) / f"junior-{settings.precision}{engine.suffix}")
     candidate.artifact.parent.mkdir(parents=True, exist_ok=True)
-    # What a killed build has left would be taken for a part of this one.
-    candidate.discard()
+    candidate.tidy()
     try:
         return export.make(candidate)
     finally:

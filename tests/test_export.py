@@ -1,6 +1,7 @@
 """The export and its gate: the artifact agrees with the junior, or it does not get its name."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops, describe_run, load_run_predictor
 from segkc_deploy.export.verify import Limits, shortcoming
-from segkc_deploy.manifest import Verification, read_manifest, sha256_of
+from segkc_deploy.manifest import Verification, companion_path, read_manifest, sha256_of
 from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
@@ -372,14 +373,42 @@ def test_other_batches_and_sizes_are_tried(run: Path, data: Path, tmp_path: Path
     assert "64x160" in shortcoming(verification.model_copy(update={"shapes": (worse,)}))
 
 
-def test_what_a_killed_build_left_is_no_part_of_the_next(run: Path, data: Path, tmp_path: Path) -> None:
+def test_two_exports_into_one_folder_do_not_meet(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segkc_deploy.export import export_run as module
+
+    verify = module.verify
+
+    def while_another_is_exported(*arguments: Any) -> Verification:
+        monkeypatch.setattr(module, "verify", verify)
+        other = export_run(run, data, out=tmp_path)
+        assert read_manifest(other.path) == other.manifest
+        return verify(*arguments)
+
+    monkeypatch.setattr(module, "verify", while_another_is_exported)
+    exported = export_run(run, data, out=tmp_path)
+    assert read_manifest(exported.path) == exported.manifest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["junior-fp32.onnx", "junior-fp32.onnx.json"]
+
+
+def test_what_a_killed_build_left_is_no_part_of_the_next_and_goes_after_a_day(tmp_path: Path) -> None:
     from segkc_deploy.export.candidate import Candidate
     from segkc_deploy.export.engines.trt import TensorRTEngine
 
-    candidate = Candidate(TensorRTEngine(), tmp_path / "junior-fp16.engine")
-    left = tmp_path / ".junior-fp16.weights.onnx.unverified"
-    left.write_bytes(b"old")
-    candidate.discard()
-    assert not left.exists()
+    artifact = tmp_path / "junior-fp16.engine"
+    killed, running = (Candidate(TensorRTEngine(), artifact) for _ in range(2))
+    for candidate in (killed, running):
+        candidate.path.write_bytes(b"plan")
+        companion_path(candidate.path, ".weights.onnx").write_bytes(b"weights")
+    for path in (killed.path, companion_path(killed.path, ".weights.onnx")):
+        day_before = path.stat().st_mtime - 25 * 3600
+        os.utime(path, (day_before, day_before))
+    candidate = Candidate(TensorRTEngine(), artifact)
+    candidate.tidy()
+    assert set(tmp_path.iterdir()) == {running.path, companion_path(running.path, ".weights.onnx")}
     candidate.path.write_bytes(b"plan")
     assert candidate.fingerprint()["companions"] == {}
+    candidate.discard()
+    running.discard()
+    assert not list(tmp_path.iterdir())
