@@ -146,12 +146,27 @@ def test_eval_scores_a_run_as_its_training_did(
 def test_short_memory_is_told_with_what_helps(
     data: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_much(self: Trainer, *arguments: object) -> int:
+    def too_much(*arguments: object) -> int:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(Trainer, "_train_step", too_much)
-    with pytest.raises(ConfigError, match=r"-o batch\.accumulation=2 \(each step keeps its images"):
+    step = Trainer._train_step
+
+    def later_too_much(self: Trainer, number: int, *arguments: object) -> int:
+        return too_much() if number == 3 else step(self, number, *arguments)  # type: ignore[arg-type]
+
+    helps = r"-o batch\.accumulation=2 \(each step keeps its images.*--size \(crop_size\), or -o precision=bf16$"
+    monkeypatch.setattr(Trainer, "_train_step", later_too_much)
+    with pytest.raises(ConfigError, match=r"last checkpoint is kept: --resume .*" + helps) as raised:
         train_run(data, recipe, tmp_path / "run", device="cpu")
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "run" / "checkpoints" / "last.safetensors").is_file()
+    # Also where the networks alone are too much.
+    for name in ("_train_step", "resume"):
+        monkeypatch.setattr(Trainer, name, too_much)
+    with pytest.raises(ConfigError, match="last checkpoint is kept"):
+        train_run(None, None, tmp_path / "run", resume=True, device="cpu")
+    with pytest.raises(ConfigError, match=r"hold this training; start anew \(--overwrite\) with " + helps):
+        train_run(data, recipe, tmp_path / "other", device="cpu")
 
 
 def test_supervised_needs_neither_senior_nor_unlabeled(data: Path, tmp_path: Path) -> None:
@@ -336,3 +351,10 @@ def test_damaged_network_files_are_named(finished: RunResult, tmp_path: Path) ->
     save_file({"a": torch.zeros(1)}, anonymous)
     with pytest.raises(RunDirectoryError, match="without a description"):
         load_network(anonymous)
+
+
+def test_a_run_without_a_checkpoint_is_not_resumed(data: Path, recipe: str, tmp_path: Path) -> None:
+    train_run(data, recipe, tmp_path / "run", ["schedule.steps=1"], device="cpu")
+    (tmp_path / "run" / "checkpoints" / "last.safetensors").unlink()
+    with pytest.raises(RunDirectoryError, match=r"run: no checkpoint to resume from.*junior\.pretrained=RUN"):
+        train_run(None, None, tmp_path / "run", resume=True, device="cpu")

@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.errors import ConfigError, DataError, UserError
+from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, UserError
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.base import Method
@@ -181,6 +181,11 @@ def _resumed(
     run: RunDirectory, recipe: str | None, overrides: list[str] | None, data: Path | None
 ) -> tuple[Recipe, Path]:
     stored, stored_data = read_config(run)
+    if not run.checkpoint.is_file():
+        raise RunDirectoryError(
+            f"{run.path}: no checkpoint to resume from; start the run anew with --overwrite, or start another one from"
+            " its weights (junior.pretrained=RUN)"
+        )
     if recipe is not None:
         check_same_recipe(run, stored, with_method_defaults(load_recipe(recipe, overrides)))
         return stored, data or stored_data
