@@ -15,7 +15,8 @@ _LARGEST_BILINEAR_SHRINK = 2
 def network_size(contract: Contract, image_size: tuple[int, int]) -> tuple[int, int]:
     """Return the (height, width) at which the network takes an image of `image_size` (height, width).
 
-    The contract's own size, or where that is free the multiple nearest to each side within the contract's bounds.
+    The contract's own size, or where that is free the multiple nearest to each side within the contract's bounds; of
+    two that are as near the larger one, as in the evaluation of the trained network.
     """
     multiple = contract.size_multiple
     if multiple is None:
@@ -23,7 +24,7 @@ def network_size(contract: Contract, image_size: tuple[int, int]) -> tuple[int, 
     assert contract.min_size is not None
     assert contract.max_size is not None
     height, width = (
-        min(max(round(side / multiple) * multiple, least), most)
+        min(max(int(side / multiple + 0.5) * multiple, least), most)
         for side, least, most in zip(image_size, contract.min_size, contract.max_size, strict=True)
     )
     return height, width

@@ -60,6 +60,7 @@ def test_the_three_parts_with_logits_are_what_predict_does(tmp_path):
         ((1, 1), (4, 8)),
         ((100, 100), (16, 20)),
         ((5, 19), (4, 20)),
+        ((10, 14), (12, 16)),  # halfway: up, as the trained network is evaluated
     ],
 )
 def test_a_free_size_is_the_nearest_multiple_within_its_bounds(tmp_path, image_size, network_size):

@@ -43,10 +43,8 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer) -> tupl
     """Restore everything that `save_checkpoint` wrote, and return the steps done and `extra`.
 
     Raises:
-        RunDirectoryError: the file is missing, damaged, or belongs to other networks.
+        RunDirectoryError: the file is damaged, or belongs to other networks.
     """
-    if not path.is_file():
-        raise RunDirectoryError(f"{path}: no checkpoint to resume from; start the run anew with --overwrite")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()[_HEADER_KEY])

@@ -69,12 +69,11 @@ def import_weights(
         )
     network = Segmenter(published.spec, published.num_classes)
     network.load_state_dict(published.weights)
-    protocol = recipe.validation
     card = NetworkCard(
         role="junior",
         network=published.spec,
         labels=classes.labels,
-        input_size=input_size(protocol.window or protocol.size or recipe.crop_size, network.size_multiple, None),
+        input_size=input_size(recipe.validation.size or recipe.crop_size, network.size_multiple),
         recipe=f"imported-{file_format}",
         method="imported",
         step=0,
