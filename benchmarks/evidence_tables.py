@@ -24,8 +24,8 @@ _RULE = f"""\
 mIoU in percent on all validation images, at the last step (never the best one): mean ± sample standard deviation over
 the seeds. Differences are paired by seed: their mean ± sample standard deviation, and whether it is outside the seeds'
 spread: so it is called if there are at least {FEWEST_SEEDS_TO_JUDGE} seeds, all differences have the same sign, and
-the 95% interval of their mean by Student's t does not hold 0 (with 3 seeds: 4.3 standard errors); with fewer seeds it is
-not judged. "Not averaged" is the same network
+the 95% interval of their mean by Student's t does not hold 0 (with 3 seeds: 4.3 standard errors); with fewer seeds it
+is not judged. "Not averaged" is the same network
 without its moving average. Minutes are the wall time of a training with its start and validations.
 """
 
