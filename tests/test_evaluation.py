@@ -164,14 +164,17 @@ def write_spec(path, names):
     return path
 
 
-def test_the_command_prints_every_figure_with_its_rule(command, artifact, data, pairs, tmp_path):
+def test_the_command_prints_every_figure_with_its_rule(command, artifact, data, sets, pairs, tmp_path):
     finished = command("eval", artifact, "--data", data, "--device", "cpu", "--json", tmp_path / "scores.json")
     assert (finished.code, finished.err) == (0, "")
     scores = counted(pairs)
     words = finished.out.replace("│", " ").split()
     for name, value in zip(LABELS.names, scores.iou, strict=True):
         assert words[words.index(name) + 1] == f"{value:.2f}"
-    assert words[words.index("mIoU") + 1] == f"{scores.miou:.2f}"
+    edges = evaluate(expected_mask, sets).boundary
+    place = words.index("mIoU")
+    assert words[place + 1 : place + 3] == [f"{scores.miou:.2f}", f"{edges.miou:.2f}"]
+    assert words[words.index("red") + 2] == f"{edges.iou[1]:.2f}"
     assert f"{scores.pixel_accuracy:.2f}" in words
     protocol = (
         "the artifact's own: the whole image resized to 12×8 (width × height); masks resized to the image's own size"
@@ -183,9 +186,21 @@ def test_the_command_prints_every_figure_with_its_rule(command, artifact, data, 
 
     stored = json.loads((tmp_path / "scores.json").read_text())
     assert stored["miou"] == scores.miou
+    assert stored["boundary_miou"] == edges.miou
+    low, high = stored["miou_interval"]
+    assert low < scores.miou < high
+    assert f"mIoU, 95% interval: {low:.2f} to {high:.2f} (" in finished.out
     assert stored["iou"] == dict(zip(LABELS.names, scores.iou, strict=True))
     assert stored["protocol"] == protocol
     assert stored["images"] == 7
+
+
+def test_the_command_draws_successive_images_together(command, artifact, data):
+    finished = command("eval", artifact, "--data", data, "--device", "cpu", "--block", 3)
+    assert "3 successive ones together" in finished.out
+    in_one_block = command("eval", artifact, "--data", data, "--device", "cpu", "--block", 7)
+    assert in_one_block.code == 0
+    assert "95% interval" not in in_one_block.out
 
 
 @pytest.mark.parametrize(

@@ -23,27 +23,39 @@ def eval_command(
         typer.Option(help="Where it runs; tensorrt is ONNX Runtime's provider."),
     ] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    block: Annotated[
+        int, typer.Option(min=1, help="Successive images drawn together for the interval of mIoU: 10 for a video's.")
+    ] = 1,
 ) -> None:
-    """Print the IoU of each class, mIoU and pixel accuracy.
+    """Print the IoU and boundary IoU of each class, mIoU with its 95% interval, and pixel accuracy.
 
     Example: `segkc-deploy eval junior-fp32.onnx --data data.yaml`
     """
     import json
 
     from segkc_deploy import atomic
+    from segkc_deploy.benchmarks.interval import RESAMPLES, SEED, miou_interval
     from segkc_deploy.data.spec import load_data_spec
 
     sets = load_data_spec(data).resolve()
     score = _score_run if target.is_dir() else _score_artifact
     evaluation, protocol, ran_on = score(target, role, data, sets, device)
     facts = {"target": str(target), "role": role, "data": str(data), "protocol": protocol, "ran_on": ran_on}
+    interval = miou_interval(evaluation.image_counts, block)
+    drawn = {"resamples": RESAMPLES, "resampling_seed": SEED, "resampling_block": block}
     if json_file is not None:
-        atomic.write_text(json_file, json.dumps(facts | evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
+        figures = facts | evaluation.to_json() | {"miou_interval": interval} | drawn
+        atomic.write_text(json_file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     _print_scores(target, evaluation)
+    if interval is not None:
+        together = f", {block} successive ones together" if block > 1 else ""
+        bootstrap = f"bootstrap over images{together}, {RESAMPLES} resamples, seed {SEED}"
+        typer.echo(f"mIoU, 95% interval: {interval[0]:.2f} to {interval[1]:.2f} ({bootstrap})")
     typer.echo(f"protocol: {protocol}")
     typer.echo(f"ran on: {ran_on}")
     typer.echo(f"compared at: {evaluation.resolution}")
     typer.echo(f"rule: {evaluation.scores.rule}")
+    typer.echo(f"boundary IoU: {evaluation.boundary.rule}")
 
 
 def _score_run(target: Path, role: str, data: Path, sets: "ImageSets", device: str) -> tuple["Evaluation", str, str]:
@@ -104,9 +116,12 @@ def _print_scores(target: Path, evaluation: "Evaluation") -> None:
     table = Table(title=f"{target}: {evaluation.images} images", title_justify="left")
     table.add_column("class")
     table.add_column("IoU %", justify="right")
-    for name, value in evaluation.to_json()["iou"].items():
-        table.add_row(name, "absent" if value is None else f"{value:.2f}")
+    table.add_column("boundary IoU %", justify="right")
+    figures = evaluation.to_json()
+    for name in evaluation.labels.names:
+        values = (figures["iou"][name], figures["boundary_iou"][name])
+        table.add_row(name, *("absent" if value is None else f"{value:.2f}" for value in values))
     table.add_section()
-    table.add_row("mIoU", f"{evaluation.scores.miou:.2f}", style="bold")
+    table.add_row("mIoU", f"{evaluation.scores.miou:.2f}", f"{evaluation.boundary.miou:.2f}", style="bold")
     table.add_row("pixel accuracy", f"{evaluation.scores.pixel_accuracy:.2f}")
     Console(highlight=False, markup=False).print(table)
