@@ -60,8 +60,9 @@ def documented_commands() -> list[str]:
     root = Path(__file__).parent.parent
     texts = [path.read_text() for path in (root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md"))]
     blocks = [block for text in texts for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("segkc-deploy ")]
-    return sorted({re.sub(r"[\[\]]", "", line) for line in lines})
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    commands = [re.split(r"\s[|>]\s", line)[0] for line in lines if line.startswith("segkc-deploy ")]
+    return sorted({re.sub(r"[\[\]]", "", command) for command in commands})
 
 
 @pytest.mark.parametrize("line", documented_commands())
