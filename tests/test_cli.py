@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -61,13 +62,19 @@ def documented_commands() -> list[str]:
     texts = [path.read_text() for path in (root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md"))]
     blocks = [block for text in texts for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    commands = [re.split(r"\s[|>]\s", line)[0] for line in lines if line.startswith("segkc-deploy ")]
-    return sorted({re.sub(r"[\[\]]", "", command) for command in commands})
+    return sorted({re.sub(r"[\[\]]", "", line) for line in lines if line.startswith("segkc-deploy ")})
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a command line, up to a pipe or a redirection."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|>")
+    lexer.whitespace_split = True
+    return list(takewhile(lambda word: word not in ("|", ">"), lexer))
 
 
 @pytest.mark.parametrize("line", documented_commands())
 def test_documented_commands_can_be_parsed(line: str) -> None:
-    name, *arguments = shlex.split(line, comments=True)[1:]
+    name, *arguments = words_of(line)[1:]
     with get_command(app).commands[name].make_context(name, arguments):  # type: ignore[attr-defined]
         pass
 
