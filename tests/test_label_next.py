@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -199,6 +200,43 @@ def test_scores_are_compared_where_there_are_masks() -> None:
     assert comparison.correlations["bad"] == pytest.approx({"pixel_error": -1, "miou_error": 1})
     assert comparison.mean_of_highest == pytest.approx({"good": 40, "bad": 15})
     assert (comparison.mean_of_chosen, comparison.mean_of_all) == pytest.approx((60, 30))
+
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "label-next"
+SETS = ("camvid-training", "camvid-validation", "scenes")
+
+
+def documented_rows() -> list[str]:
+    """The table of the documentation, from the files that the command wrote."""
+    results = [json.loads((RESULTS / f"{name}.json").read_text()) for name in SETS]
+    cells: dict[str, list[str]] = {f"`{name}`": [] for name in (*SCORES, "both")} | {"chosen": [], "all": []}
+    for result in results:
+        for name, values in result["correlations"].items():
+            error = result["mean_of_highest"][name]
+            cells[f"`{name}`"].append(f"{values['pixel_error']:.2f}, {values['miou_error']:.2f}, {error:.1f}")
+        cells["chosen"].append(f"{result['mean_of_chosen']:.1f}")
+        cells["all"].append(f"{result['mean_of_all']:.1f}")
+    return [f"| {name} | {' | '.join(values)} |" for name, values in cells.items()]
+
+
+def test_the_documented_figures_are_those_of_the_files() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "label-next.md").read_text()
+    assert "\n".join(documented_rows()) in text
+    result = json.loads((RESULTS / "camvid-training.json").read_text())
+    near = {name: near_another(result[name]) for name in ("chosen", "highest")}
+    assert (
+        f"{near['highest']} are within two seconds of another one; with the default it is {near['chosen']}"
+        in " ".join(text.split())
+    )
+
+
+def near_another(ids: list[str]) -> int:
+    """How many CamVid frames have another one of the list within 60 frames, which is two seconds, of the same video."""
+    places = [(name[:6], int(re.findall(r"\d+$", name)[0])) for name in ids]
+    return sum(
+        any(other != place and other[0] == place[0] and abs(other[1] - place[1]) <= 60 for other in places)
+        for place in places
+    )
 
 
 def test_the_histogram_counts_every_image() -> None:
@@ -602,8 +640,10 @@ def test_mistakes_are_told_in_one_line(command: CommandLine, run: Path, data: Pa
 
 
 def test_a_full_folder_is_refused_unless_told(command: CommandLine, run: Path, tmp_path: Path) -> None:
-    (tmp_path / "note.txt").write_text("mine")
+    for name in ("note.txt", "comparison.json"):
+        (tmp_path / name).write_text("of an earlier call, or mine")
     arguments = ("label-next", run, "--count", 1, "--out", tmp_path, "--device", "cpu")
     assert "--overwrite" in command.refused(*arguments)
     assert command(*arguments, "--overwrite").code == 0
-    assert (tmp_path / "note.txt").read_text() == "mine" and (tmp_path / "index.html").is_file()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"note.txt", "index.html", "label-next.txt", "labeled.txt", "scores.csv"}

@@ -25,6 +25,8 @@ from segkc_deploy.training.label_next.uncertainty import ranking_score
 #: How images are ranked where nothing else is asked for: with a senior, and without one.
 _BY_DEFAULT = {True: "both", False: "entropy"}
 
+_FILES = ("label-next.txt", "labeled.txt", "scores.csv", "index.html", "comparison.json")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -94,6 +96,8 @@ def label_next(request: Request) -> Choice:
         raise ConfigError(f"--count {request.count}: there are {len(samples)} images to choose from; ask for fewer")
     truth = true_masks(request.masks, known, networks.labels, samples) if request.masks else None
     prepare_folder(request.out, request.overwrite)
+    for name in _FILES:
+        (request.out / name).unlink(missing_ok=True)  # of an earlier call, which may have written others than this one
 
     ranked = rank_images(networks, samples, truth)
     if not ranked:
