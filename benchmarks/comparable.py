@@ -23,8 +23,10 @@ def other_data(classes: Sequence[str], images: Sequence[str] | None, result: Ben
     theirs = scored_images(result)
     if images is None or theirs is None or sorted(images) == sorted(theirs):
         return None
-    strange = sorted(set(theirs) ^ set(images))
-    return f"it was scored on {len(theirs)} images, not {len(images)}, or on others ({strange[0]!r} is in one alone)"
+    if len(images) != len(theirs):
+        return f"it was scored on {len(theirs)} images, not on {len(images)}"
+    strange = min(set(theirs) ^ set(images))
+    return f"it was scored on other images: {strange!r} is in one of the two alone"
 
 
 def scored_images(result: BenchmarkResult) -> list[str] | None:

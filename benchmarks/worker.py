@@ -206,7 +206,7 @@ def _end_with_parent() -> None:
 
 
 def main(order_file: Path, row_file: Path) -> None:
-    """Measure the row of `order_file`; why it failed, if it did, is in `<row_file>.error`."""
+    """Measure the row of `order_file` unless the input ends; why it failed, if it did, is in `<row_file>.error`."""
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         # A user's mistake needs no traceback; anything else does, and the report gets its last line.

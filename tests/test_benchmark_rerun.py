@@ -1,0 +1,325 @@
+"""A rerun keeps what is done: rows are killed one by one, and the report ends as if nothing had happened."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pytest
+import yaml
+from command_line import CommandLine
+from tiny_artifact import LABELS, expected_mask, make_artifact
+
+import segkc_deploy
+from segkc_deploy.benchmarks import row_identity as row_identity_module
+from segkc_deploy.benchmarks import suite
+from segkc_deploy.benchmarks.row_identity import row_identity, shared_conditions
+from segkc_deploy.benchmarks.schema import BenchmarkResult, Row
+from segkc_deploy.benchmarks.suite import Options, run_benchmark
+from segkc_deploy.benchmarks.targets import PlannedRow, plan
+from segkc_deploy.benchmarks.worker import Order, measure
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.errors import ConfigError
+
+SIZE = (16, 24)
+QUICK = Options(batches=(1,), samples=1, seconds=0.01, device="cpu", threads=1, images=1)
+NAMES = ["run junior", "first.onnx", "second.onnx"]
+
+#: What no two measurements have in common, as (part of a result or row, what is put there).
+TIMES: dict[str, Any] = {
+    "created": "", "command": "", "measured": "", "latency": None, "throughput": [], "memory": {}, "cold_start_s": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three validation images, whose truth is not quite what the tiny artifact says."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(5)
+    for index in range(3):
+        image = rng.integers(0, 256, (*SIZE, 3)).astype(np.uint8)
+        truth = expected_mask(image)
+        truth[: 2 * index + 1] = 3
+        for name, content in (("images", image[..., ::-1]), ("masks", truth)):
+            (root / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(root / name / f"{index}.png"), content)
+    spec = {"layout": "folders", "root": ".", "classes": list(LABELS.names)}
+    path = root / "data.yaml"
+    path.write_text(yaml.safe_dump(spec | {"val": {"images": "images", "masks": "masks"}}))
+    return path
+
+
+class Here:
+    """Stands in for the process that measures a row: does the same here, or is killed. Counts what it measures.
+
+    A run's junior is an artifact of another size, so that the artifacts agree with it but in part.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.run = folder / "run"
+        self.artifacts = [make_artifact(self.run, name, size=SIZE) for name in ("first.onnx", "second.onnx")]
+        self._junior = make_artifact(folder / "small", size=(8, 12))
+        (self.run / "junior.safetensors").write_bytes(b"weights")
+        self.targets = [self.run, *self.artifacts]
+        self.measured: list[str] = []
+        self.killed_at = self.failing = ""
+
+    def __call__(self, row: PlannedRow, data: Path, folder: Path, options: Options) -> tuple[Row | None, str | None]:
+        if row.name == self.killed_at:
+            raise KeyboardInterrupt
+        self.measured.append(row.name)
+        if row.name == self.failing:
+            return None, "out of memory"
+        target = self._junior if row.role == "junior" else row.target
+        order = Order(
+            name=row.name, role="artifact", target=target, data=data, masks=folder / "masks", **asdict(options)
+        )
+        measured = measure(order, folder / "measured.json")
+        return measured.model_copy(update={"role": row.role, "target": str(row.target)}), None
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    made = Here(tmp_path)
+    monkeypatch.setattr(suite, "_measure", made)
+    monkeypatch.setattr(row_identity_module, "_code", lambda: "of this test")  # somebody may be editing it
+    return made
+
+
+Stored = dict[str, Any]
+
+
+def without_times(out: Path) -> Stored:
+    """Return `benchmark.json` without what differs from run to run."""
+
+    def stripped(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: TIMES.get(key, stripped(value)) for key, value in part.items()}
+        return [stripped(item) for item in part] if isinstance(part, list) else part
+
+    found: Stored = stripped(json.loads((out / "benchmark.json").read_text()))
+    return found
+
+
+def pictures(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / "pictures").iterdir()}
+
+
+@pytest.mark.parametrize("killed", range(len(NAMES)))
+def test_killed_at_any_row_that_row_alone_is_lost(here: Here, data: Path, tmp_path: Path, killed: int) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run_benchmark(here.targets, data, whole, QUICK)
+    assert here.measured == NAMES
+
+    here.killed_at, here.measured = NAMES[killed], []
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(here.targets, data, resumed, QUICK)
+    if killed:
+        stored = BenchmarkResult.model_validate_json((resumed / "benchmark.json").read_bytes())
+        assert [row.name for row in stored.rows] == NAMES[:killed]
+
+    here.killed_at, here.measured = "", []
+    run_benchmark(here.targets, data, resumed, QUICK)
+    assert here.measured == NAMES[killed:]
+    result = without_times(resumed)
+    assert result == without_times(whole)
+    assert 0 < result["rows"][1]["accuracy"]["agreement"] < 100
+    assert result["rows"][1]["accuracy"]["agreement_with"] == "run junior"
+    assert pictures(resumed) == pictures(whole)
+    assert len(pictures(resumed)) == 3 * (2 + len(NAMES))
+
+
+def rerun(here: Here, data: Path, out: Path, options: Options = QUICK, **more: Any) -> list[str]:
+    """Return the names of the rows that a benchmark measures."""
+    here.measured = []
+    run_benchmark(here.targets, data, out, options, **more)
+    return here.measured
+
+
+def test_a_finished_benchmark_measures_nothing(
+    here: Here, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert rerun(here, data, tmp_path / "out") == NAMES
+    capfd.readouterr()
+    assert rerun(here, data, tmp_path / "out") == []
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.partition(", measured ")[0] for line in lines] == [f"Keeping {name}" for name in NAMES]
+    assert rerun(here, data, tmp_path / "out", fresh=True) == NAMES
+
+
+def test_what_changed_is_measured_again(
+    here: Here, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    rerun(here, data, out)
+
+    make_artifact(here.run, "second.onnx", size=SIZE, precision="fp16")
+    assert rerun(here, data, out) == ["second.onnx"]
+    (here.run / "junior.safetensors").write_bytes(b"other weights")
+    assert rerun(here, data, out) == ["run junior"]
+
+    next((out / "rows").glob("*/masks/000002.png")).unlink()
+    assert len(rerun(here, data, out)) == 1
+
+    assert rerun(here, data, out, replace(QUICK, batches=(1, 2))) == NAMES
+    monkeypatch.setattr(
+        suite, "describe_machine", lambda: {"cpu": "another", "python": "3", "packages": {}, "gpus": []}
+    )
+    assert rerun(here, data, out, replace(QUICK, batches=(1, 2))) == NAMES
+    assert len(list((out / "rows").iterdir())) == len(NAMES)  # the others' are gone
+
+
+def test_a_row_that_failed_is_tried_again(here: Here, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    here.failing = "run junior"
+    rerun(here, data, out)
+    stored = without_times(out)
+    assert [row["name"] for row in stored["rows"]] == NAMES[1:]
+    assert [failure["name"] for failure in stored["failures"]] == ["run junior"]
+    assert stored["rows"][0]["accuracy"]["agreement"] is None
+
+    # The artifacts are kept, and compared with the junior that is there now.
+    here.failing = ""
+    assert rerun(here, data, out) == ["run junior"]
+    stored = without_times(out)
+    assert stored["failures"] == []
+    assert stored["rows"][1]["accuracy"]["agreement_with"] == "run junior"
+
+
+def test_a_new_name_costs_no_measurement(here: Here, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rerun(here, data, out)
+    assert rerun(here, data, out, names={here.run: "ours", here.artifacts[0]: "INT8"}) == []
+    assert [row["name"] for row in without_times(out)["rows"]] == ["ours junior", "INT8", "second.onnx"]
+    with pytest.raises(ConfigError, match=r"two rows are called 'second\.onnx'"):
+        plan(here.targets, {here.artifacts[0]: "second.onnx", here.artifacts[1]: "second.onnx"})
+
+
+def test_identities(here: Here, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that the figures depend on is in a row's identity."""
+    copied = tmp_path / "copy"
+    shutil.copytree(data.parent, copied)
+    (row, *_), _ = plan(here.targets)
+
+    def identity(options: object = "a", machine: object = "a", version: str = "1") -> str:
+        sets = load_data_spec(copied / "data.yaml").resolve()
+        shared = shared_conditions(sets, {"any": options}, {"any": machine}, {"numpy": version})
+        return row_identity(row, shared)
+
+    first = identity()
+    assert identity() == first
+    different = {first, identity(options="b"), identity(machine="b"), identity(version="2")}
+    monkeypatch.setenv("OMP_NUM_THREADS", "17")
+    different.add(identity())
+    mask = copied / "masks/1.png"
+    cv2.imwrite(str(mask), np.zeros(SIZE, np.uint8))
+    different.add(identity())
+    spec = yaml.safe_load((copied / "data.yaml").read_text())
+    (copied / "data.yaml").write_text(yaml.safe_dump(spec | {"label_mapping": {3: 255}}))
+    different.add(identity())
+    monkeypatch.setattr(row_identity_module, "_code", lambda: "after a change")
+    different.add(identity())
+    assert len(different) == 8
+
+
+def test_the_code_counts_with_that_behind_the_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("segkc_deploy/cli", "segkc_deploy/data", "benchmarks"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "segkc_deploy/benchmarks").symlink_to("../benchmarks")
+    monkeypatch.setattr(segkc_deploy, "__file__", str(tmp_path / "segkc_deploy/__init__.py"))
+    seen = {row_identity_module._code()}
+    for file in ("segkc_deploy/__init__.py", "segkc_deploy/data/masks.py", "benchmarks/worker.py"):
+        (tmp_path / file).write_text("pass")
+        seen.add(row_identity_module._code())
+    assert len(seen) == 4
+    (tmp_path / "segkc_deploy/cli/benchmark.py").write_text("pass")
+    assert row_identity_module._code() in seen
+
+
+# --- the processes themselves
+
+
+def worker_of(benchmark: psutil.Process) -> psutil.Process | None:
+    """Return the process that measures a row right now."""
+    for child in benchmark.children():
+        with suppress(psutil.NoSuchProcess):  # it has ended since
+            if "segkc_deploy.benchmarks.worker" in child.cmdline():
+                return child
+    return None
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    """Return the first true value of `what`, which has minutes on a busy machine."""
+    end = time.monotonic() + 200
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("nothing happened")
+
+
+def test_workers_and_benchmarks_are_killed(data: Path, tmp_path: Path, command: CommandLine) -> None:
+    """The first row ends, the second one's process is killed, and with the third the benchmark itself."""
+    artifacts = [make_artifact(tmp_path, f"{name}.onnx", size=SIZE) for name in "abc"]
+    out = tmp_path / "out"
+    options = ["--data", data, "--out", out, "--samples", 1, "--seconds", 0.01, "--batches", 1, "--device", "cpu"]
+    arguments = [str(argument) for argument in (*artifacts, *options)]
+    started = subprocess.Popen([sys.executable, "-m", "segkc_deploy", "benchmark", *arguments], stderr=subprocess.PIPE)
+    benchmark = psutil.Process(started.pid)
+    try:
+        first = wait_for(lambda: worker_of(benchmark))
+        second = wait_for(lambda: (found := worker_of(benchmark)) != first and found)
+        second.kill()
+        third = wait_for(lambda: (found := worker_of(benchmark)) not in (None, second) and found)
+    finally:
+        started.kill()
+    _, told = started.communicate()
+    assert b"b.onnx: its process ended with signal 9" in told
+    wait_for(lambda: has_ended(third))  # nobody waits for it, and it ends all the same
+    stored = json.loads((out / "benchmark.json").read_text())
+    assert [row["name"] for row in stored["rows"]] == ["a.onnx"]
+    assert [failure["name"] for failure in stored["failures"]] == ["b.onnx"]
+
+    finished = command("benchmark", *arguments)
+    assert finished.code == 0
+    lines = [line for line in finished.err.splitlines() if line.startswith(("Keeping", "Measuring"))]
+    assert [line.split(",")[0] for line in lines] == ["Keeping a.onnx", "Measuring b.onnx", "Measuring c.onnx"]
+    rows = without_times(out)["rows"]
+    assert [row["name"] for row in rows] == ["a.onnx", "b.onnx", "c.onnx"]
+    assert rows[0]["accuracy"] == rows[1]["accuracy"] == rows[2]["accuracy"]
+
+    # With nothing left to measure: the gate, by a suite.
+    shutil.copy(out / "benchmark.json", tmp_path / "old.json")
+    content = {
+        "targets": ["*.onnx"], "data": os.path.relpath(data, tmp_path), "out": "out", "baseline": "old.json",
+        "samples": 1, "seconds": 0.01, "batches": [1], "device": "cpu",
+    }  # fmt: skip
+    gated = tmp_path / "suite.yaml"
+    gated.write_text(yaml.safe_dump(content | {"fail_if": ["latency.p50 > 0.5x", "miou < -0.5"]}))
+    before = (out / "index.html").stat().st_mtime_ns
+    finished = command("benchmark", *artifacts, "--suite", gated, "--data", data)
+    assert finished.code == 1
+    assert "Measuring" not in finished.err
+    violations = [line for line in finished.err.splitlines() if line.startswith("gate: ")]
+    assert [line.split()[1] for line in violations] == ["a.onnx:", "b.onnx:", "c.onnx:"]
+    assert all("latency.p50 is" in line for line in violations)
+    assert (out / "index.html").stat().st_mtime_ns > before
+    finished = command("benchmark", *artifacts, "--suite", gated, "--data", data, "--fail-if", "miou < -0.5")
+    assert finished.code == 0
+    assert finished.err.splitlines()[-1] == "gate: passed"
+    line = command.refused("benchmark", *artifacts, "--suite", gated, "--data", data, "--fail-if", "mIou < -0.5")
+    assert "did you mean 'miou'" in line
