@@ -154,7 +154,7 @@ def test_faults_of_ours_are_not_hidden(command: CommandLine, monkeypatch: pytest
         ("no-such-command",),
         ("check",),
         ("train", "--no-such-option"),
-        ("benchmark", "--data", "data.yaml"),
+        ("benchmark", "--samples", "0"),
         ("demo", "--steps", "0"),
         ("demo", "--seed", "many"),
     ],
