@@ -7,10 +7,10 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/segkc-deploy demo --out demo --overwrite
 
-# OpenVINO has a process of its own: in one that had run everything else before, a later fork twice ended in a
-# segmentation fault.
+# Files side by side, one thread each. OpenVINO has a process of its own: in one that had run everything else before, a
+# later fork twice ended in a segmentation fault.
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not openvino"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not openvino"
 	$(BIN)/python -m pytest -m openvino
 
 lint: .venv/installed
