@@ -8,9 +8,9 @@ from torch import Tensor
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.methods.base import Batch
-from segkc_deploy.training.terms.consultation import Consultation
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.methods.segkc import SegKC
+from segkc_deploy.training.terms.consultation import Consultation
 
 TERMS = {
     "supervised_junior",
