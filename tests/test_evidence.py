@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from tiny_data import CLASSES, tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.benchmarks.evidence import main
 from segkc_deploy.benchmarks.evidence_cells import CellFiles, Session, State, Workplace, train_cell
-from segkc_deploy.benchmarks.evidence_figures import PairedDifference, paired
+from segkc_deploy.benchmarks.evidence_figures import PairedDifference, StudyFigures, paired
 from segkc_deploy.benchmarks.evidence_grid import Cell, chosen_cells, load_study, write_data_spec, write_recipes
 from segkc_deploy.benchmarks.evidence_tables import main as tables_main
 from segkc_deploy.benchmarks.evidence_tables import study_text
@@ -536,3 +537,14 @@ def test_the_shipped_studies_can_be_trained(tmp_path: Path, name: str) -> None:
     # Every share of the labels is a published list, of which others can take the same.
     sections = {labels: yaml.safe_load(spec.read_text()).get("labeled") for labels, spec in place.specs.items()}
     assert sections == {labels: None if labels == "full" else {"partition": labels} for labels in sections}
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/method.md"])
+def test_the_documentation_gives_the_scores_that_were_measured(name: str) -> None:
+    root = Path(__file__).parent.parent
+    figures = StudyFigures(read_rows(root / "benchmarks" / "results" / "camvid-methods.json"))
+    text = " ".join((root / name).read_text().split())
+    for row in ("supervised", "fixmatch", "unimatch-v2", "cps-hetero", "segkc-strong"):
+        scores = figures.scores(row, "1/8")
+        assert len(scores) == 3
+        assert f"{statistics.fmean(scores.values()):.1f} ± {statistics.stdev(scores.values()):.1f}" in text
