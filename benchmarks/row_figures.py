@@ -13,9 +13,19 @@ from pydantic import BaseModel
 from segkc_deploy.benchmarks.schema import BatchPoint, Row
 
 _SILENT = ("accuracy", "total")
-_TIMED = ("latency", "throughput", "cold_start_s")
+_TIMED = ("latency", "latency_cuda_graph", "floor", "throughput", "sustained", "cold_start_s")
 _PERCENTAGES = ("iou", "pixel_accuracy", "agreement")
-_UNITS = {"_mib": " MiB", "images_per_s": " images/s", "_s": " s", "seconds": " s", "bytes": " bytes"}
+_UNITS = {
+    "_mib": " MiB",
+    "images_per_s": " images/s",
+    "_s": " s",
+    "seconds": " s",
+    "bytes": " bytes",
+    "watts": " W",
+    "joules_per_image": " J",
+    "share": " %",
+    "drift": " %",
+}
 
 
 @dataclass(frozen=True)

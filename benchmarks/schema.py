@@ -49,13 +49,18 @@ class WarmUp(_Part):
 
 
 class Latency(_Part):
-    """Latency at batch 1, end to end (`total`) and by stage; `times_ms` are the end-to-end samples in order."""
+    """Latency at batch 1, end to end (`total`) and by stage; `times_ms` are the end-to-end samples in order.
+
+    `device` is the GPU's own time of the inference, between two events on its stream, without the copies to and from
+    the host; None where the engine does not run on a GPU or does not offer events.
+    """
 
     warm_up: WarmUp
     preprocess: Distribution
     infer: Distribution
     postprocess: Distribution
     total: Distribution
+    device: Distribution | None = None
     times_ms: list[float]
 
 
@@ -72,6 +77,125 @@ class BatchPoint(_Part):
     infer: Distribution | None = None
     host_peak_mib: Figure = None
     error: str | None = None
+
+
+class Energy(_Part):
+    """Energy of a load: `watts` is the mean power, `idle_watts` that of the seconds before it.
+
+    `joules_per_image` includes what the machine takes when idle. `source` says which meter was read.
+    """
+
+    source: str
+    watts: float
+    idle_watts: Figure = None
+    joules_per_image: float
+
+
+class Sustained(_Part):
+    """Throughput over a long time at one batch size, end to end, without pauses.
+
+    `by_second` is the images/s of each successive second. `drift` is the median of the last fifth of the seconds
+    against that of the first fifth, in percent: below 0 where the machine slowed down; null for fewer than 10 seconds.
+    """
+
+    batch: int
+    seconds: float
+    images: int
+    images_per_s: float
+    by_second: list[float]
+    drift: Figure = None
+    energy: Energy | None = None
+
+
+class Reading(_Part):
+    """The machine's state at `at_s` seconds after the row's first reading; null where it cannot be read.
+
+    `moment` is `before` the row's first inference, `after` its last one, or the part of the measuring that was under
+    way. `other_load` is the share of all processors' time, in percent, that other processes took since the reading
+    before. The GPU's figures are those of the GPU that the row runs on; `gpu_limits` are NVML's reasons for clocks
+    below what was asked for, without idleness.
+    """
+
+    moment: str
+    at_s: float
+    cpu_mhz: Figure = None
+    cpu_celsius: Figure = None
+    other_load: Figure = None
+    gpu_mhz: Figure = None
+    gpu_memory_mhz: Figure = None
+    gpu_watts: Figure = None
+    gpu_limit_watts: Figure = None
+    gpu_celsius: Figure = None
+    gpu_limits: list[str] = Field(default_factory=list)
+
+
+class MachineState(_Part):
+    """What the machine did while a row was measured; `flags` are sentences on what makes its timings doubtful."""
+
+    readings: list[Reading] = Field(default_factory=list)
+    flags: list[str] = Field(default_factory=list)
+
+
+class Peak(_Part):
+    """What the machine itself can do in a precision, measured as the best of several repetitions.
+
+    `gflops` is of a large matrix product (2 operations per multiply-add), `copy_gb_per_s` of a large copy, reading and
+    writing counted, in 1e9 bytes/s. `how` names the library, the device, the threads and the sizes.
+    """
+
+    device: Literal["cpu", "gpu"]
+    precision: str
+    threads: int | None = None
+    gflops: float
+    copy_gb_per_s: float
+    how: str
+
+
+class Floor(_Part):
+    """The least time in which the machine's peaks allow an inference at batch 1 (Williams et al. 2009, roofline).
+
+    `compute_ms` is the network's FLOPs at the peak of matrix products, `memory_ms` its weights, input and outputs, each
+    moved once, at the peak of copies; the floor is the larger of both. `share` is the floor in percent of the median
+    inference. `peak` is the precision of the peak that was taken.
+    """
+
+    peak: str
+    compute_ms: float
+    memory_ms: float
+    bound: Literal["compute", "memory"]
+    share: float
+
+
+class Way(_Part):
+    """One way from image to mask among several that took turns.
+
+    `total` is of all its samples. `speed` is how many times faster it is than the reference, the median over rounds of
+    the ratio of both ways' medians in the same round, with the 95% bootstrap interval of that median and the quartiles
+    of the ratios. `same_masks` is the share of pixels, in percent, with the reference's class.
+    """
+
+    name: str
+    kind: Literal["row", "baseline"]
+    engine: str
+    total: Distribution | None = None
+    speed: Figure = None
+    speed_interval: tuple[float, float] | None = None
+    speed_quartiles: tuple[float, float] | None = None
+    same_masks: Figure = None
+    error: str | None = None
+
+
+class InTurn(_Part):
+    """Rows and baselines timed in turn, A/B/A/B, so that whatever else the machine does falls on all alike.
+
+    Each way has a process of its own that stays alive; in each of `rounds` rounds every way, in a new order each time,
+    runs unrecorded once and is then timed `runs` times.
+    """
+
+    reference: str
+    rounds: int
+    runs: int
+    ways: list[Way] = Field(default_factory=list)
 
 
 class Memory(_Part):
@@ -93,7 +217,8 @@ class Accuracy(_Part):
     `miou_interval` and `miou_difference_interval` are 95% bootstrap intervals (lower, upper end) over images: of
     `resamples` draws from `resampling_seed`, `resampling_block` successive images together; null for fewer than two
     blocks.
-    `image_miou` maps each image's id to its own mIoU.
+    `image_miou` maps each image's id to its own mIoU. `confusion` counts pixels, a row for each class of the truth and a
+    column for each that was predicted.
     """
 
     images: int
@@ -111,11 +236,15 @@ class Accuracy(_Part):
     resampling_seed: int | None = None
     resampling_block: int | None = None
     image_miou: dict[str, Figure] = Field(default_factory=dict)
+    confusion: list[list[int]] = Field(default_factory=list)
 
 
 class Row(_Part):
     """Everything measured of one network: `name` is unique in a result, `flops` counts 2 per multiply-add.
 
+    `activation_peak_bytes` is the most that the intermediate tensors of one image take at once, by the graph and not by
+    the allocator. `latency_cuda_graph` is the latency once more with CUDA graphs, where the engine has them.
+    `not_measured` says of a figure by its name why it is missing.
     `measured` is when, and `machine`, in a comparison of several results, the label of the one that the row is from.
     """
 
@@ -130,13 +259,19 @@ class Row(_Part):
     parameters: int | None = None
     flops: int | None = None
     file_bytes: int | None = None
+    activation_peak_bytes: int | None = None
     about: dict[str, Any] = Field(default_factory=dict)
     accuracy: Accuracy | None = None
     latency: Latency | None = None
+    latency_cuda_graph: Latency | None = None
+    floor: Floor | None = None
     throughput: list[BatchPoint] = Field(default_factory=list)
     memory: Memory = Field(default_factory=Memory)
+    sustained: Sustained | None = None
     cold_start_s: Figure = None
     threads: dict[str, int | None] = Field(default_factory=dict)
+    state: MachineState = Field(default_factory=MachineState)
+    not_measured: dict[str, str] = Field(default_factory=dict)
 
 
 class Failure(_Part):
@@ -195,6 +330,8 @@ class BenchmarkResult(_Part):
     rows: list[Row] = Field(default_factory=list)
     failures: list[Failure] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+    peaks: list[Peak] = Field(default_factory=list)
+    in_turn: InTurn | None = None
     chosen_by: str | None = None
     comparisons: list[Comparison] = Field(default_factory=list)
     sources: list[Source] = Field(default_factory=list)
