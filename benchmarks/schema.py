@@ -217,8 +217,8 @@ class Accuracy(_Part):
     `miou_interval` and `miou_difference_interval` are 95% bootstrap intervals (lower, upper end) over images: of
     `resamples` draws from `resampling_seed`, `resampling_block` successive images together; null for fewer than two
     blocks.
-    `image_miou` maps each image's id to its own mIoU. `confusion` counts pixels, a row for each class of the truth and a
-    column for each that was predicted.
+    `image_miou` maps each image's id to its own mIoU. `confusion` counts pixels, a row for each class of the truth and
+    a column for each that was predicted.
     """
 
     images: int

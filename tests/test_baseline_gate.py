@@ -162,10 +162,10 @@ def test_what_was_not_measured_fails() -> None:
     [
         ("latncy.p50 > 1.1x", "did you mean 'latency.p50'"),
         ("p99 > 30", "'latency.preprocess.p99'"),
-        ("images_per_s < 0.9x", "did you mean 'throughput.1.images_per_s' or 'throughput.4.images_per_s'?"),
+        ("images_per_s < 0.9x", "'throughput.1.images_per_s' or 'throughput.4.images_per_s' or 'sustained.images_per_s'?"),
         ("throughput.8.images_per_s < 0.9x", "did you mean"),
         ("iou.raod < -1", "did you mean 'iou.road'"),
-        ("watts > 30", "--figures"),
+        ("xyzzy > 30", "--figures"),
         ("miou < 0.6", "in percent"),
         ("agreement < 999", "in percent"),
         ("b.onnx: miou < 50", "no row is called 'b.onnx'; there are a.onnx"),
