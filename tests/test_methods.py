@@ -13,7 +13,7 @@ from tiny_data import tiny_recipe
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.data.cutmix import cutmix_boxes
 from segkc_deploy.training.methods import registry
-from segkc_deploy.training.methods.base import Method
+from segkc_deploy.training.methods.base import Batch, Method
 from segkc_deploy.training.methods.registry import available_methods, build_method
 
 RESNET = {"backbone": "resnet10t", "decoder_channels": 16}
@@ -25,6 +25,25 @@ def make(name: str, senior: object = None, recipe: dict[str, object] | None = No
     method = {"name": name, **settings}
     changes = {"senior": senior, "method": method, **(recipe or {})}
     return build_method(tiny_recipe(**changes), num_classes=3, ignore_index=255).train()
+
+
+def answering(method: Method, role: str, answer: float) -> None:
+    """Make the averaged network of `role` answer class 2 everywhere, with this logit against 0."""
+    classifier = method.averaged.get_submodule(f"{role}.decoder.classifier")
+    assert isinstance(classifier, torch.nn.Conv2d)
+    assert classifier.bias is not None
+    classifier.weight.data.zero_()
+    classifier.bias.data.copy_(torch.tensor([0.0, 0.0, answer]))
+
+
+def loss_against_class_2(junior: torch.nn.Module, data: Batch) -> float:
+    """The cross entropy against class 2 on the first strong view, in float64 NumPy, by its valid pixels."""
+    assert data.unlabeled is not None
+    images = torch.cat([data.labeled["image"], data.unlabeled["strong_1"]])
+    logits = junior(images)[2:].detach().double().numpy()
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    valid = ~data.unlabeled["ignored"].numpy()
+    return float((-log_p[:, 2] * valid).sum() / valid.sum())
 
 
 def test_these_methods_are_there() -> None:
@@ -54,21 +73,12 @@ def test_fixmatch_learns_its_own_averages_labels() -> None:
     weights = {"supervised_junior": 0, "pseudo_label_junior": 1}
     recipe: dict[str, object] = {"strong": {"cutmix_probability": 0}}
     method = make("fixmatch", recipe=recipe, weights=weights, confidence_threshold=0.0)
-    classifier = method.averaged.get_submodule("junior.decoder.classifier")
-    assert isinstance(classifier, torch.nn.Conv2d)
-    assert classifier.bias is not None
-    classifier.weight.data.zero_()
-    classifier.bias.data.copy_(torch.tensor([0.0, 0.0, 9.0]))
+    answering(method, "junior", 9.0)
     data = batch()
-    assert data.unlabeled is not None
     output = method(data, 0)
-
-    images = torch.cat([data.labeled["image"], data.unlabeled["strong_1"]])
-    logits = make("fixmatch").learners.get_submodule("junior")(images)[2:].detach().double().numpy()
-    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    valid = ~data.unlabeled["ignored"].numpy()
     assert set(output.terms) == {"pseudo_label_junior"}
-    assert output.total().item() == pytest.approx((-log_p[:, 2] * valid).sum() / valid.sum(), rel=1e-4)
+    junior = make("fixmatch").learners.get_submodule("junior")
+    assert output.total().item() == pytest.approx(loss_against_class_2(junior, data), rel=1e-4)
     output.total().backward()
     assert learns(method.learners)
     assert not learns(method.averaged)
@@ -229,23 +239,12 @@ def test_the_averages_predictions_may_be_distilled() -> None:
     weights = {**only, "prediction_senior_to_junior": 1.0}
     recipe: dict[str, object] = {"strong": {"cutmix_probability": 0}}
     method = make("segkc", RESNET, recipe=recipe, strong_views=1, prediction_target="averaged", weights=weights)
-    classifier = method.averaged.get_submodule("senior.decoder.classifier")
-    assert isinstance(classifier, torch.nn.Conv2d)
-    assert classifier.bias is not None
-    classifier.weight.data.zero_()
-    classifier.bias.data.copy_(torch.tensor([0.0, 0.0, 60.0]))
+    answering(method, "senior", 60.0)
     data = batch()
-    assert data.unlabeled is not None
     output = method(data, 0)
-    images = torch.cat([data.labeled["image"], data.unlabeled["strong_1"]])
-    logits = (
-        make("segkc", RESNET, strong_views=1).learners.get_submodule("junior")(images)[2:].detach().double().numpy()
-    )
-    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    valid = ~data.unlabeled["ignored"].numpy()
-    assert output.terms["prediction_senior_to_junior"].item() == pytest.approx(
-        (-log_p[:, 2] * valid).sum() / valid.sum(), rel=1e-4
-    )
+    junior = make("segkc", RESNET, strong_views=1).learners.get_submodule("junior")
+    expected = loss_against_class_2(junior, data)
+    assert output.terms["prediction_senior_to_junior"].item() == pytest.approx(expected, rel=1e-4)
     output.total().backward()
     assert not learns(method.learners.get_submodule("senior"))
 

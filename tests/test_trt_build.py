@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_cuda_core
 import numpy as np
 import pytest
 from strict_api import Api
@@ -52,6 +53,7 @@ def use(version: str, behavior: Behavior, monkeypatch: pytest.MonkeyPatch, gpu: 
     module = stand_in(version, behavior)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(trt, "find_gpu", lambda: gpu)
+    fake_cuda_core.install(monkeypatch, behavior.device)
     return module
 
 
@@ -361,6 +363,12 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
         engine.check(BuildOptions(), "fp32")
     assert "pip install" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_cuda_core_is_told_before_the_build(newest: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    with pytest.raises(MissingDependencyError, match="pip install 'cuda-core"):
+        TensorRTEngine().check(BuildOptions(), "fp32")
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "10.12.0.36", "12.0.0", "unknown"])

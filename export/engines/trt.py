@@ -8,6 +8,7 @@ from segkc_deploy.export.engines.trt_build import Session
 from segkc_deploy.export.engines.trt_cache import cache_path, read_cache, write_cache
 from segkc_deploy.export.engines.trt_options import check_common_options, check_precision, parse_capability, refuse
 from segkc_deploy.manifest import companion_path
+from segkc_deploy.runners.device_memory import import_cuda_core
 from segkc_deploy.tensorrt_library import LIBRARIES, WEIGHTS
 from segkc_deploy.user_cache import cache_folder
 
@@ -30,12 +31,13 @@ class TensorRTEngine(Engine):
 
         Raises:
             ConfigError: there is no GPU, it lacks the precision, or an option is out of range or not for this engine.
-            MissingDependencyError: TensorRT is missing or of another version.
+            MissingDependencyError: TensorRT or cuda-core is missing or of another version.
         """
         _check_options(options)
         # A runtime without a driver can crash instead of failing: TensorRT comes after CUDA.
         _check_gpu(find_gpu(), options, precision)
         LIBRARY.load()
+        import_cuda_core()  # runs the engine when it is verified, after a build of minutes
 
     def build(self, request: BuildRequest) -> Built:
         """Write the plan to `request.path`, whole or not at all; a stripped one with its ONNX file beside it.
