@@ -299,11 +299,9 @@ class Comparison(_Part):
     cells: list[Cell]
 
 
-class Source(_Part):
-    """One of the results that a comparison joins: its label, its file, and the conditions of its rows."""
+class Conditions(_Part):
+    """What the rows of one benchmark were measured under; `command` made them, `machine` is what it ran on."""
 
-    label: str
-    file: str
     created: str
     command: str
     options: dict[str, Any]
@@ -312,7 +310,14 @@ class Source(_Part):
     data: str
 
 
-class BenchmarkResult(_Part):
+class Source(Conditions):
+    """One of the results that a comparison joins: its label, its file, and the conditions of its rows."""
+
+    label: str
+    file: str
+
+
+class BenchmarkResult(Conditions):
     """All rows of one benchmark and the conditions that they were measured under.
 
     In a comparison `sources` holds the conditions of each result that was joined; `options`, `machine`, `versions` and
@@ -320,12 +325,6 @@ class BenchmarkResult(_Part):
     """
 
     format: str = FORMAT
-    created: str
-    command: str
-    options: dict[str, Any]
-    machine: dict[str, Any]
-    versions: dict[str, str]
-    data: str
     labels: Labels
     rows: list[Row] = Field(default_factory=list)
     failures: list[Failure] = Field(default_factory=list)
