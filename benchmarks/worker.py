@@ -158,6 +158,7 @@ def _accuracy(predictor: Predictor, sets: ImageSets, order: Order) -> Accuracy:
         resampling_seed=SEED,
         resampling_block=order.block,
         image_miou=image_miou,
+        confusion=evaluation.confusion.tolist(),
     )
 
 

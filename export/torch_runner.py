@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -99,8 +100,11 @@ def load_run_predictor(
     return Predictor(runner, card.labels, contract_of(network, size))
 
 
-def count_flops(graph: DeployGraph, size: tuple[int, int]) -> int:
-    """Return the floating-point operations of matrix products and convolutions for one image, two per multiply-add."""
+def count_flops(graph: nn.Module, size: tuple[int, int]) -> int:
+    """Return the floating-point operations of matrix products and convolutions for one image, two per multiply-add.
+
+    `graph` takes images as a `DeployGraph` does, and may be on the device `meta`.
+    """
     images = torch.zeros(1, *size, 3, dtype=torch.uint8, device=next(graph.parameters()).device)
     # The counter knows the plain formula of attention, not every fused kernel's.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

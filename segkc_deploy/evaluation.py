@@ -34,12 +34,13 @@ class ScoredImage:
         return self.matrix.scores()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The scores of one network on one validation set.
 
     `images` is how many images were scored and `resolution` says in words at which size; `image_counts` has a row for
-    each, in the order of the validation set.
+    each, in the order of the validation set. `confusion` counts the pixels of all images, int64 (classes, classes), a
+    row for each class of the truth and a column for each that was predicted.
     """
 
     scores: Scores
@@ -48,6 +49,7 @@ class Evaluation:
     images: int
     resolution: str
     image_counts: ImageCounts
+    confusion: np.ndarray
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON values: percentages, and null where a figure does not exist."""
@@ -98,7 +100,7 @@ def evaluate(
     scores = scores_of(total, sets)
     intersections, unions = zip(*counts, strict=True)
     image_counts = ImageCounts(np.stack(intersections), np.stack(unions))
-    return Evaluation(scores, boundary.scores(), labels, len(sets.val), _resolution(sizes), image_counts)
+    return Evaluation(scores, boundary.scores(), labels, len(sets.val), _resolution(sizes), image_counts, total.counts)
 
 
 def count_pixels(

@@ -87,6 +87,13 @@ def iou_by_hand(data: Path) -> list[float]:
     return [100 * np.sum(ours & real) / np.sum(ours | real) for ours, real in pairs]
 
 
+def confusion_by_hand(data: Path) -> list[list[int]]:
+    """Pixels of the tiny artifact by true class (rows) and predicted class."""
+    predicted = np.stack([expected_mask(image) for image in images(data)])
+    truth = np.stack(truths(data))
+    return [[int(np.sum((truth == real) & (predicted == ours))) for ours in range(4)] for real in range(4)]
+
+
 def test_run_and_artifacts(data: Path, run_directory: Path, tmp_path: Path) -> None:
     from segkc_deploy.export.torch_runner import load_run_predictor
 
@@ -107,6 +114,7 @@ def test_run_and_artifacts(data: Path, run_directory: Path, tmp_path: Path) -> N
     assert measured.accuracy.iou == pytest.approx(iou_by_hand(data))
     assert measured.accuracy.miou == pytest.approx(np.mean(iou_by_hand(data)))
     assert list(measured.accuracy.image_miou) == ["0", "1", "2"]
+    assert measured.accuracy.confusion == confusion_by_hand(data)
     edges = BoundaryCounts(LABELS.num_classes, LABELS.ignore_index)
     for image, truth in zip(images(data), truths(data), strict=True):
         edges.update(truth, expected_mask(image))

@@ -94,6 +94,38 @@ def test_miou_is_that_of_plain_numpy(sets, pairs):
     assert evaluate(expected_mask, sets).scores.miou == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_confusion_counts_pairs_of_truth_and_prediction(sets, pairs):
+    """Pixel by pixel, with a class that is in neither; ignored pixels are in no cell."""
+    with_absent = ImageSets(LABELS.model_copy(update={"names": (*LABELS.names, "absent")}), val=sets.val)
+    by_hand = [[0] * 5 for _ in range(5)]
+    for image, mask in pairs:
+        for true, predicted in zip(mask.ravel().tolist(), expected_mask(image).ravel().tolist(), strict=True):
+            if true != LABELS.ignore_index:
+                by_hand[true][predicted] += 1
+    confusion = evaluate(expected_mask, with_absent).confusion
+    assert confusion.tolist() == by_hand
+    assert confusion.sum() == 7 * (8 * 12 - 1)
+    assert not np.array_equal(confusion, confusion.T), "rows and columns could be mistaken for each other"
+
+
+def test_agrees_with_torchmetrics_on_the_same_masks(sets, pairs):
+    torch = pytest.importorskip("torch", reason="compares with torchmetrics, which needs torch")
+    classification = pytest.importorskip("torchmetrics.classification", reason="compares with torchmetrics")
+    with_absent = ImageSets(LABELS.model_copy(update={"names": (*LABELS.names, "absent")}), val=sets.val)
+    ours = evaluate(expected_mask, with_absent)
+    known = {"num_classes": 5, "ignore_index": LABELS.ignore_index}
+    mean, each = (classification.MulticlassJaccardIndex(average=kind, **known) for kind in ("macro", "none"))
+    confusion = classification.MulticlassConfusionMatrix(**known)
+    for image, mask in pairs:
+        both = torch.from_numpy(expected_mask(image)).long(), torch.from_numpy(mask).long()
+        for metric in (mean, each, confusion):
+            metric.update(*both)
+    assert ours.scores.miou == pytest.approx(100 * float(mean.compute()), rel=1e-6)
+    np.testing.assert_allclose(ours.scores.iou[:4], 100 * each.compute().numpy()[:4], rtol=1e-6)
+    assert math.isnan(ours.scores.iou[4])
+    assert ours.confusion.tolist() == confusion.compute().tolist()
+
+
 def test_sizes_may_differ_and_are_stated(tmp_path, sets):
     write_pair(tmp_path / "val", "image3", 3, size=(20, 9))
     assert evaluate(expected_mask, sets).resolution == "each image's own size, 12×8 to 9×20 (width × height)"
