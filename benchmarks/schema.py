@@ -28,9 +28,14 @@ class _Part(BaseModel):
 
 
 class Distribution(_Part):
-    """Times of repeated runs in milliseconds; `cv` is `std` / `mean`, percentiles interpolate linearly."""
+    """Times of repeated runs in milliseconds; `cv` is `std` / `mean`, percentiles interpolate linearly.
+
+    `p50_interval` is a 95% interval of the median that takes into account how much successive times are alike; null
+    where they are too few or too much alike.
+    """
 
     p50: float
+    p50_interval: tuple[float, float] | None = None
     p90: float
     p99: float
     max: float
@@ -111,9 +116,9 @@ class Reading(_Part):
     """The machine's state at `at_s` seconds after the row's first reading; null where it cannot be read.
 
     `moment` is `before` the row's first inference, `after` its last one, or the part of the measuring that was under
-    way. `other_load` is the share of all processors' time, in percent, that other processes took since the reading
-    before. The GPU's figures are those of the GPU that the row runs on; `gpu_limits` are NVML's reasons for clocks
-    below what was asked for, without idleness.
+    way, of which the first reading is at its beginning and the last at its end. `other_load` is the share of all
+    processors' time, in percent, that other processes took since the reading before. The GPU's figures are those of the
+    GPU that the row runs on; `gpu_limits` are NVML's reasons for clocks below what was asked for, without idleness.
     """
 
     moment: str
