@@ -1,6 +1,5 @@
 """Runs a whole benchmark: one fresh process a row, the result on disk after each, and the report at the end."""
 
-import os
 import subprocess
 import sys
 import time
@@ -9,17 +8,17 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 from segkc_deploy.benchmarks.baseline_gate import Gate
 from segkc_deploy.benchmarks.finished_rows import FinishedRows
 from segkc_deploy.benchmarks.interval import miou_difference, read_counts
-from segkc_deploy.benchmarks.pictures import mask_path, read_mask, save_pictures
+from segkc_deploy.benchmarks.mask_agreement import mask_agreement
+from segkc_deploy.benchmarks.pictures import save_pictures
 from segkc_deploy.benchmarks.report import write_report
 from segkc_deploy.benchmarks.row_identity import row_identity, shared_conditions
 from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Failure, Row
 from segkc_deploy.benchmarks.targets import PlannedRow, plan
 from segkc_deploy.benchmarks.worker import Order
+from segkc_deploy.benchmarks.worker_process import how_it_ended, worker_environment
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError
@@ -160,11 +159,8 @@ def _measure(row: PlannedRow, data: Path, folder: Path, options: Options) -> tup
     order_file, row_file = folder / "order.json", folder / "measured.json"
     order_file.write_text(order.model_dump_json())
     command = [sys.executable, "-m", "segkc_deploy.benchmarks.worker", str(order_file), str(row_file)]
-    environment = dict(os.environ)
-    if options.threads is not None:
-        environment["OMP_NUM_THREADS"] = str(options.threads)  # PyTorch's threads
     # The worker ends when its input does, so it does not outlive this process, however this one ends.
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as worker:
+    with subprocess.Popen(command, env=worker_environment(options.threads), stdin=subprocess.PIPE) as worker:
         worker.wait()
     measured = Row.model_validate_json(row_file.read_bytes()) if row_file.exists() else None
     if worker.returncode == 0:
@@ -172,8 +168,7 @@ def _measure(row: PlannedRow, data: Path, folder: Path, options: Options) -> tup
     told = row_file.with_suffix(".error")
     if told.exists():
         return measured, told.read_text()
-    ending = f"signal {-worker.returncode}" if worker.returncode < 0 else f"exit code {worker.returncode}"
-    return measured, f"its process ended with {ending}; out of memory is the usual cause"
+    return measured, how_it_ended(worker.returncode)
 
 
 def _compare_with_junior(row: Row, rows: Sequence[Row], masks: dict[str, Path]) -> None:
@@ -184,7 +179,7 @@ def _compare_with_junior(row: Row, rows: Sequence[Row], masks: dict[str, Path]) 
         same_weights = row.about.get("weights_sha256") == junior.about.get("weights_sha256", "unknown")
         if junior.role != "junior" or junior.accuracy is None or not (same_weights or row.target == junior.target):
             continue
-        row.accuracy.agreement = _agreement(masks[row.name], masks[junior.name], row.accuracy.images)
+        row.accuracy.agreement = mask_agreement(masks[row.name], masks[junior.name], row.accuracy.images)
         row.accuracy.agreement_with = junior.name
         _set_difference(row.accuracy, masks[row.name], masks[junior.name])
         return
@@ -197,15 +192,3 @@ def _set_difference(accuracy: Accuracy, folder: Path, other: Path) -> None:
         return
     difference = miou_difference(counts, junior_counts, accuracy.resampling_block or 1)
     accuracy.miou_difference, accuracy.miou_difference_interval = difference.miou, difference.interval
-
-
-def _agreement(folder: Path, other: Path, images: int) -> float | None:
-    """Percentage of pixels with the same class, over all pixels of all images."""
-    equal = pixels = 0
-    for place in range(images):
-        if not mask_path(other, place).exists():
-            return None
-        mask = read_mask(folder, place)
-        equal += int(np.count_nonzero(mask == read_mask(other, place)))
-        pixels += mask.size
-    return 100 * equal / pixels

@@ -56,14 +56,14 @@ def measure(order: Order, row_file: Path) -> Row:
         UserError: the target or the data cannot be used.
     """
     sets = load_data_spec(order.data).resolve()
-    images = _some_images(sets, order.images)
+    images = some_images(sets, order.images)
     if order.threads is not None:
         cv2.setNumThreads(order.threads)
     budget = Budget(order.seconds, order.samples)
 
     host_before, device_before = host_now_mib(), device_used_mib()
     began = time.perf_counter()
-    with _open(order) as predictor:
+    with open_target(order.role, order.target, order.device, order.threads) as predictor:
         predictor.predict(images[0])
         row = _new_row(order, predictor, cold_start_s=time.perf_counter() - began)
         if predictor.labels.names != sets.labels.names:
@@ -87,7 +87,7 @@ def measure(order: Order, row_file: Path) -> Row:
     return row
 
 
-def _some_images(sets: ImageSets, count: int) -> list[np.ndarray]:
+def some_images(sets: ImageSets, count: int) -> list[np.ndarray]:
     """Decode up to `count` validation images, evenly spaced over the set."""
     if not sets.val:
         raise DataError("the data spec has no validation images, and a benchmark is made of them (section `val:`)")
@@ -95,12 +95,17 @@ def _some_images(sets: ImageSets, count: int) -> list[np.ndarray]:
     return [read_image(sets.val[place].image) for place in places]
 
 
-def _open(order: Order) -> Predictor:
-    if order.role == "artifact":
-        return load(order.target, order.device, order.threads)
+def open_target(role: Role, target: Path, device: str, threads: int | None) -> Predictor:
+    """Return the predictor of an artifact, or of the senior or the junior of a run directory.
+
+    Raises:
+        UserError: it cannot be used, or not on this device.
+    """
+    if role == "artifact":
+        return load(target, device, threads)
     from segkc_deploy.export.torch_runner import load_run_predictor
 
-    return load_run_predictor(order.target, order.role, order.device)
+    return load_run_predictor(target, role, device)
 
 
 def _new_row(order: Order, predictor: Predictor, cold_start_s: float) -> Row:
