@@ -32,14 +32,30 @@ class TorchRunner(Runner):
         self.device = choose_device(device)
         self.graph = graph
         self.description = f"PyTorch {torch.__version__} eager, {self.device.type}"
+        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
 
     def activate(self) -> None:
         self.graph.eval().to(self.device)
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            outputs = self.graph(torch.from_numpy(images).to(self.device))
-            return {name: output.cpu().numpy() for name, output in zip(self.graph.outputs, outputs, strict=True)}
+            batch = torch.from_numpy(images).to(self.device)
+            if self._events is not None:
+                self._events[0].record()
+            outputs = self.graph(batch)
+            if self._events is not None:
+                self._events[1].record()
+            found = {name: output.cpu().numpy() for name, output in zip(self.graph.outputs, outputs, strict=True)}
+        if self._events is not None:
+            self._events[1].synchronize()
+            self.last_device_ms = self._events[0].elapsed_time(self._events[1])
+        return found
+
+    def time_device(self, on: bool) -> None:
+        """See `Runner.time_device`; on the CPU there is nothing to tell."""
+        timed = on and self.device.type == "cuda"
+        self._events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) if timed else None
+        self.last_device_ms = None
 
     def deactivate(self) -> None:
         self.graph.cpu()

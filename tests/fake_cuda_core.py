@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_device import FakeDevice, Work
+from fake_device import COPY_MS, FakeDevice, Work
 
 
 class CUDAError(Exception):
@@ -30,6 +30,7 @@ class Gpu:
         free_bytes: device memory that can still be allocated.
         pinned_fails: there is no page-locked host memory left.
         launches: graphs that were launched.
+        recorded_events: how often an event was put on a stream.
         sync_error: raised by the next synchronization.
     """
 
@@ -40,12 +41,20 @@ class Gpu:
     pinned_fails: bool = False
     launches: int = 0
     open_graphs: int = 0
+    open_events: int = 0
+    recorded_events: int = 0
     sync_error: str = ""
 
     @property
     def leaks(self) -> list[Any]:
         """Everything that was not freed."""
-        return [*self.device.memory, *self.device.streams, *self.host, *range(self.open_graphs)]
+        return [
+            *self.device.memory,
+            *self.device.streams,
+            *self.host,
+            *range(self.open_graphs),
+            *range(self.open_events),
+        ]
 
 
 def install(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> Gpu:
@@ -71,7 +80,12 @@ def _classes(gpu: Gpu) -> dict[str, type]:
     class Buffer(FakeBuffer):
         _gpu = gpu
 
-    return {"Device": Device, "LegacyPinnedMemoryResource": LegacyPinnedMemoryResource, "Buffer": Buffer}
+    return {
+        "Device": Device,
+        "LegacyPinnedMemoryResource": LegacyPinnedMemoryResource,
+        "Buffer": Buffer,
+        "EventOptions": FakeEventOptions,
+    }
 
 
 class FakeStream:
@@ -90,8 +104,49 @@ class FakeStream:
     def close(self) -> None:
         assert not self._gpu.device.streams.pop(self.handle), "work was still waiting on a closed stream"
 
+    def record(self, event: "FakeEvent") -> "FakeEvent":
+        assert self.handle not in self._gpu.device.capturing, "an event inside of a graph tells no time"
+        self._gpu.recorded_events += 1
+        event._record(self)
+        return event
+
     def create_graph_builder(self) -> "FakeGraphBuilder":
         return FakeGraphBuilder(self)
+
+
+class FakeEventOptions:
+    timing_enabled: bool | None
+
+    def __init__(self, timing_enabled: bool | None = False) -> None:
+        self.timing_enabled = timing_enabled
+
+
+class FakeEvent:
+    def __init__(self, gpu: Gpu, options: FakeEventOptions | None) -> None:
+        self._gpu, self._timed = gpu, options is not None and bool(options.timing_enabled)
+        self._at_ms: float | None = None
+        self._closed = False
+        gpu.open_events += 1
+
+    def _record(self, stream: FakeStream) -> None:
+        assert not self._closed, "a closed event was recorded"
+        self._at_ms = None
+        self._gpu.device.enqueue(stream.handle, self._happen)
+
+    def _happen(self) -> None:
+        self._at_ms = self._gpu.device.clock_ms
+
+    def __sub__(self, other: "FakeEvent") -> float:
+        if not (self._timed and other._timed):
+            raise RuntimeError("Both Events must be created with timing enabled in order to subtract them")
+        if self._at_ms is None or other._at_ms is None:
+            raise RuntimeError("One or both events have not completed")
+        return self._at_ms - other._at_ms
+
+    def close(self) -> None:
+        assert not self._closed, "closed twice"
+        self._closed = True
+        self._gpu.open_events -= 1
 
 
 class FakeGraphBuilder:
@@ -147,6 +202,10 @@ class FakeCoreDevice:
         assert self._gpu.current, "no device is current"
         return FakeStream(self._gpu)
 
+    def create_event(self, options: FakeEventOptions | None = None) -> FakeEvent:
+        assert self._gpu.current, "no device is current"
+        return FakeEvent(self._gpu, options)
+
     def allocate(self, size: int, *, stream: FakeStream) -> "FakeBuffer":
         assert isinstance(size, int)
         assert isinstance(stream, FakeStream)
@@ -189,7 +248,12 @@ class FakeBuffer:
         if src.size != self.size:
             raise ValueError(f"buffer sizes mismatch between src and dst (sizes are: src={src.size}, dst={self.size})")
         source, target, count = src.handle, self.handle, self.size
-        self._gpu.device.enqueue(stream.handle, lambda: self._write(target, self._read(source, count)))
+
+        def copy() -> None:
+            self._write(target, self._read(source, count))
+            self._gpu.device.clock_ms += COPY_MS
+
+        self._gpu.device.enqueue(stream.handle, copy)
 
     def close(self, stream: FakeStream) -> None:
         if self.owns == "device":
@@ -217,6 +281,8 @@ REAL = (
     (FakePinned, "cuda.core", "LegacyPinnedMemoryResource"),
     (FakeBuffer, "cuda.core", "Buffer"),
     (FakeStream, "cuda.core", "Stream"),
+    (FakeEvent, "cuda.core", "Event"),
+    (FakeEventOptions, "cuda.core", "EventOptions"),
     (FakeGraphBuilder, "cuda.core.graph", "GraphBuilder"),
     (FakeGraph, "cuda.core.graph", "Graph"),
 )

@@ -4,6 +4,9 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+#: What a copy and an inference take on the pretended GPU's own clock.
+COPY_MS, INFERENCE_MS = 100.0, 7.0
+
 Work = Callable[[], None]
 
 
@@ -13,12 +16,13 @@ class FakeDevice:
 
     Addresses and stream handles are plain integers, as with CUDA. Reading or writing outside an allocation, or on a
     stream that does not exist, is an AssertionError. Work that was enqueued runs in `synchronize`, so that code that
-    forgets to wait reads old values.
+    forgets to wait reads old values. `clock_ms` goes on by what the work takes.
     """
 
     memory: dict[int, bytearray] = field(default_factory=dict)
     streams: dict[int, list[Work]] = field(default_factory=dict)
     capturing: set[int] = field(default_factory=set)
+    clock_ms: float = 0.0
     _handles: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def allocate(self, count: int) -> int:

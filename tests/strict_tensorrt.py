@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from fake_device import FakeDevice
+from fake_device import INFERENCE_MS, FakeDevice
 from strict_api import Api, StrictObject, behaves
 
 VERSIONS = ("10.13", "10.16", "11.4")
@@ -762,6 +762,7 @@ def _(this: Any, stream_handle: int) -> bool:
         outputs = behavior.compute(inputs) if behavior.compute else _run_graph(this.engine, inputs)
         for name, value in outputs.items():
             behavior.device.write(addresses[name], np.ascontiguousarray(value).tobytes())
+        behavior.device.clock_ms += INFERENCE_MS
 
     behavior.device.enqueue(stream_handle, run)
     return True

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import fake_cuda_core
 import numpy as np
 import onnx
 import pytest
+from fake_device import INFERENCE_MS
 from strict_tensorrt import RTX, VERSIONS, Behavior, stand_in
 from tiny_artifact import BIAS, WEIGHTS, expected_mask, make_artifact, manifest_of, network
 from trt_request import GPU as BUILT_ON
@@ -250,6 +252,63 @@ def test_cuda_graphs_are_recorded_once_for_each_shape(version: str, machine_of: 
         assert machine.cuda.launches == 5
         assert batches == [1, 1, 3, 3, 1, 3, 1]  # each shape is run once before it is recorded
         assert runner.description.endswith("NVIDIA H200 with CUDA graphs")
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_networks_own_time_on_the_gpu(version: str, cuda_graph: bool, machine_of: Callable[[str], Machine]) -> None:
+    machine = machine_of(version)
+    with machine.runner(machine.artifact(), cuda_graph=cuda_graph) as runner:
+        for seed in range(2):
+            runner.infer(batch_of(1, *SIZE, seed=seed))
+        assert runner.last_device_ms is None
+        assert machine.cuda.recorded_events == 0, "users pay for no events"
+        for _ in range(2):  # may be asked for again
+            runner.time_device(True)
+            runner.time_device(True)
+            for seed, count in enumerate((1, 3, 1)):
+                images = batch_of(count, *SIZE, seed=seed)
+                np.testing.assert_array_equal(runner.infer(images)["masks"], masks_of(images))
+                assert runner.last_device_ms == INFERENCE_MS, "the copies do not count"
+            runner.time_device(False)
+            assert runner.last_device_ms is None
+        recorded = machine.cuda.recorded_events
+        images = batch_of(2, *SIZE)
+        np.testing.assert_array_equal(runner.infer(images)["masks"], masks_of(images))
+        assert (machine.cuda.recorded_events, runner.last_device_ms) == (recorded, None)
+        runner.time_device(True)  # freed with the runner, which the fixture checks
+
+
+def test_rtx_tells_its_time_too(machine_of: Callable[[str], Machine]) -> None:
+    machine = machine_of(RTX)
+    with machine.runner(machine.artifact()) as runner:
+        runner.time_device(True)
+        runner.infer(batch_of(1, *SIZE))
+        assert runner.last_device_ms == INFERENCE_MS
+
+
+def test_many_shapes_after_timing(newest: Machine) -> None:
+    profile = ((1, 1, 1, 3), (1, 8, 12, 3), (1, 20, 12, 3))
+    path = newest.artifact(free_network(), profile, outputs=FREE_OUTPUTS)
+    with newest.runner(path, cuda_graph=True) as runner:
+        for height in range(1, 9):
+            runner.infer(batch_of(1, height, 12))
+        runner.time_device(True)
+        runner.infer(batch_of(1, 20, 12))  # the graph that gives way is forgotten already
+        assert newest.cuda.open_graphs == 1
+
+
+def test_a_predictor_is_loaded_with_cuda_graphs(newest: Machine, tmp_path: Path) -> None:
+    images = [batch_of(*SIZE, seed=seed) for seed in range(2)]
+    with segkc_deploy.load(newest.artifact(), cuda_graph=True) as predictor:
+        predictor.time_device(True)
+        for image, mask in zip(images, predictor.predict(images), strict=True):
+            np.testing.assert_array_equal(mask, expected_mask(image))
+        assert predictor.last_device_ms == INFERENCE_MS
+        assert predictor.description.endswith("with CUDA graphs")
+    onnx_path = make_artifact(tmp_path / "onnx")
+    line = refusal(lambda: segkc_deploy.load(onnx_path, cuda_graph=True), ConfigError)
+    assert line == f"{onnx_path}: CUDA graphs are for the engine trt; run this one without"
 
 
 def test_of_many_shapes_the_oldest_graph_gives_way(newest: Machine) -> None:
@@ -749,6 +808,31 @@ def test_a_real_engine_agrees_with_onnxruntime(tmp_path: Path, flags: tuple[str,
             masks = runner.infer(images)["masks"]
             np.testing.assert_array_equal(masks, reference.infer(images)["masks"])
             np.testing.assert_array_equal(masks, masks_of(images))
+
+
+@pytest.mark.gpu
+@pytest.mark.tensorrt
+@pytest.mark.skipif(bool(_no_tensorrt()), reason=_no_tensorrt() or "runs")
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_real_engine_tells_its_time_on_the_gpu(tmp_path: Path, cuda_graph: bool) -> None:
+    trt = LIBRARIES["trt"].load()
+    onnx_path = make_artifact(tmp_path, "tiny.onnx")
+    path = tmp_path / "tiny.engine"
+    path.write_bytes(plan_of(trt, onnx.load(onnx_path), PROFILE))
+    write_manifest(path, manifest_of(path, engine="trt", build=build_of(trt, "trt", cuda_probe.find_gpu())))
+    with TensorRTRunner(path, read_manifest(path), cuda_graph=cuda_graph) as runner:
+        images = batch_of(4, *SIZE)
+        runner.infer(images)
+        assert runner.last_device_ms is None
+        runner.time_device(True)
+        for _ in range(5):
+            began = time.perf_counter()
+            np.testing.assert_array_equal(runner.infer(images)["masks"], masks_of(images))
+            whole_ms = 1e3 * (time.perf_counter() - began)
+            assert runner.last_device_ms is not None
+            assert 0 < runner.last_device_ms < whole_ms
+        runner.time_device(False)
+        np.testing.assert_array_equal(runner.infer(images)["masks"], masks_of(images))
 
 
 @pytest.mark.gpu

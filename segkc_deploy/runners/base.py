@@ -12,6 +12,9 @@ class Runner(ABC):
 
     #: what runs the network, for reports: `onnxruntime 1.31 CPUExecutionProvider`
     description: str
+    #: how long the network took on the GPU in the last `infer`, in milliseconds, without the copies to and from the
+    #: host; None unless `time_device` asked for it and the backend tells it
+    last_device_ms: float | None = None
 
     @abstractmethod
     def activate(self) -> None:
@@ -27,6 +30,9 @@ class Runner(ABC):
     @abstractmethod
     def deactivate(self) -> None:
         """Free the network and what it holds of the device."""
+
+    def time_device(self, on: bool) -> None:  # noqa: B027 (a backend without events has nothing to do)
+        """Have each `infer` set `last_device_ms` from now on, or no longer. Events cost a little time on the host."""
 
     def __enter__(self) -> Self:
         self.activate()

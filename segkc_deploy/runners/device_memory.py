@@ -53,6 +53,12 @@ class DeviceMemory:
         self._staged.append(StagedBuffer(self._core, device, host))
         return self._staged[-1]
 
+    def timer(self) -> "DeviceTimer":
+        """Return a timer of what is put on the stream."""
+        with cuda_errors("making events"):
+            self.make_current()
+            return DeviceTimer(self._core, self._device, self.stream)
+
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """Return a CUDA graph of what `enqueue` puts on the stream; `launch(stream)` runs it, `close()` frees it.
 
@@ -77,6 +83,29 @@ class DeviceMemory:
             self._staged.clear()
             self.stream.sync()
             self.stream.close()
+
+
+class DeviceTimer:
+    """Measures how long the GPU takes from `start` to `stop`, both put on the stream as events; `close` frees them."""
+
+    def __init__(self, core: Any, device: Any, stream: Any) -> None:
+        options = core.EventOptions(timing_enabled=True)
+        self._stream = stream
+        self._started, self._stopped = device.create_event(options), device.create_event(options)
+
+    def start(self) -> None:
+        self._stream.record(self._started)
+
+    def stop(self) -> None:
+        self._stream.record(self._stopped)
+
+    def elapsed_ms(self) -> float:
+        """Return the time between both; the stream has to have been waited for."""
+        return float(self._stopped - self._started)
+
+    def close(self) -> None:
+        self._started.close()
+        self._stopped.close()
 
 
 class StagedBuffer:

@@ -7,7 +7,7 @@ import numpy as np
 
 from segkc_deploy.errors import ArtifactError, SegKCError
 from segkc_deploy.manifest import Contract
-from segkc_deploy.runners.device_memory import DeviceMemory, StagedBuffer, cuda_errors, nbytes
+from segkc_deploy.runners.device_memory import DeviceMemory, DeviceTimer, StagedBuffer, cuda_errors, nbytes
 from segkc_deploy.tensorrt_library import LogLines
 
 #: Each shape's graph holds an execution context with memory of its own; of more shapes the oldest gives way.
@@ -63,6 +63,9 @@ class Execution:
     ) -> None:
         self._path, self._engine, self._memory, self._log = path, engine, memory, log
         self._cuda_graph = cuda_graph
+        self._timer: DeviceTimer | None = None
+        #: of the last `run`; None unless `time_device` asked for it
+        self.last_device_ms: float | None = None
         self._input = contract.input.name
         self._dtypes = _tensor_types(path, trt, engine, contract)
         self._smallest, self._largest = self._input_range()
@@ -88,23 +91,46 @@ class Execution:
         np.copyto(self._buffers[self._input].array(images.shape, images.dtype), images)
         with cuda_errors(f"running {self._path}"):
             bound = self._prepared(images.shape)
-            if bound.graph is None:
+            if self._timer is not None:
+                self._enqueue_timed(bound, self._timer)
+            elif bound.graph is None:
                 self._enqueue(bound)
             else:
                 bound.graph.launch(self._memory.stream)
             self._memory.stream.sync()
+            if self._timer is not None:
+                self.last_device_ms = self._timer.elapsed_ms()
         return {
             name: self._buffers[name].array(shape, self._dtypes[name]).copy() for name, shape in bound.outputs.items()
         }
 
-    def close(self) -> None:
-        """Free graphs and contexts; the engine and the memory are their owners' to free."""
+    def time_device(self, on: bool) -> None:
+        """Set `last_device_ms` in each `run` from now on, or no longer.
+
+        Graphs are recorded anew, without the copies: events inside of a graph tell no time.
+        """
+        if on == (self._timer is not None):
+            return
         for bound in self._bound.values():
-            if bound.graph is not None:
-                bound.graph.close()
+            self._forget_graph(bound)
+        if self._timer is not None:
+            self._timer.close()
+        self._timer = self._memory.timer() if on else None
+        self.last_device_ms = None
+
+    def close(self) -> None:
+        """Free graphs, events and contexts; the engine and the memory are their owners' to free."""
+        self.time_device(False)
+        for bound in self._bound.values():
+            self._forget_graph(bound)
         self._bound.clear()
         self._idle.clear()
         self._engine = None
+
+    def _forget_graph(self, bound: _Bound) -> None:
+        if bound.graph is not None:
+            bound.graph.close()
+            bound.graph = None
 
     def _prepared(self, shape: Shape) -> _Bound:
         """Return a context whose shapes are set to `shape`, with its graph if there are to be graphs."""
@@ -118,7 +144,8 @@ class Execution:
             # TensorRT finishes its own preparations in a first run, which must not be part of the graph.
             self._enqueue(bound)
             self._memory.stream.sync()
-            bound.graph = self._memory.capture(lambda: self._enqueue(bound))
+            recorded = self._enqueue if self._timer is None else self._execute
+            bound.graph = self._memory.capture(lambda: recorded(bound))
         return bound
 
     def _take_idle(self) -> _Bound:
@@ -129,20 +156,38 @@ class Execution:
             self._set_addresses(bound.context)
             return bound
         oldest = self._bound.pop(next(iter(self._bound)))
-        oldest.graph.close()
-        oldest.graph = None
+        self._forget_graph(oldest)
         return oldest
 
     def _enqueue(self, bound: _Bound) -> None:
         """Put a whole inference on the stream: input to the device, the network, outputs to the host."""
-        stream = self._memory.stream
-        self._buffers[self._input].upload(nbytes(bound.shape, self._dtypes[self._input]), stream)
+        self._upload(bound)
+        self._execute(bound)
+        self._download(bound)
+
+    def _enqueue_timed(self, bound: _Bound, timer: DeviceTimer) -> None:
+        self._upload(bound)
+        timer.start()
+        if bound.graph is None:
+            self._execute(bound)
+        else:
+            bound.graph.launch(self._memory.stream)
+        timer.stop()
+        self._download(bound)
+
+    def _upload(self, bound: _Bound) -> None:
+        count = nbytes(bound.shape, self._dtypes[self._input])
+        self._buffers[self._input].upload(count, self._memory.stream)
+
+    def _execute(self, bound: _Bound) -> None:
         if not bound.context.execute_async_v3(self._memory.stream_handle):
             raise SegKCError(
                 f"{self._path}: TensorRT could not run a batch of shape {bound.shape}: {self._log.reason()}"
             )
+
+    def _download(self, bound: _Bound) -> None:
         for name, shape in bound.outputs.items():
-            self._buffers[name].download(nbytes(shape, self._dtypes[name]), stream)
+            self._buffers[name].download(nbytes(shape, self._dtypes[name]), self._memory.stream)
 
     def _new_context(self) -> Any:
         context = self._engine.create_execution_context()

@@ -91,7 +91,20 @@ class TensorRTRunner(Runner):
         """
         with self._lock:  # the buffers are shared by all calls
             assert self._execution is not None, "activate the runner first"
-            return self._execution.run(images)
+            outputs = self._execution.run(images)
+            self.last_device_ms = self._execution.last_device_ms
+            return outputs
+
+    def time_device(self, on: bool) -> None:
+        """See `Runner.time_device`.
+
+        Raises:
+            SegKCError: CUDA failed.
+        """
+        with self._lock:
+            assert self._execution is not None, "activate the runner first"
+            self._execution.time_device(on)
+            self.last_device_ms = None
 
     def deactivate(self) -> None:
         """Free graphs and contexts, then the engine, then the memory they used."""
