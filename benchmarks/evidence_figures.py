@@ -29,17 +29,28 @@ class PairedDifference:
     values: tuple[float, ...]
 
     @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% interval of the mean by Student's t, or None with too few seeds to judge."""
+        if len(self.values) < FEWEST_SEEDS_TO_JUDGE:
+            return None
+        standard_error = statistics.stdev(self.values) / math.sqrt(len(self.values))
+        half = _T_QUANTILES[min(len(self.values) - 1, max(_T_QUANTILES))] * standard_error
+        return self.mean - half, self.mean + half
+
+    @property
     def verdict(self) -> str:
         """`outside` or `within` the seeds' spread, or `not judged`."""
-        if len(self.values) < FEWEST_SEEDS_TO_JUDGE:
+        if self.interval is None:
             return "not judged"
         same_sign = all(value > 0 for value in self.values) or all(value < 0 for value in self.values)
-        standard_error = statistics.stdev(self.values) / math.sqrt(len(self.values))
-        quantile = _T_QUANTILES[min(len(self.values) - 1, max(_T_QUANTILES))]
-        return "outside" if same_sign and abs(statistics.fmean(self.values)) > quantile * standard_error else "within"
+        return "outside" if same_sign and not self.interval[0] <= 0 <= self.interval[1] else "within"
 
     def __str__(self) -> str:
-        mean = f"{statistics.fmean(self.values):+.2f}"
+        mean = f"{self.mean:+.2f}"
         spread = f" ± {statistics.stdev(self.values):.2f}" if len(self.values) > 1 else ""
         return f"{mean}{spread} ({self.verdict})"
 

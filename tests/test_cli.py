@@ -29,6 +29,7 @@ COMMANDS = (
     "predict",
     "benchmark",
     "compare",
+    "report",
     "demo",
     "doctor",
 )

@@ -14,6 +14,7 @@ from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     label_next,
     predict,
     recipes,
+    report,
     train,
 )
 from segkc_deploy.cli.app import app

@@ -1,0 +1,33 @@
+"""`segkc-deploy report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segkc_deploy.cli.app import app
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, finished or still training.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Row to compare the others with. [default: a supervised one if there is one, or the first]"),
+    ] = None,
+) -> None:
+    """Draw the curves of trainings, and compare them over their seeds.
+
+    Example: `segkc-deploy report runs/a runs/b --out report-trainings`
+    """
+    from segkc_deploy.cli.extras import needs_extra
+
+    with needs_extra("benchmark"):
+        from segkc_deploy.benchmarks.training_report import report_trainings
+    from segkc_deploy.benchmarks.training_text import summary
+
+    written = report_trainings(runs, out, reference)
+    for sentence in summary(written.table, written.runs):
+        typer.echo(sentence)
+    typer.echo(out / "index.html")
