@@ -30,6 +30,14 @@ def percent(value: float | None, decimals: int = 1) -> str:
     return MISSING if value is None or _missing(value) else f"{value:.{decimals}f}"
 
 
+def signed_percent(value: float | None) -> str:
+    """Return a change in percent, without the sign of percent: +1.2, −0.4, 0.0."""
+    if value is None or _missing(value):
+        return MISSING
+    text = f"{value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
 def agreement(value: float | None) -> str:
     """Return an agreement in percent, without the sign; what is not quite 100 is never rounded up to it."""
     if value is None or _missing(value):

@@ -10,7 +10,9 @@ from markupsafe import Markup
 from segkc_deploy.benchmarks import formatting
 
 _FOLDER = Path(__file__).with_name("page")
-_FILTERS = ("significant", "percent", "percent_range", "agreement", "difference", "quantity", "mebibytes")
+_FILTERS = (
+    "significant", "percent", "percent_range", "signed_percent", "agreement", "difference", "quantity", "mebibytes",
+)  # fmt: skip
 
 
 def render_page(template: str, title: str, data: Any, **values: Any) -> str:

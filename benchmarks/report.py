@@ -1,32 +1,37 @@
 """The report's files from a result: `index.html` (one page, nothing fetched), `benchmark.md` and `benchmark.json`."""
 
 import base64
-from dataclasses import dataclass
-from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from segkc_deploy import atomic
-from segkc_deploy.benchmarks import figures, formatting
+from segkc_deploy.benchmarks import formatting
+from segkc_deploy.benchmarks.choices import choices
 from segkc_deploy.benchmarks.interval import RESAMPLES
 from segkc_deploy.benchmarks.latency import LEAST_SAMPLES, STABLE_WITHIN, WINDOW_RUNS
+from segkc_deploy.benchmarks.page_file import render_page
+from segkc_deploy.benchmarks.report_data import report_data
 from segkc_deploy.benchmarks.report_markdown import report_markdown
-from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison, Row
-from segkc_deploy.benchmarks.svg import ROW_COLORS
+from segkc_deploy.benchmarks.row_columns import columns_of
+from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison
 from segkc_deploy.benchmarks.verdict import verdict
 from segkc_deploy.boundary import BOUNDARY_RULE
 from segkc_deploy.metrics import RULE
 
-#: Characters of embedded pictures, so that the page stays below 5 MB.
-_PICTURE_BUDGET = 3_800_000
-_BETTER = "Up and to the left is better. Upright lines: 95% interval of mIoU."
+#: Bytes of the page with its pictures; worse images come first, so the best are left out where there is no room.
+_PAGE_BUDGET = 4_800_000
 #: Fewer samples than this, and p99 is the interpolated maximum.
 SAMPLES_FOR_P99 = 100
 
+#: Colors in `page.css`; further rows begin again.
+ROW_COLORS = 10
 
-def write_report(result: BenchmarkResult, out: Path) -> Path:
+_WITHOUT_PICTURES = "The pictures were left out: the report was asked for without pictures."
+_NOT_THERE = "The pictures were left out: their files are not beside the result."
+_NO_ROOM = "The others are left out, since the page would have grown too large."
+
+
+def write_report(result: BenchmarkResult, out: Path, *, with_pictures: bool = True) -> Path:
     """Write the report of `result` into `out` and return the path of the page.
 
     The pictures that `result.comparisons` names are taken from `out`; those that are not there are left out.
@@ -34,23 +39,37 @@ def write_report(result: BenchmarkResult, out: Path) -> Path:
     result.write(out / "benchmark.json")
     atomic.write_text(out / "benchmark.md", report_markdown(result))
     page = out / "index.html"
-    atomic.write_text(page, report_html(result, out))
+    atomic.write_text(page, report_html(result, out if with_pictures else None))
     return page
 
 
-def report_html(result: BenchmarkResult, pictures: Path) -> str:
-    """Return the page of `result`, with the pictures below the folder `pictures` embedded."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    names = ("significant", "percent", "percent_range", "agreement", "difference", "quantity", "mebibytes")
-    environment.filters |= {name: getattr(formatting, name) for name in names}
-    template = environment.from_string(files("segkc_deploy.benchmarks").joinpath("report.html").read_text("utf-8"))
-    return template.render(
+def report_html(result: BenchmarkResult, pictures: Path | None) -> str:
+    """Return the page of `result`, with the pictures below the folder `pictures` embedded; without any for None."""
+    page = _page(result, [], "")
+    comparisons, why_not = _embedded(result.comparisons, pictures, _PAGE_BUDGET - len(page.encode()))
+    return _page(result, comparisons, why_not)
+
+
+Layers = list[tuple[str, str]]
+
+
+def _page(result: BenchmarkResult, comparisons: list[tuple[Comparison, Layers]], why_not: str) -> str:
+    return render_page(
+        "benchmark.html",
+        "Benchmark report",
+        report_data(result),
         result=result,
-        rows=[_PageRow(row, f"var(--row-{index % ROW_COLORS})") for index, row in enumerate(result.rows)],
+        rows=result.rows,
+        columns=columns_of(result.rows),
+        column_groups=[(name, len(list(group))) for name, group in groupby(c.group for c in columns_of(result.rows))],
         verdict=verdict(result),
-        plots=_plots(result.rows),
-        comparisons=_embedded(result.comparisons, pictures),
+        choices={machine: list(group) for machine, group in groupby(choices(result), key=lambda one: one.machine)},
+        colors={row.name: f"var(--row-{index % ROW_COLORS})" for index, row in enumerate(result.rows)},
+        comparisons=comparisons,
+        why_not=why_not,
+        image_miou={row.name: row.accuracy.image_miou for row in result.rows if row.accuracy},
         conditions=formatting.flat(result.machine),
+        options=formatting.flat(result.options),
         few_samples=[row.name for row in result.rows if row.latency and row.latency.total.samples < SAMPLES_FOR_P99],
         batch_errors=[(row.name, point) for row in result.rows for point in row.throughput if point.error],
         rule=RULE,
@@ -61,53 +80,24 @@ def report_html(result: BenchmarkResult, pictures: Path) -> str:
         window_runs=WINDOW_RUNS,
         least_samples=LEAST_SAMPLES,
         samples_for_p99=SAMPLES_FOR_P99,
-        missing=formatting.MISSING,
     )
 
 
-@dataclass(frozen=True)
-class _PageRow:
-    row: Row
-    color: str
-
-    @property
-    def best_rate(self) -> tuple[float, int] | None:
-        """The highest images/s and its batch size."""
-        rates = [(p.images_per_s, p.batch) for p in self.row.throughput if p.images_per_s is not None]
-        return max(rates, default=None)
-
-
-def _plots(rows: list[Row]) -> list[tuple[str, str, Any]]:
-    """Return (title, what it shows, SVG) of the plots that there are figures for."""
-    plots = [
-        ("mIoU against parameters", _BETTER, figures.miou_against_parameters(rows)),
-        ("mIoU against latency", _BETTER, figures.miou_against_latency(rows)),
-        (
-            "Where the time goes",
-            "Median of each stage: pre (lighter), infer (full), post (lighter). Ticks: end-to-end p50, p90, p99.",
-            figures.latency_split(rows),
-        ),
-        (
-            "Distribution of the latency",
-            "End to end. Lines: p50 (solid), p90 (dashed), p99 (dotted).",
-            figures.latency_distribution(rows),
-        ),
-        ("Throughput against batch size", "End to end, one process, no overlap of stages.", figures.throughput(rows)),
-    ]
-    return [plot for plot in plots if plot[2] is not None]
-
-
-def _embedded(comparisons: list[Comparison], folder: Path) -> list[tuple[Comparison, list[tuple[str, str]]]]:
-    """Return each comparison with (title, data URI) of its pictures, as many as the page has room for."""
-    embedded, used = [], 0
+def _embedded(
+    comparisons: list[Comparison], folder: Path | None, room: int
+) -> tuple[list[tuple[Comparison, Layers]], str]:
+    """Return each comparison with (title, data URI) of its pictures, as many as there is room for, and why not all."""
+    if folder is None:
+        return [], _WITHOUT_PICTURES
+    embedded: list[tuple[Comparison, Layers]] = []
     for comparison in comparisons:
-        cells = [(cell.title, _data_uri(path)) for cell in comparison.cells if (path := folder / cell.file).is_file()]
-        used += sum(len(uri) for _, uri in cells)
-        if used > _PICTURE_BUDGET:
-            break
-        if cells:
-            embedded.append((comparison, cells))
-    return embedded
+        layers = [(cell.title, _data_uri(path)) for cell in comparison.cells if (path := folder / cell.file).is_file()]
+        room -= sum(len(uri) for _, uri in layers)
+        if room < 0:
+            return embedded, _NO_ROOM
+        if layers:
+            embedded.append((comparison, layers))
+    return embedded, "" if embedded or not comparisons else _NOT_THERE
 
 
 def _data_uri(path: Path) -> str:

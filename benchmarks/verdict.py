@@ -8,6 +8,8 @@ def verdict(result: BenchmarkResult) -> list[str]:
     """Return what the rows say, machine by machine: `_of_one_machine`, and which rows are incomplete."""
     machines = dict.fromkeys(row.machine for row in result.rows)
     sentences = [text for name in machines for text in _of_one_machine([r for r in result.rows if r.machine == name])]
+    if doubtful := [row.name for row in result.rows if row.state.flags]:
+        sentences.append(f"The timings of {', '.join(doubtful)} are doubtful: the machine's state changed meanwhile.")
     if result.failures:
         names = ", ".join(failure.name for failure in result.failures)
         sentences.append(f"Not measured in full: {names} (see the errors below).")

@@ -27,6 +27,7 @@ ALLOWED = {
         "export",
         "training.methods.registry",
         "training.models.spec",
+        "training.published",
         "training.recipe",
         "training.recipe_file",
         "training.run_directory",

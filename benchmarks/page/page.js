@@ -44,9 +44,13 @@ const Page = (() => {
     return groups.flatMap((group) => group.map(() => mean(group))).map((value, index) => value + index * gap);
   };
 
+  // Move the lowest of ascending `positions` up until none is below `bottom`, and those above them as far as `gap` asks.
+  const keptAbove = (positions, bottom, gap) =>
+    positions.reduceRight((kept, position) => [Math.min(position, kept.length ? kept[0] - gap : bottom), ...kept], []);
+
   // A mark that writes a label beside each point {x, y, text, color}, none over another, with a thin line to its point
   // where it had to be moved.
-  const labels = (points) => (index, scales, values, { width }) => {
+  const labels = (points) => (index, scales, values, { width, height, marginBottom }) => {
     const places = points.map((point) => {
       const x = scales.x(point.x), length = 6.6 * [...point.text].length;
       const left = x + 10 + length > width - 2;
@@ -54,7 +58,8 @@ const Page = (() => {
     });
     for (const group of overlapping(places)) {
       group.sort((a, b) => a.py - b.py);
-      spread(group.map((place) => place.py), LABEL_GAP).forEach((at, place) => (group[place].at = at));
+      const heights = spread(group.map((place) => place.py), LABEL_GAP);
+      keptAbove(heights, height - marginBottom - LABEL_GAP / 2, LABEL_GAP).forEach((at, place) => (group[place].at = at));
     }
     const g = d3.create("svg:g").attr("aria-label", "labels").attr("font-size", 12);
     for (const place of places) {
@@ -82,7 +87,7 @@ const Page = (() => {
 
   // Round values between both ends for a logarithmic axis, few enough to be read.
   const logTicks = (low, high) => {
-    const steps = high / low > 100 ? [1] : high / low > 8 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
+    const steps = high / low > 1000 ? [1] : high / low > 8 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
     const ticks = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
       for (const step of steps) ticks.push(Number((step * 10 ** power).toPrecision(3)));
@@ -134,8 +139,8 @@ const Page = (() => {
   const redraw = () => figures.filter(({ element }) => element.isConnected).forEach(render);
 
   // Plot.plot in the page's style. Axes are named at their ends by `label`.
-  const plot = ({ width, height = 320, label, ...options }) =>
-    Plot.plot({ width, height, marginLeft: 48, marginBottom: 40, marginTop: 26, ariaLabel: label, ...options });
+  const plot = ({ width, height = 320, label, marginTop = 26, ...options }) =>
+    Plot.plot({ width, height, marginLeft: 48, marginBottom: 40, marginTop, ariaLabel: label, ...options });
   const tip = { lineWidth: 40, textPadding: 8, fontSize: 12, fill: "var(--surface)", stroke: "var(--muted)" };
   const grid = { stroke: "var(--grid)", strokeOpacity: 1 };
 
