@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ def row_identity(row: PlannedRow, conditions: Mapping[str, Any]) -> str:
     """
     what = {"role": row.role, "target": str(row.target), "content": _content(row)}
     return _digest(what | dict(conditions))
+
+
+def turns_identity(rows: Sequence[str], rounds: int) -> str:
+    """Return the sha256 of everything that the times of rows in turn depend on, given the identities of all rows."""
+    return _digest({"rows": list(rows), "rounds": rounds})
 
 
 def shared_conditions(

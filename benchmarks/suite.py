@@ -10,12 +10,14 @@ from pathlib import Path
 
 from segkc_deploy.benchmarks.baseline_gate import Gate
 from segkc_deploy.benchmarks.finished_rows import FinishedRows
+from segkc_deploy.benchmarks.finished_turns import FinishedTurns
+from segkc_deploy.benchmarks.in_turn import measure_in_turn, plan_ways
 from segkc_deploy.benchmarks.interval import miou_difference, read_counts
 from segkc_deploy.benchmarks.mask_agreement import mask_agreement
 from segkc_deploy.benchmarks.pictures import save_pictures
 from segkc_deploy.benchmarks.report import write_report
-from segkc_deploy.benchmarks.row_identity import row_identity, shared_conditions
-from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Failure, Row
+from segkc_deploy.benchmarks.row_identity import row_identity, shared_conditions, turns_identity
+from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Failure, InTurn, Row
 from segkc_deploy.benchmarks.targets import PlannedRow, plan
 from segkc_deploy.benchmarks.worker import Order
 from segkc_deploy.benchmarks.worker_process import how_it_ended, worker_environment
@@ -52,6 +54,7 @@ def run_benchmark(
     options: Options | None = None,
     *,
     names: Mapping[Path, str] | None = None,
+    rounds: int = 0,
     fresh: bool = False,
     gate: Gate | None = None,
 ) -> BenchmarkResult:
@@ -66,6 +69,7 @@ def run_benchmark(
         out: the report's folder, made when missing.
         options: how to measure.
         names: what to call the rows of some targets.
+        rounds: how often rows and baselines are timed in turn, see `in_turn`; 0 leaves it out.
         fresh: measure the rows that are done again.
         gate: checked before anything is measured; its `violations` are the caller's to ask for.
 
@@ -85,7 +89,10 @@ def run_benchmark(
     finished = FinishedRows(out)
     if fresh:
         finished.forget_all_but(())
+        FinishedTurns(out).forget()
     _measure_rows(result, planned, data, options, identities, finished, out)
+    if rounds:
+        result.in_turn = _in_turn(result.rows, identities, data, options, rounds, FinishedTurns(out))
     save_pictures(result, sets, {name: finished.masks(identity) for name, identity in identities.items()}, out)
     finished.forget_all_but(identities.values())
     result.write(out / "benchmark.json")
@@ -128,6 +135,30 @@ def _measure_rows(
             console.print(f"{row.name}: {error}", style="red", soft_wrap=True, markup=False)
             result.failures.append(Failure(name=row.name, role=row.role, target=str(row.target), error=error))
         result.write(out / "benchmark.json")
+
+
+def _in_turn(
+    rows: Sequence[Row],
+    identities: Mapping[str, str],
+    data: Path,
+    options: Options,
+    rounds: int,
+    finished: FinishedTurns,
+) -> InTurn | None:
+    """Return the times in turn of `rows` and their baselines, or None where there is nothing to compare."""
+    ways = plan_ways(rows)
+    if not ways:
+        return None
+    identity = turns_identity([identities[row.name] for row in rows], rounds)
+    if (done := finished.find(identity, ways)) is not None:
+        console.print("Keeping the times in turn; --fresh measures them again", soft_wrap=True)
+        return done
+    in_turn = measure_in_turn(
+        ways, data, rounds, device=options.device, threads=options.threads, warm_up_s=2 * options.seconds
+    )
+    if all(way.error is None for way in in_turn.ways):
+        finished.keep(identity, in_turn)
+    return in_turn
 
 
 def _new_result(data: Path, sets: ImageSets, options: Options, notes: list[str]) -> BenchmarkResult:

@@ -43,6 +43,7 @@ class SuiteFile(_Part):
     threads: _Count | None = None
     images: _Count | None = None
     block: _Count | None = None
+    rounds: int | None = Field(default=None, ge=0)
     baseline: str | None = None
     fail_if: list[str] = Field(default_factory=list)
 
@@ -56,6 +57,7 @@ class Suite:
     data: Path | None = None
     out: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    rounds: int | None = None
     baseline: Path | None = None
     fail_if: list[str] = field(default_factory=list)
 
@@ -79,6 +81,7 @@ def read_suite(path: Path) -> Suite:
         data=None if stored.data is None else folder / stored.data,
         out=None if stored.out is None else folder / stored.out,
         options=options,
+        rounds=stored.rounds,
         baseline=None if stored.baseline is None else folder / stored.baseline,
         fail_if=stored.fail_if,
     )

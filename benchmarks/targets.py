@@ -48,8 +48,8 @@ def plan(targets: Sequence[Path], names: Mapping[Path, str] | None = None) -> tu
             raise RunDirectoryError(f"{target}: holds no junior.safetensors; train first, or name an artifact's file")
         if find_spec("torch") is None or find_spec("timm") is None:
             notes.append(
-                f"{target}: its PyTorch rows ({', '.join(roles)}) are left out, since torch or timm is not installed:"
-                ' pip install "segkc-deploy[train]"'
+                f"{target}: its PyTorch rows ({', '.join(roles)}) are left out, and its baselines,"
+                ' since torch or timm is not installed: pip install "segkc-deploy[train]"'
             )
             continue
         rows += [(role, target) for role in roles]

@@ -1,66 +1,131 @@
-"""The two ways in which a network is usually run, as baselines: eager PyTorch, and a plain `torch.onnx.export`.
+"""The ways in which a network is usually run, as baselines: PyTorch eager and compiled, and a plain ONNX export.
 
-Both do what most scripts do around a segmentation network: resize, scale to floating point, transpose, run, upsample
-the logits to the image's size, take the argmax. Mean and standard deviation are inside our networks, which spares both
-paths a pass over the pixels.
+All do what most scripts do around a segmentation network: resize, scale to floating point, transpose, run, upsample
+the logits to the image's size, take the argmax. Mean and standard deviation are inside our networks, which spares the
+usual paths a pass over the pixels.
 """
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import onnxruntime
 import torch
 import torch.nn.functional as F
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
 
+from segkc_deploy.errors import ConfigError, MissingDependencyError
+from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.network_file import load_network
 
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
-class EagerPath:
-    """PyTorch eager. `threads` bounds PyTorch's and OpenCV's threads for the whole process."""
 
-    name = "PyTorch eager, own pre- and postprocessing"
+class UsualPath(Protocol):
+    """A way from an image to its mask.
 
-    def __init__(self, run: Path, threads: int) -> None:
-        self.network, card = load_network(run / "junior.safetensors")
-        self.size = card.input_size
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
+    Args:
+        run: the run directory, of which the junior is taken.
+        device: `auto`, `cpu` or `cuda`.
+        threads: CPU threads of PyTorch, ONNX Runtime and OpenCV, for the whole process; their own choice if None.
+
+    Raises:
+        UserError: the junior or the device cannot be used, or something that the path needs is missing.
+    """
+
+    description: str
+
+    def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None: ...
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Return the mask, uint8 (H, W), of an image, uint8 (H, W, 3) RGB."""
+
+
+class EagerPath(UsualPath):
+    """PyTorch eager."""
+
+    def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
+        self._network, card = load_network(run / "junior.safetensors")
+        self._size = card.input_size
+        self._device = choose_device(device)
+        self._align_corners = self._network.decoder.align_corners
+        self._logits: Any = self._network.to(self._device)
+        self.description = f"PyTorch {torch.__version__} eager, {self._device.type}"
+        if threads is not None:
+            torch.set_num_threads(threads)
+            cv2.setNumThreads(threads)
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            logits = self.network(torch.from_numpy(_preprocess(image, self.size)))
-            full = F.interpolate(
-                logits, image.shape[:2], mode="bilinear", align_corners=self.network.decoder.align_corners
-            )
-            mask: np.ndarray = full.argmax(dim=1)[0].to(torch.uint8).numpy()
+            logits = self._logits(torch.from_numpy(_preprocess(image, self._size)).to(self._device))
+            full = F.interpolate(logits, image.shape[:2], mode="bilinear", align_corners=self._align_corners)
+            mask: np.ndarray = full.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
         return mask
 
 
-class PlainExportPath:
-    """The network as `torch.onnx.export` writes it without further thought, on ONNX Runtime's CPU provider."""
+class CompiledPath(EagerPath):
+    """The same with the network through `torch.compile`, in its default mode. The first prediction compiles it."""
 
-    name = "plain torch.onnx.export, own pre- and postprocessing"
+    def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
+        super().__init__(run, device, threads)
+        if self._device.type == "cpu":
+            _needs_compiler()
+        self._logits = torch.compile(self._network)
+        self.description = f"PyTorch {torch.__version__} torch.compile, {self._device.type}"
 
-    def __init__(self, run: Path, threads: int) -> None:
+
+class PlainExportPath(UsualPath):
+    """The network as `torch.onnx.export` writes it without further thought, on ONNX Runtime.
+
+    On the GPU for `cuda`, and for `auto` where PyTorch and ONNX Runtime both find it.
+    """
+
+    def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
         network, card = load_network(run / "junior.safetensors")
-        self.size = card.input_size
+        self._size = card.input_size
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            _plain_export(network, self.size), options, providers=["CPUExecutionProvider"]
-        )
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            cv2.setNumThreads(threads)
+        wanted = [_CUDA, _CPU] if choose_device(device).type == "cuda" else [_CPU]
+        providers = [provider for provider in wanted if provider in onnxruntime.get_available_providers()]
+        self._session = onnxruntime.InferenceSession(_plain_export(network, self._size), options, providers=providers)
+        provider = self._session.get_providers()[0]
+        if device == "cuda" and provider != _CUDA:
+            raise ConfigError(
+                f"--device cuda: onnxruntime could not load its {_CUDA}; "
+                'pip install "onnxruntime-gpu[cuda,cudnn]", or use --device cpu'
+            )
+        self.description = f"onnxruntime {onnxruntime.__version__} {provider}"
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Return the mask, uint8 (H, W), of an image, uint8 (H, W, 3) RGB."""
-        (logits,) = self._session.run(None, {"input": _preprocess(image, self.size)})[0]
+        (logits,) = self._session.run(None, {"input": _preprocess(image, self._size)})[0]
         height, width = image.shape[:2]
         full = np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in logits])
         mask: np.ndarray = full.argmax(axis=0).astype(np.uint8)
         return mask
+
+
+#: The paths by the names that a benchmark gives them.
+USUAL_PATHS: Mapping[str, type[UsualPath]] = {
+    "eager": EagerPath,
+    "compiled": CompiledPath,
+    "plain export": PlainExportPath,
+}
+
+
+def _needs_compiler() -> None:
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise MissingDependencyError(
+            "torch.compile writes C++ for a CPU and finds no compiler; install g++ (apt install g++) or name one in CXX"
+        ) from None
 
 
 def _plain_export(network: Segmenter, size: tuple[int, int]) -> bytes:

@@ -33,6 +33,13 @@ def benchmark(
         int | None,
         typer.Option(min=1, help="Successive images drawn together for the intervals of mIoU. [default: 1]"),
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Turns of every row and of the juniors' baselines, timed in turn; 0 leaves it out. [default: 30]",
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure the rows that are done in --out again.")] = False,
     baseline: Annotated[Path | None, typer.Option(help="An earlier benchmark.json to compare with.")] = None,
     fail_if: Annotated[
@@ -53,6 +60,7 @@ def benchmark(
     with needs_extra("benchmark"):
         from segkc_deploy.benchmarks.suite import Options, run_benchmark
     from segkc_deploy.benchmarks.baseline_gate import read_gate
+    from segkc_deploy.benchmarks.in_turn import ROUNDS, in_turn_lines
     from segkc_deploy.benchmarks.suite_file import Suite, read_suite
     from segkc_deploy.benchmarks.verdict import verdict
 
@@ -67,13 +75,16 @@ def benchmark(
         "block": block,
     }
     options = Options(**asked.options | {name: value for name, value in given.items() if value is not None})
+    turns = next((given for given in (rounds, asked.rounds) if given is not None), ROUNDS)
     gate = read_gate(fail_if or asked.fail_if, baseline or asked.baseline)
     targets = _needed("targets", targets or asked.targets, suite)
     data, out = _needed("--data", data or asked.data, suite), _needed("--out", out or asked.out, suite)
 
-    result = run_benchmark(targets, data, out, options, names=asked.names, fresh=fresh, gate=gate)
+    result = run_benchmark(targets, data, out, options, names=asked.names, rounds=turns, fresh=fresh, gate=gate)
     for sentence in verdict(result):
         typer.echo(sentence)
+    for line in in_turn_lines(result.in_turn) if result.in_turn else ():
+        typer.echo(line)
     typer.echo(out / "index.html")
     passed = gate is None or _passes(gate, result)
     if result.failures or not passed:

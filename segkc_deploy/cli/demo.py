@@ -69,7 +69,7 @@ def demo(
 
     _section(6, "Benchmarking both runs and the artifact")
     batches = ",".join(map(str, _BATCHES))
-    measuring = f"--seconds {_SECONDS_A_LATENCY:g} --batches {batches}"
+    measuring = f"--seconds {_SECONDS_A_LATENCY:g} --batches {batches} --rounds 0"
     _same_as(f"benchmark {alone} {pair} {exported.path} --data {data} --out {report} {measuring}")
     measured = Options(batches=_BATCHES, seconds=_SECONDS_A_LATENCY)
     result = run_benchmark([alone, pair, exported.path], data, report, measured)
