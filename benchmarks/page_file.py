@@ -1,6 +1,7 @@
 """Pages that open from disk and fetch nothing: styles, scripts, libraries and data are all inside one file."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ def render_page(template: str, title: str, data: Any, **values: Any) -> str:
         data: what the page's scripts find as `Page.data`; JSON values, without NaN.
         values: what the template shows.
     """
+    return _environment().get_template(template).render(title=title, data_json=embedded_json(data), **values)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -33,11 +39,8 @@ def render_page(template: str, title: str, data: Any, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {name: getattr(formatting, name) for name in _FILTERS}
-    environment.globals["text_of"] = _text_of
-    missing = formatting.MISSING
-    return environment.get_template(template).render(
-        title=title, data_json=embedded_json(data), missing=missing, **values
-    )
+    environment.globals |= {"text_of": _text_of, "missing": formatting.MISSING}
+    return environment
 
 
 def embedded_json(data: Any) -> Markup:
@@ -52,6 +55,7 @@ def embedded_json(data: Any) -> Markup:
     return Markup(text)  # escaped above
 
 
+@cache
 def _text_of(name: str) -> Markup:
     """Return a file of `benchmarks/page` as it is, to stand in a style or script element."""
     text = (_FOLDER / name).read_text("utf-8").strip()

@@ -45,9 +45,8 @@ def write_report(result: BenchmarkResult, out: Path, *, with_pictures: bool = Tr
 
 def report_html(result: BenchmarkResult, pictures: Path | None) -> str:
     """Return the page of `result`, with the pictures below the folder `pictures` embedded; without any for None."""
-    page = _page(result, [], "")
-    comparisons, why_not = _embedded(result.comparisons, pictures, _PAGE_BUDGET - len(page.encode()))
-    return _page(result, comparisons, why_not)
+    room = _PAGE_BUDGET - len(_page(result, [], "").encode()) if pictures and result.comparisons else 0
+    return _page(result, *_embedded(result.comparisons, pictures, room))
 
 
 Layers = list[tuple[str, str]]

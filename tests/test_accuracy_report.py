@@ -3,12 +3,10 @@
 import json
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 from made_up_results import full_row, result
 
-from segkc_deploy.benchmarks import figures
 from segkc_deploy.benchmarks.formatting import INTERVAL_NOTE, difference, percent_range
 from segkc_deploy.benchmarks.report import write_report
 from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Row
@@ -98,24 +96,3 @@ def test_a_result_stored_before_there_were_intervals_reads_and_renders(rows: lis
         assert "55.0" in text
         assert "Boundary IoU per class" not in text
         assert "noise)" not in text
-
-
-def heights(svg: str) -> dict[str, float]:
-    """Return the length of the longest upright line of each row color."""
-    lengths: dict[str, float] = {}
-    for group in ElementTree.fromstring(svg).iter("path"):
-        style, path = group.get("style", ""), group.get("d", "").split()
-        if "var(--row" in style and [path[i] for i in (0, 3)] == ["M", "L"] and path[1] == path[4]:
-            color = style[style.index("var(") :].partition(")")[0]
-            lengths[color] = max(lengths.get(color, 0.0), abs(float(path[2]) - float(path[5])))
-    return lengths
-
-
-@pytest.mark.parametrize("plot", [figures.miou_against_parameters, figures.miou_against_latency])
-def test_plots_draw_the_intervals(plot: Any) -> None:
-    wide, narrow = scored(50.0), scored(50.0)
-    wide.miou_interval, narrow.miou_interval = (44.0, 56.0), (47.0, 53.0)
-    svg = plot([full_row("a", "junior", 50.0, 20.0, accuracy=wide), full_row("b", "junior", 50, 30, accuracy=narrow)])
-    drawn = heights(svg)
-    assert drawn["var(--row-0"] == pytest.approx(2 * drawn["var(--row-1"], rel=1e-3)
-    assert drawn["var(--row-0"] > 20

@@ -1,0 +1,105 @@
+"""What the report says to ship, and which rows it says it cannot tell apart."""
+
+from typing import Any
+
+from made_up_results import full_row, result, rich_result
+
+from segkc_deploy.benchmarks.choices import Choice, choices
+from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, InTurn, MachineState, Row, Way
+
+
+def scored(miou: float, interval: tuple[float, float] | None) -> Accuracy:
+    compared: dict[str, Any] = {
+        "agreement_with": "j",
+        "miou_difference": miou - 55,
+        "miou_difference_interval": interval,
+    }
+    return Accuracy(images=3, miou=miou, pixel_accuracy=90, iou=[miou, miou], **compared)
+
+
+def artifacts() -> list[Row]:
+    return [
+        full_row("a", "artifact", 0, 20.0, accuracy=scored(55.1, (-0.2, 0.4)), file_bytes=1000),
+        full_row("b", "artifact", 0, 18.0, accuracy=scored(54.9, (-0.4, 0.2)), file_bytes=4000),
+        full_row("c", "artifact", 0, 10.0, accuracy=scored(52.0, (-3.4, -2.2)), file_bytes=4000),
+    ]
+
+
+def chosen(rows: list[Row], **changes: Any) -> dict[str, Choice]:
+    return {choice.purpose: choice for choice in choices(result(rows, **changes))}
+
+
+def test_each_purpose_has_the_best_row_with_its_cost() -> None:
+    found = chosen([full_row("j", "junior", 55.0, 1.0), *artifacts()])
+    assert {purpose: choice.row.name for purpose, choice in found.items()} == {
+        "accuracy": "a",
+        "latency": "c",
+        "size": "a",
+    }
+    times = {row.name: row.latency.total.p50 for row in artifacts() if row.latency}
+    assert found["accuracy"].figure == "55.1% mIoU"
+    assert found["accuracy"].costs[0] == f"{times['a']:.1f} ms at the median (2.00× the fastest)"
+    assert found["latency"].costs == ["52.0% mIoU (3.10 below the best)", "0.004 MiB (4.00× the smallest)"]
+
+
+def test_noise_is_told_from_a_loss() -> None:
+    (remark,) = chosen(artifacts())["accuracy"].remarks
+    assert remark.startswith("these images do not tell it apart from b; the fastest of them is b (")
+    worse = [artifacts()[0], artifacts()[2]]
+    assert chosen(worse)["accuracy"].remarks == []
+
+
+def test_a_choice_without_intervals_says_so() -> None:
+    rows = [full_row(name, "artifact", 0, 20.0, accuracy=scored(miou, None)) for name, miou in (("a", 55.1), ("b", 55))]
+    assert chosen(rows)["accuracy"].remarks == ["how much of this the choice of images explains was not measured"]
+
+
+def test_speeds_in_turn_decide_whether_two_are_as_fast() -> None:
+    def turns(interval: tuple[float, float]) -> InTurn:
+        speeds = {"a": (1.0, 1.0), "b": interval, "c": (1.9, 2.1)}
+        ways = [Way(name=name, kind="row", engine="e", speed_interval=ends) for name, ends in speeds.items()]
+        return InTurn(reference="a", rounds=9, runs=3, ways=ways)
+
+    assert chosen(artifacts(), in_turn=turns((1.5, 1.8)))["latency"].remarks == []
+    assert chosen(artifacts(), in_turn=turns((1.5, 2.0)))["latency"].remarks == [
+        "not told apart by these measurements: b"
+    ]
+
+
+def test_intervals_of_the_median_decide_where_nothing_took_turns() -> None:
+    rows = artifacts()
+    for row, ends in zip(rows, ((19.0, 21.0), (10.5, 18.5), (9.5, 10.6)), strict=True):
+        assert row.latency is not None
+        row.latency.total.p50_interval = ends
+    assert chosen(rows)["latency"].remarks == ["not told apart by these measurements: b"]
+
+
+def test_doubtful_timings_are_told_with_the_choice() -> None:
+    rows = artifacts()
+    rows[2].state = MachineState(flags=["it throttled"])
+    found = chosen(rows)
+    assert found["latency"].remarks == ["its timings are doubtful"]
+    assert "its timings are doubtful" not in found["accuracy"].remarks
+
+
+def test_equal_sizes_are_told_and_the_faster_taken() -> None:
+    size = chosen(artifacts()[1:])["size"]
+    assert (size.row.name, size.remarks) == ("c", ["as small: b"])
+
+
+def test_machines_are_judged_one_by_one() -> None:
+    rows = [row.model_copy(update={"machine": machine}) for machine in ("server", "board") for row in artifacts()]
+    found = choices(result(rows))
+    assert [choice.machine for choice in found] == ["server"] * 3 + ["board"] * 3
+
+
+def test_juniors_are_chosen_from_where_there_is_no_artifact() -> None:
+    rows = [full_row("s", "senior", 70.0, 90.0), full_row("j", "junior", 55.0, 20.0)]
+    assert {choice.row.name for choice in choices(result(rows))} == {"j"}
+    assert choices(result(rows[:1])) == []
+
+
+def test_energy_is_a_purpose_where_it_was_measured() -> None:
+    made: BenchmarkResult = rich_result()
+    energy = choices(made)[-1]
+    assert (energy.purpose, energy.row.name, energy.figure) == ("energy", "junior-int8.xml", "0.168 J per image")
