@@ -11,7 +11,8 @@ from segkc_deploy.benchmarks.training_run import NETWORKS, TrainingRun
 
 def report_markdown(table: TrainingTable, runs: Sequence[TrainingRun], command: str) -> str:
     """Return the tables of the report; its curves are in `trainings.json` and on the page."""
-    parts = ["# Trainings\n", text.RULE + "\n", "## Rows\n", _scores(table)]
+    summary = " ".join(map(_plain, text.summary(table, runs)))
+    parts = ["# Trainings\n", summary + "\n", text.RULE + "\n", "## Rows\n", _scores(table)]
     if len(table.rows) > 1:
         parts += [f"## Differences to {_plain(table.reference)}\n", _differences(table)]
         parts += ["## What differs in the configurations\n", _configurations(table)]

@@ -296,6 +296,7 @@ def test_the_command_writes_the_same_figures_three_times(tmp_path: Path, command
         "unfinished at step 20 of 40",
         "4 labeled, 6 unlabeled, 3 validation",
         "1 min 30 s",
+        "7 runs in 2 rows; 1 unfinished",
     )
     page, text = (out / "index.html").read_text(), (out / "trainings.md").read_text()
     for figure in written:

@@ -62,7 +62,7 @@ const drawChart = (chart, width) => {
       weight > 0 ? lines("raw", { strokeOpacity: 0.22, strokeWidth: 1, ariaDescription: "recorded" }) : null,
       lines("value", { strokeWidth: 1.6, ariaDescription: "curve" }),
       Plot.dot(dots, { x: "step", y: "value", r: 2.6, fill: (point) => point.run.color }),
-      Plot.tip(all, Plot.pointer({ x: "step", y: "value", title: (point) => told(point, weight), ...Page.tip })),
+      Plot.tip(all, Plot.pointer({ x: "step", y: "value", title: (point) => told(point, weight), lineHeight: 1.3, ...Page.tip })),
     ],
     color: { type: "identity" },
   });
