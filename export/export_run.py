@@ -17,6 +17,7 @@ from segkc_deploy.export.contract import contract_of
 from segkc_deploy.export.deploy_graph import LOGITS, MASKS, DeployGraph
 from segkc_deploy.export.engines.base import BuildRequest, Engine, Range
 from segkc_deploy.export.engines.registry import find_engine
+from segkc_deploy.export.graph_activations import graph_activation_peak
 from segkc_deploy.export.graph_runner import GraphRunner
 from segkc_deploy.export.layer_comparison import compare_layers, where_astray, write_differences
 from segkc_deploy.export.layer_precision import layer_precision_of
@@ -26,6 +27,7 @@ from segkc_deploy.export.real_images import RealImages, real_images
 from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.export.to_onnx import add_metadata, base_graph, checked, fix_batch
+from segkc_deploy.export.torch_activations import torch_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops
 from segkc_deploy.export.verify import shortcoming, verify
 from segkc_deploy.invocation import command_line
@@ -132,8 +134,9 @@ class _Export:
             self.images,
             settings.limits_kept.miou_loss,
         )
-        manifest = self._manifest(candidate.artifact, precise)
-        model = self._complete(precise.model, manifest)
+        model = self._with_tail(precise.model)
+        manifest = self._manifest(candidate.artifact, self._activation_peak(model))
+        model = self._complete(model, manifest)
         built = self.engine.build(self._request(model, candidate.path))
         manifest = manifest.model_copy(
             update=candidate.fingerprint()
@@ -154,13 +157,21 @@ class _Export:
         candidate.accept(manifest)
         return Exported(candidate.artifact, manifest)
 
-    def _complete(self, model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
-        """Attach what makes a graph an artifact: outputs, batch, metadata."""
+    def _with_tail(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Return a graph of logits with the contract's outputs, for any batch."""
         size = None if self.settings.free_size else self.size
         kind = "dense" if size is None else self.settings.tail or self.engine.tails[0]
-        complete = checked(attach_tail(model, self.settings.outputs, size, self.contract.align_corners, kind))
-        if self.contract.batch > 0:
-            complete = fix_batch(complete, self.contract.batch)
+        return checked(attach_tail(model, self.settings.outputs, size, self.contract.align_corners, kind))
+
+    def _activation_peak(self, model: onnx.ModelProto) -> int:
+        """Return the peak for one image of what the engine is made from."""
+        if self.engine.from_onnx:
+            return graph_activation_peak(model, self._an_image())
+        return torch_activation_peak(self.graph.eval(), self.size)
+
+    def _complete(self, model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
+        """Fix the batch where it is fixed, and add the metadata."""
+        complete = fix_batch(model, self.contract.batch) if self.contract.batch > 0 else model
         add_metadata(complete, manifest)
         return complete
 
@@ -237,7 +248,7 @@ class _Export:
         image, _ = read_sample(self.images.verification[0], self.images.sets)
         return resize_image(image, self.size)[None]
 
-    def _manifest(self, artifact: Path, precise: Precise) -> Manifest:
+    def _manifest(self, artifact: Path, activation_peak: int) -> Manifest:
         network, card = self.network, self.card
         flops_graph = self.graph if not self.settings.free_size else DeployGraph(network, self.size, (MASKS,))
         return Manifest(
@@ -251,6 +262,7 @@ class _Export:
             normalization=Normalization(mean=network.backbone.mean, std=network.backbone.std),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             flops=count_flops(flops_graph, self.size),
+            activation_peak_bytes=activation_peak,
             source=Source(
                 run=str(self.run),
                 weights_sha256=sha256_of(self.run / "junior.safetensors"),

@@ -190,6 +190,11 @@ class Manifest(_Part):
     normalization: Normalization
     parameters: int
     flops: int = Field(description="floating-point operations for one image, two for each multiply-add")
+    activation_peak_bytes: int | None = Field(
+        default=None,
+        description="the most that the intermediate tensors of one image take at once, by the graph before an engine"
+        " fuses its layers; older manifests do not have it",
+    )
     source: Source
     layer_precision: LayerPrecision | None = None
     build: Build | None = None

@@ -24,6 +24,7 @@ from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.export.to_onnx import base_graph
+from segkc_deploy.export.torch_activations import run_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops, describe_run, load_run_predictor
 from segkc_deploy.export.verify import Limits, shortcoming
 from segkc_deploy.manifest import Verification, companion_path, read_manifest, sha256_of
@@ -75,6 +76,11 @@ def test_nothing_of_senior_or_consultation_is_in_the_graph(exported: Exported, r
     assert held <= exported.manifest.parameters * 1.01
     assert exported.manifest.parameters == describe_run(run).parameters
     assert describe_run(run, "senior").parameters > 2 * exported.manifest.parameters
+
+
+def test_the_manifest_tells_how_much_memory_the_tensors_take(exported: Exported, run: Path) -> None:
+    """The same as of the operations of the PyTorch network, whose widest part is far from the differing ends."""
+    assert exported.manifest.activation_peak_bytes == run_activation_peak(run, "junior")
 
 
 def test_masks_equal_the_eager_networks(exported: Exported, run: Path, data: Path) -> None:

@@ -36,8 +36,8 @@ def test_the_file_is_plain_json_with_these_keys(tmp_path):
     assert stored["format"] == "segkc-deploy-artifact/1"
     assert list(stored) == [
         *("format", "artifact", "sha256", "bytes", "companions", "engine", "precision", "contract", "labels"),
-        *("normalization", "parameters", "flops", "source", "layer_precision", "build", "verification", "machine"),
-        *("command", "created"),
+        *("normalization", "parameters", "flops", "activation_peak_bytes", "source", "layer_precision", "build"),
+        *("verification", "machine", "command", "created"),
     ]
     assert stored["contract"] == {
         "input": {"name": "images", "dtype": "uint8", "layout": "NHWC"},
