@@ -248,9 +248,9 @@ class Row(_Part):
     """Everything measured of one network: `name` is unique in a result, `flops` counts 2 per multiply-add.
 
     `activation_peak_bytes` is the most that the intermediate tensors of one image take at once, by the graph and not by
-    the allocator. `moved_bytes` is the least that an inference at batch 1 moves: the weights in the row's precision, the
-    image and the outputs, each once. `latency_cuda_graph` is the latency once more with CUDA graphs, where the engine
-    has them.
+    the allocator. `moved_bytes` is the least that an inference at batch 1 moves: the weights in the row's precision,
+    the image and the outputs, each once. `latency_cuda_graph` is the latency once more with CUDA graphs, where the
+    engine has them.
     `not_measured` says of a figure by its name why it is missing.
     `measured` is when, and `machine`, in a comparison of several results, the label of the one that the row is from.
     """
