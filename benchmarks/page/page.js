@@ -124,19 +124,35 @@ const Page = (() => {
   // change. A figure that has nothing to draw with all rows shown is taken off the page.
   const figure = (id, draw) => {
     const element = document.getElementById(`plot-${id}`);
-    const entry = { element, draw, canvas: element.querySelector(".canvas") };
-    figures.push(entry);
+    const entry = { element, draw, canvas: element.querySelector(".canvas"), near: false, stale: false };
     for (const control of element.querySelectorAll(".controls select, .controls input"))
       control.addEventListener("change", () => render(entry));
-    if (!render(entry)) element.remove();
+    if (!render(entry)) return element.remove();
+    figures.push(entry);
+    watcher.observe(element);
   };
-  const render = ({ element, draw, canvas }) => {
+  const render = (entry) => {
+    const { element, draw, canvas } = entry;
+    entry.stale = false;
     const drawn = draw(Math.max(canvas.clientWidth, 260), element);
     if (drawn) canvas.replaceChildren(drawn);
     else canvas.textContent = "None of the rows that are shown has these figures.";
     return drawn !== null;
   };
-  const redraw = () => figures.filter(({ element }) => element.isConnected).forEach(render);
+  // What is far from the window is drawn again when it comes near: many plots of many rows take a while.
+  const redraw = () => {
+    for (const entry of figures)
+      if (entry.near) render(entry);
+      else entry.stale = true;
+  };
+  const drawStale = () => figures.filter((entry) => entry.stale).forEach(render);
+  const watcher = new IntersectionObserver(
+    (changes) => {
+      for (const { target, isIntersecting } of changes) figures.find(({ element }) => element === target).near = isIntersecting;
+      figures.filter((entry) => entry.near && entry.stale).forEach(render);
+    },
+    { rootMargin: "500px 0px" },
+  );
 
   // Plot.plot in the page's style. Axes are named at their ends by `label`.
   const plot = ({ width, height = 320, label, marginTop = 26, ...options }) =>
@@ -186,7 +202,10 @@ const Page = (() => {
     }).observe(document.body);
     for (const section of document.querySelectorAll("section.of-plots"))
       if (!section.querySelector("figure.plot")) section.remove();
-    addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));
+    addEventListener("beforeprint", () => {
+      document.querySelectorAll("details").forEach((part) => (part.open = true));
+      drawStale();
+    });
   };
 
   return {
