@@ -203,7 +203,7 @@ def test_the_slider_moves_the_line_between_two_layers(browser: Any, rich: Path) 
         shown.page.keyboard.press("ArrowRight")
         assert "79.5%" in shown.page.evaluate(visible)
         box = slider.bounding_box()
-        shown.page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + box["height"] / 2)
+        slider.click(position={"x": 0.75 * box["width"], "y": 0.5 * box["height"]})
         assert float(slider.input_value()) == pytest.approx(75, abs=3)
         assert shown.page.locator(".right-title").text_content() == "segkc junior · 35.2%"
         shown.page.locator("select.left-layer").select_option("junior-int8.onnx")
