@@ -223,7 +223,8 @@ if wanted benchmark; then
   # Its figures are on disk after each row.
   seconds=$(left)
   timeout -s INT $((seconds > 60 ? seconds : 60)) "$python" -m segkc_deploy benchmark "$run" "${artifacts[@]}" \
-    --data "$out/study/data/1_8.yaml" --out "$out/report" --batches 1,8 --seconds "$seconds_a_latency" || status=1
+    --data "$out/study/data/1_8.yaml" --out "$out/report" --batches 1,8 --seconds "$seconds_a_latency" \
+    --sustained 15 || status=1
   rm -f "$out/gpu-latency.json"
   "$python" -m segkc_deploy.benchmarks.study "$out/report/benchmark.json" --study gpu-latency --labels 1/8 --seed 0 \
     --out "$out/gpu-latency.json" || status=1

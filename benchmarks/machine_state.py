@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from segkc_deploy.benchmarks.nvidia_gpu import NvidiaGpu
 from segkc_deploy.benchmarks.processors import OtherLoad, celsius, mean_mhz
 from segkc_deploy.benchmarks.schema import MachineState, Reading
-from segkc_deploy.benchmarks.state_flags import AFTER, BEFORE, state_flags
+from segkc_deploy.benchmarks.state_flags import BEFORE, state_flags
 
 INTERVAL_S = 1.0
 #: Readings are rarer where one lasts so long that it would take more than this share of a thread's time.
@@ -31,7 +31,8 @@ class MachineWatch:
         self._other_load = OtherLoad()
         self._readings: list[Reading] = []
         self._began = time.perf_counter()
-        self._processes_before = gpu.compute_processes() if gpu else None
+        # This process has nothing of CUDA's yet, so all that are there are others.
+        self._other_gpu_processes = (gpu.compute_processes() or 0) if gpu else 0
         self.read(BEFORE)
 
     @property
@@ -67,22 +68,20 @@ class MachineWatch:
             ended.set()
             thread.join()
             self.read(part)
+            self._count_gpu_processes()
 
     def leave_gpu_out(self) -> None:
         """Forget the GPU: the row does not run on it."""
-        self._gpu = self._processes_before = None
-        no_gpu = Reading(moment="", at_s=0).model_dump(include={*Reading.model_fields} & set(_GPU_FIELDS))
+        self._gpu, self._other_gpu_processes = None, 0
+        no_gpu = Reading(moment="", at_s=0).model_dump(include=_GPU_FIELDS)
         self._readings = [reading.model_copy(update=no_gpu) for reading in self._readings]
-
-    def finish(self) -> None:
-        """Take the reading after the row's last inference."""
-        self.read(AFTER)
 
     def state(self) -> MachineState:
         """Return the readings so far and what of them makes timings doubtful."""
-        others = self._other_gpu_processes()
         default_watts = self._gpu.default_limit_watts() if self._gpu else None
-        return MachineState(readings=list(self._readings), flags=state_flags(self._readings, default_watts, others))
+        return MachineState(
+            readings=list(self._readings), flags=state_flags(self._readings, default_watts, self._other_gpu_processes)
+        )
 
     def missing(self) -> dict[str, str]:
         """Return why figures of the readings are null, by their names in a row."""
@@ -93,13 +92,10 @@ class MachineWatch:
             missing["cpu_celsius"] = "the system shows no sensor of the processors"
         return {f"state.{figure}": reason for figure, reason in missing.items() if figure in Reading.model_fields}
 
-    def _other_gpu_processes(self) -> int:
-        """Return how many other processes computed on the GPU, before the row's or beside it.
-
-        The row's own is one of those that are there now. Their numbers are not compared: a container has others.
-        """
-        now = self._gpu.compute_processes() if self._gpu else None
-        return max(self._processes_before or 0, (now or 0) - 1)
+    def _count_gpu_processes(self) -> None:
+        # The row's own is one of those that are there now. Their ids are not compared: a container has ids of its own.
+        now = (self._gpu.compute_processes() or 0) if self._gpu else 0
+        self._other_gpu_processes = max(self._other_gpu_processes, now - 1)
 
     def _keep_reading(self, part: str, ended: threading.Event) -> None:
         pause = self._interval_s
@@ -109,4 +105,4 @@ class MachineWatch:
             pause = max(self._interval_s, (time.perf_counter() - began) / MOST_SHARE)
 
 
-_GPU_FIELDS = [name for name in Reading.model_fields if name.startswith("gpu_")]
+_GPU_FIELDS = {name for name in Reading.model_fields if name.startswith("gpu_")}

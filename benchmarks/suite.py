@@ -45,6 +45,7 @@ class Options:
     threads: int | None = None
     images: int = 32
     block: int = 1
+    sustained: float = 60.0
 
 
 def run_benchmark(

@@ -16,7 +16,7 @@ from segkc_deploy.validation import load_yaml, validate
 _Count = Annotated[int, Field(ge=1)]
 _WILDCARDS = "*?["
 #: Keys that are options of the measuring itself, under the same names.
-_MEASURING = ("batches", "seconds", "samples", "device", "threads", "images", "block")
+_MEASURING = ("batches", "seconds", "samples", "device", "threads", "images", "block", "sustained")
 
 
 class _Part(BaseModel):
@@ -43,6 +43,7 @@ class SuiteFile(_Part):
     threads: _Count | None = None
     images: _Count | None = None
     block: _Count | None = None
+    sustained: float | None = Field(default=None, ge=0)
     rounds: int | None = Field(default=None, ge=0)
     baseline: str | None = None
     fail_if: list[str] = Field(default_factory=list)

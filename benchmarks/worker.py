@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 
@@ -15,11 +16,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from segkc_deploy import atomic
+from segkc_deploy.benchmarks.gpu_latency import add_cuda_graph, add_device_times, runs_on_gpu
 from segkc_deploy.benchmarks.interval import RESAMPLES, SEED, miou_interval, save_counts
 from segkc_deploy.benchmarks.latency import Budget, measure_batch, measure_latency
+from segkc_deploy.benchmarks.machine_state import MachineWatch
 from segkc_deploy.benchmarks.memory import device_used_mib, host_now_mib, host_peak_mib
+from segkc_deploy.benchmarks.meters import open_meter
+from segkc_deploy.benchmarks.nvidia_gpu import find_gpu_of_row
 from segkc_deploy.benchmarks.pictures import save_mask
 from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, Memory, Role, Row
+from segkc_deploy.benchmarks.state_flags import ACCURACY, AFTER, drift_flag
+from segkc_deploy.benchmarks.sustained import best_batch, measure_sustained
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
@@ -47,6 +54,7 @@ class Order(BaseModel):
     samples: int | None = None
     images: int = 32
     block: int = 1
+    sustained: float = 60.0
 
 
 def measure(order: Order, row_file: Path) -> Row:
@@ -61,6 +69,8 @@ def measure(order: Order, row_file: Path) -> Row:
         cv2.setNumThreads(order.threads)
     budget = Budget(order.seconds, order.samples)
 
+    gpu, no_gpu = (None, "") if order.device == "cpu" else find_gpu_of_row()
+    watch = MachineWatch(gpu)
     host_before, device_before = host_now_mib(), device_used_mib()
     began = time.perf_counter()
     with open_target(order.role, order.target, order.device, order.threads) as predictor:
@@ -68,22 +78,35 @@ def measure(order: Order, row_file: Path) -> Row:
         row = _new_row(order, predictor, cold_start_s=time.perf_counter() - began)
         if predictor.labels.names != sets.labels.names:
             raise DataError(f"{order.data}: its classes are not those that {order.target} was trained on")
+        if not runs_on_gpu(row.engine):
+            watch.leave_gpu_out()
+        elif gpu is None:
+            row.not_measured["state.gpu"] = no_gpu
 
         console.print(f"{order.name}: latency", soft_wrap=True)
-        row.latency = measure_latency(predictor, images, budget)
+        row.latency = measure_latency(predictor, images, budget, watch.during("latency"))
         row.memory = _memory(host_before, device_before, row.engine)
         row.threads = _threads(order.threads)
-        _keep(row, row_file)
+        if runs_on_gpu(row.engine):
+            add_device_times(row, predictor, images, budget)
+        _keep(row, row_file, watch)
 
-        row.accuracy = _accuracy(predictor, sets, order)
-        _keep(row, row_file)
+        with watch.during(ACCURACY):
+            row.accuracy = _accuracy(predictor, sets, order)
+        _keep(row, row_file, watch)
 
         for batch in sorted(order.batches):
             console.print(f"{order.name}: batch {batch}", soft_wrap=True)
-            row.throughput.append(_batch_point(predictor, images, batch, budget))
-            _keep(row, row_file)
+            row.throughput.append(_batch_point(predictor, images, batch, budget, watch))
+            _keep(row, row_file, watch)
+
+        _add_sustained(row, predictor, images, order, watch)
+    if predictor.manifest is not None and predictor.manifest.engine == "trt":
+        console.print(f"{order.name}: CUDA graphs", soft_wrap=True)
+        add_cuda_graph(row, order.target, images, budget, watch.during("CUDA graphs"))
+    watch.read(AFTER)
     _describe(row, order, predictor.manifest)
-    _keep(row, row_file)
+    _keep(row, row_file, watch)
     return row
 
 
@@ -122,8 +145,7 @@ def _new_row(order: Order, predictor: Predictor, cold_start_s: float) -> Row:
 
 def _memory(host_before: float, device_before: float | None, engine: str) -> Memory:
     peak = host_peak_mib()
-    on_device = any(word in engine.lower() for word in ("cuda", "tensorrt"))
-    device_after = device_used_mib() if on_device else None
+    device_after = device_used_mib() if runs_on_gpu(engine) else None
     added = device_after - device_before if device_after is not None and device_before is not None else None
     return Memory(
         host_baseline_mib=host_before,
@@ -167,15 +189,32 @@ def _accuracy(predictor: Predictor, sets: ImageSets, order: Order) -> Accuracy:
     )
 
 
-def _batch_point(predictor: Predictor, images: list[np.ndarray], batch: int, budget: Budget) -> BatchPoint:
+def _batch_point(
+    predictor: Predictor, images: list[np.ndarray], batch: int, budget: Budget, watch: MachineWatch
+) -> BatchPoint:
     contract = predictor.contract
     if 0 < contract.batch < batch:
         return BatchPoint(batch=batch, error=f"the artifact has a fixed batch size of {contract.batch}")
     if contract.max_batch is not None and contract.max_batch < batch:
         return BatchPoint(batch=batch, error=f"the artifact takes {contract.max_batch} images at most")
-    point = measure_batch(predictor, images, batch, budget)
+    point = measure_batch(predictor, images, batch, budget, watch.during(f"batch {batch}"))
     point.host_peak_mib = host_peak_mib()
     return point
+
+
+def _add_sustained(row: Row, predictor: Predictor, images: list[np.ndarray], order: Order, watch: MachineWatch) -> None:
+    """Set the throughput and energy of a long load, or say in `not_measured` why they are missing."""
+    batch = best_batch(row.throughput)
+    if order.sustained == 0 or batch is None:
+        row.not_measured["sustained"] = "left out by --sustained 0" if batch else "no batch size could be run"
+        return
+    console.print(f"{order.name}: batch {batch} for {order.sustained:g} s", soft_wrap=True)
+    unknown_gpu = row.not_measured.get("state.gpu")
+    with nullcontext((None, unknown_gpu)) if unknown_gpu else open_meter(watch.gpu) as (meter, no_meter):
+        timing = watch.during("sustained")
+        row.sustained = measure_sustained(predictor, images, batch, order.sustained, meter, timing)
+    if row.sustained.energy is None:
+        row.not_measured["sustained.energy"] = no_meter or "the meter could not be read any more"
 
 
 def _describe(row: Row, order: Order, manifest: Manifest | None) -> None:
@@ -200,7 +239,11 @@ def _describe(row: Row, order: Order, manifest: Manifest | None) -> None:
     }
 
 
-def _keep(row: Row, row_file: Path) -> None:
+def _keep(row: Row, row_file: Path, watch: MachineWatch) -> None:
+    row.state = watch.state()
+    row.not_measured |= watch.missing()
+    if row.sustained is not None and (flag := drift_flag(row.sustained.drift)):
+        row.state.flags.append(flag)
     atomic.write_text(row_file, row.model_dump_json())
 
 

@@ -13,6 +13,7 @@ from segkc_deploy.export.contract import contract_of
 from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.runners.base import Runner
+from segkc_deploy.runners.torch_events import TorchTimer
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.network_file import load_network
 
@@ -32,7 +33,7 @@ class TorchRunner(Runner):
         self.device = choose_device(device)
         self.graph = graph
         self.description = f"PyTorch {torch.__version__} eager, {self.device.type}"
-        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        self._timer: TorchTimer | None = None
 
     def activate(self) -> None:
         self.graph.eval().to(self.device)
@@ -40,21 +41,19 @@ class TorchRunner(Runner):
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():
             batch = torch.from_numpy(images).to(self.device)
-            if self._events is not None:
-                self._events[0].record()
+            if self._timer is not None:
+                self._timer.start()
             outputs = self.graph(batch)
-            if self._events is not None:
-                self._events[1].record()
+            if self._timer is not None:
+                self._timer.stop()
             found = {name: output.cpu().numpy() for name, output in zip(self.graph.outputs, outputs, strict=True)}
-        if self._events is not None:
-            self._events[1].synchronize()
-            self.last_device_ms = self._events[0].elapsed_time(self._events[1])
+        if self._timer is not None:
+            self.last_device_ms = self._timer.elapsed_ms()
         return found
 
     def time_device(self, on: bool) -> None:
         """See `Runner.time_device`; on the CPU there is nothing to tell."""
-        timed = on and self.device.type == "cuda"
-        self._events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) if timed else None
+        self._timer = TorchTimer(torch) if on and self.device.type == "cuda" else None
         self.last_device_ms = None
 
     def deactivate(self) -> None:

@@ -20,7 +20,7 @@ from segkc_deploy.errors import ConfigError, MissingDependencyError, RunDirector
 from segkc_deploy.manifest import read_manifest, sha256_of
 
 SIZE = (32, 64)
-QUICK = Options(batches=(1, 3), samples=3, seconds=0.1, device="cpu", threads=1, images=2)
+QUICK = Options(batches=(1, 3), samples=3, seconds=0.1, device="cpu", threads=1, images=2, sustained=0.3)
 
 
 @pytest.fixture
@@ -128,6 +128,16 @@ def test_run_and_artifacts(data: Path, run_directory: Path, tmp_path: Path) -> N
     assert measured.latency.total.samples == 3
     assert [point.batch for point in measured.throughput] == [1, 3]
     assert all(point.images_per_s and point.error is None for point in measured.throughput)
+    assert measured.sustained is not None
+    assert measured.sustained.batch == max(measured.throughput, key=lambda point: point.images_per_s or 0).batch
+    assert measured.sustained.seconds >= 0.3
+    assert (measured.sustained.energy is None) == ("sustained.energy" in measured.not_measured)
+    moments = [reading.moment for reading in measured.state.readings]
+    assert list(dict.fromkeys(moments)) == [
+        "before", "latency", "accuracy", "batch 1", "batch 3", "sustained", "after",
+    ]  # fmt: skip
+    assert not any("gpu" in name for name in measured.not_measured)
+    assert (measured.latency.device, measured.latency_cuda_graph) == (None, None)
     assert measured.parameters == 16
     assert measured.file_bytes == artifact.stat().st_size
     memory = measured.memory
@@ -174,6 +184,7 @@ def test_run_and_artifacts(data: Path, run_directory: Path, tmp_path: Path) -> N
 def test_command(data: Path, tmp_path: Path, run: CommandLine) -> None:
     artifact, out = make_artifact(tmp_path, size=SIZE), tmp_path / "report"
     options = ("--data", data, "--out", out, "--samples", 2, "--seconds", 0.1, "--batches", 1, "--device", "cpu")
+    options += ("--sustained", 0)
     finished = run("benchmark", artifact, *options)
     assert finished.code == 0, finished
     assert finished.out.splitlines()[-1] == str(out / "index.html")

@@ -32,12 +32,13 @@ from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError
 
 SIZE = (16, 24)
-QUICK = Options(batches=(1,), samples=1, seconds=0.01, device="cpu", threads=1, images=1)
+QUICK = Options(batches=(1,), samples=1, seconds=0.01, device="cpu", threads=1, images=1, sustained=0)
 NAMES = ["run junior", "first.onnx", "second.onnx"]
 
 #: What no two measurements have in common, as (part of a result or row, what is put there).
 TIMES: dict[str, Any] = {
     "created": "", "command": "", "measured": "", "latency": None, "throughput": [], "memory": {}, "cold_start_s": 0.0,
+    "state": {},
 }  # fmt: skip
 
 
@@ -278,6 +279,8 @@ def test_workers_and_benchmarks_are_killed(data: Path, tmp_path: Path, command: 
     artifacts = [make_artifact(tmp_path, f"{name}.onnx", size=SIZE) for name in "abc"]
     out = tmp_path / "out"
     options = ["--data", data, "--out", out, "--samples", 1, "--seconds", 0.01, "--batches", 1, "--device", "cpu"]
+    options += ["--rounds", 1]
+    options += ["--sustained", 0]
     arguments = [str(argument) for argument in (*artifacts, *options)]
     started = subprocess.Popen([sys.executable, "-m", "segkc_deploy", "benchmark", *arguments], stderr=subprocess.PIPE)
     benchmark = psutil.Process(started.pid)
@@ -302,12 +305,16 @@ def test_workers_and_benchmarks_are_killed(data: Path, tmp_path: Path, command: 
     rows = without_times(out)["rows"]
     assert [row["name"] for row in rows] == ["a.onnx", "b.onnx", "c.onnx"]
     assert rows[0]["accuracy"] == rows[1]["accuracy"] == rows[2]["accuracy"]
+    turns = without_times(out)["in_turn"]
+    assert (turns["reference"], turns["rounds"]) == ("a.onnx", 1)
+    assert [(way["name"], way["same_masks"]) for way in turns["ways"]] == [(f"{name}.onnx", 100) for name in "abc"]
+    assert [line for line in finished.out.splitlines() if line.startswith("In turn, 1 rounds")]
 
     # With nothing left to measure: the gate, by a suite.
     shutil.copy(out / "benchmark.json", tmp_path / "old.json")
     content = {
         "targets": ["*.onnx"], "data": os.path.relpath(data, tmp_path), "out": "out", "baseline": "old.json",
-        "samples": 1, "seconds": 0.01, "batches": [1], "device": "cpu",
+        "samples": 1, "seconds": 0.01, "batches": [1], "device": "cpu", "sustained": 0, "rounds": 1,
     }  # fmt: skip
     gated = tmp_path / "suite.yaml"
     gated.write_text(yaml.safe_dump(content | {"fail_if": ["latency.p50 > 0.5x", "miou < -0.5"]}))
@@ -315,6 +322,8 @@ def test_workers_and_benchmarks_are_killed(data: Path, tmp_path: Path, command: 
     finished = command("benchmark", *artifacts, "--suite", gated, "--data", data)
     assert finished.code == 1
     assert "Measuring" not in finished.err
+    assert "Keeping the times in turn" in finished.err
+    assert without_times(out)["in_turn"] == turns
     violations = [line for line in finished.err.splitlines() if line.startswith("gate: ")]
     assert [line.split()[1] for line in violations] == ["a.onnx:", "b.onnx:", "c.onnx:"]
     assert all("latency.p50 is" in line for line in violations)

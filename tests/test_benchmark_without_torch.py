@@ -48,14 +48,20 @@ def test_what_needs_torch_is_left_out_and_said(tmp_path: Path) -> None:
     for role in ("senior", "junior"):
         (run / f"{role}.safetensors").write_bytes(b"weights")
 
-    quick = ("--samples", 1, "--seconds", 0.01, "--batches", 1, "--device", "cpu")
+    quick = ("--samples", 1, "--seconds", 0.01, "--batches", 1, "--device", "cpu", "--sustained", 0)
     here = tmp_path / "here"
-    finished = segkc_deploy(tmp_path, "benchmark", run, make_artifact(tmp_path), "--data", data, "--out", here, *quick)
+    artifacts = [make_artifact(tmp_path, name) for name in ("tiny.onnx", "other.onnx")]
+    quick = (*quick, "--rounds", 1)
+    finished = segkc_deploy(tmp_path, "benchmark", run, *artifacts, "--data", data, "--out", here, *quick)
     assert finished.returncode == 0, finished.stderr
     stored = json.loads((here / "benchmark.json").read_text())
-    assert [(row["name"], row["accuracy"]["miou"]) for row in stored["rows"]] == [("tiny.onnx", 100.0)]
+    names = ["tiny.onnx", "other.onnx"]
+    assert [(row["name"], row["accuracy"]["miou"]) for row in stored["rows"]] == [(name, 100.0) for name in names]
+    assert [(way["name"], way["kind"], way["error"]) for way in stored["in_turn"]["ways"]] == [
+        (name, "row", None) for name in names
+    ]
     (note,) = stored["notes"]
-    assert note.startswith(f"{run}: its PyTorch rows (senior, junior) are left out")
+    assert note.startswith(f"{run}: its PyTorch rows (senior, junior) are left out, and its baselines")
     for page in ("index.html", "benchmark.md"):
         assert "its PyTorch rows (senior, junior) are left out" in (here / page).read_text()
 
@@ -68,7 +74,7 @@ def test_what_needs_torch_is_left_out_and_said(tmp_path: Path) -> None:
     both = tmp_path / "both"
     finished = segkc_deploy(tmp_path, "compare", here / "benchmark.json", f"server={there}", "--out", both)
     assert finished.returncode == 0, finished.stderr
-    assert len(json.loads((both / "benchmark.json").read_text())["rows"]) == 4
+    assert len(json.loads((both / "benchmark.json").read_text())["rows"]) == 6
     assert "its PyTorch rows (senior, junior) are left out" in (both / "index.html").read_text()
 
 

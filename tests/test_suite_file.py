@@ -32,14 +32,15 @@ def write(folder: Path, **content: object) -> Path:
 def test_everything_that_a_suite_can_say(folder: Path) -> None:
     targets = ["runs/*", {"path": "artifacts/b.onnx", "name": "the second"}, "artifacts/*"]
     options = {"batches": [4, 1], "seconds": 2, "samples": 9, "device": "cpu", "threads": 1, "images": 3, "block": 5}
-    ending = {"baseline": "old.json", "fail_if": ["miou < -0.5"]}
+    options["sustained"] = 0.5
+    ending = {"rounds": 0, "baseline": "old.json", "fail_if": ["miou < -0.5"]}
     suite = read_suite(write(folder, targets=targets, data="data.yaml", out="report", **options, **ending))
     second = folder / "artifacts/b.onnx"
     assert suite.targets == [folder / "runs/one", second, folder / "artifacts/a.onnx"]
     assert suite.names == {second: "the second"}
     assert (suite.data, suite.out, suite.baseline) == (folder / "data.yaml", folder / "report", folder / "old.json")
     assert suite.options == options | {"batches": (1, 4)}
-    assert suite.fail_if == ["miou < -0.5"]
+    assert (suite.rounds, suite.fail_if) == (0, ["miou < -0.5"])
 
 
 def test_a_suite_may_leave_everything_to_the_command_line(folder: Path) -> None:
@@ -65,6 +66,8 @@ def test_a_pattern_with_one_find_can_be_named(folder: Path) -> None:
         ),
         ({"batches": [0]}, "batches[0]"),
         ({"seconds": 0}, "seconds"),
+        ({"rounds": -1}, "rounds"),
+        ({"sustained": -1}, "sustained"),
         ({"threads": "many"}, "threads"),
     ],
 )

@@ -40,6 +40,12 @@ def benchmark(
             help="Turns of every row and of the juniors' baselines, timed in turn; 0 leaves it out. [default: 30]",
         ),
     ] = None,
+    sustained: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Seconds of load without pauses, for throughput and energy; 0 leaves it out. [default: 60]"
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure the rows that are done in --out again.")] = False,
     baseline: Annotated[Path | None, typer.Option(help="An earlier benchmark.json to compare with.")] = None,
     fail_if: Annotated[
@@ -73,6 +79,7 @@ def benchmark(
         "threads": threads,
         "images": images,
         "block": block,
+        "sustained": sustained,
     }
     options = Options(**asked.options | {name: value for name, value in given.items() if value is not None})
     turns = next((given for given in (rounds, asked.rounds) if given is not None), ROUNDS)

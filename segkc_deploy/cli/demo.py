@@ -69,9 +69,9 @@ def demo(
 
     _section(6, "Benchmarking both runs and the artifact")
     batches = ",".join(map(str, _BATCHES))
-    measuring = f"--seconds {_SECONDS_A_LATENCY:g} --batches {batches} --rounds 0"
+    measuring = f"--seconds {_SECONDS_A_LATENCY:g} --batches {batches} --sustained 0 --rounds 0"
     _same_as(f"benchmark {alone} {pair} {exported.path} --data {data} --out {report} {measuring}")
-    measured = Options(batches=_BATCHES, seconds=_SECONDS_A_LATENCY)
+    measured = Options(batches=_BATCHES, seconds=_SECONDS_A_LATENCY, sustained=0)
     result = run_benchmark([alone, pair, exported.path], data, report, measured)
 
     _print_scores({_title(row.role, Path(row.target) == alone): row for row in result.rows})

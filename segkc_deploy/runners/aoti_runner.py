@@ -23,6 +23,7 @@ from segkc_deploy.engine_match import rebuild_command
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError
 from segkc_deploy.manifest import Build, Manifest
 from segkc_deploy.runners.base import Runner
+from segkc_deploy.runners.torch_events import TorchTimer
 
 #: x86 names these in one list with much that compilers have no use for.
 _X86_INSTRUCTIONS = re.compile(
@@ -57,6 +58,7 @@ class AOTIRunner(Runner):
         self._threads = threads
         self._threads_before: int | None = None
         self._network: Any = None
+        self._timer: TorchTimer | None = None
         self.description = "AOTInductor, not yet activated"
 
     def activate(self) -> None:
@@ -96,9 +98,22 @@ class AOTIRunner(Runner):
         torch = _import_torch()
         batch = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self._build().options["device"])
         with torch.inference_mode():
+            if self._timer is not None:
+                self._timer.start()
             values = self._network(batch)
+            if self._timer is not None:
+                self._timer.stop()
         names = [output.name for output in self._manifest.contract.outputs]
-        return {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
+        found = {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
+        if self._timer is not None:
+            self.last_device_ms = self._timer.elapsed_ms()
+        return found
+
+    def time_device(self, on: bool) -> None:
+        """See `Runner.time_device`; on the CPU there is nothing to tell."""
+        on_gpu = self._build().options["device"] == "cuda"
+        self._timer = TorchTimer(_import_torch()) if on and on_gpu else None
+        self.last_device_ms = None
 
     def deactivate(self) -> None:
         """Free the network and give PyTorch its threads back."""

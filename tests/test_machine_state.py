@@ -1,0 +1,177 @@
+"""The readings around the parts of a row's measuring, and what taking them costs."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+from fake_nvml import FakeGpu, install
+
+from segkc_deploy.benchmarks import processors
+from segkc_deploy.benchmarks.machine_state import INTERVAL_S, MachineWatch
+from segkc_deploy.benchmarks.nvidia_gpu import find_gpu_of_row
+from segkc_deploy.benchmarks.processors import OtherLoad
+
+
+def watch_of(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, interval_s: float = INTERVAL_S) -> MachineWatch:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    install(monkeypatch, gpu)
+    return MachineWatch(find_gpu_of_row()[0], interval_s)
+
+
+def test_readings_before_during_and_after() -> None:
+    watch = MachineWatch(interval_s=0.1)
+    with watch.during("latency"):
+        time.sleep(0.65)
+    with watch.during("batch 4"):
+        pass
+    watch.read("after")
+    readings = watch.state().readings
+    moments = [reading.moment for reading in readings]
+    inside = moments.count("latency")
+    assert moments == ["before", *["latency"] * inside, "batch 4", "batch 4", "after"]
+    assert 3 <= inside <= 8  # both ends, and at most six between
+    times = [reading.at_s for reading in readings]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1]
+    assert readings[0].other_load is None
+    assert readings[0].gpu_mhz is None
+    assert {reading.cpu_mhz for reading in readings} != set()
+    assert watch.gpu is None
+
+
+def test_no_thread_outlives_a_part_even_one_that_fails() -> None:
+    watch, before = MachineWatch(interval_s=0.01), threading.active_count()
+    with pytest.raises(ValueError, match="the row failed"), watch.during("latency"):
+        assert threading.active_count() == before + 1
+        raise ValueError("the row failed")
+    assert threading.active_count() == before
+
+
+def test_the_gpus_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(limit=500_000)
+    watch = watch_of(monkeypatch, gpu, interval_s=0.02)
+    gpu.processes = [1]  # the row's own
+    with watch.during("latency"):
+        time.sleep(0.1)
+        gpu.sm_mhz, gpu.reasons = 1410, 0x4
+    state = watch.state()
+    assert [reading.gpu_mhz for reading in state.readings][:2] == [1980, 1980]
+    assert state.readings[-1].gpu_mhz == 1410
+    assert state.readings[-1].gpu_limits == ["power limit"]
+    found = [flag for flag in state.flags if "GPU" in flag]
+    assert found == [
+        "the clock of the GPU moved by more than 5%: latency 1410 to 1980 MHz",
+        "the GPU was throttled: power limit (latency)",
+        "the GPU's power limit is 500 W instead of its default of 700 W",
+    ]
+
+
+@pytest.mark.parametrize(("before", "during", "others"), [([], [1], 0), ([5], [5, 1], 1), ([], [1, 8, 9], 2)])
+def test_other_processes_on_the_gpu(
+    before: list[int], during: list[int], others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = FakeGpu(processes=before)
+    watch = watch_of(monkeypatch, gpu)
+    gpu.processes = during
+    with watch.during("latency"):
+        pass
+    gpu.processes = []  # they need not stay to the end
+    told = [flag for flag in watch.state().flags if "used the GPU" in flag]
+    assert [int(flag.split()[0]) for flag in told] == ([others] if others else [])
+
+
+def test_a_row_on_the_processors_leaves_the_gpu_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = watch_of(monkeypatch, FakeGpu(processes=[5], limit=1000, unsupported={"nvmlDeviceGetClockInfo"}))
+    assert watch.state().readings[0].gpu_watts == 410.5
+    assert watch.missing()["state.gpu_mhz"] == "NVML: Not Supported"
+    watch.leave_gpu_out()
+    watch.read("after")
+    assert watch.gpu is None
+    for reading in watch.state().readings:
+        assert (reading.gpu_watts, reading.gpu_celsius, reading.gpu_limits) == (None, None, [])
+    assert not any("GPU" in flag for flag in watch.state().flags)
+    assert not any("gpu" in name for name in watch.missing())
+
+
+def test_figures_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_freq", lambda: None)
+    monkeypatch.setattr(psutil, "sensors_temperatures", dict, raising=False)
+    watch = MachineWatch()
+    assert (watch.state().readings[0].cpu_mhz, watch.state().readings[0].cpu_celsius) == (None, None)
+    assert watch.missing().keys() == {"state.cpu_mhz", "state.cpu_celsius"}
+    monkeypatch.delattr(psutil, "cpu_freq")
+    monkeypatch.delattr(psutil, "sensors_temperatures")
+    assert (processors.mean_mhz(), processors.celsius()) == (None, None)
+
+
+def test_the_hottest_sensor_of_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    sensor = psutil._ntuples.shwtemp
+    found = {
+        "coretemp": [sensor("Package", 61.0, 90, 100), sensor("Core 0", 64.0, 90, 100)],
+        "nvme": [sensor("", 80.0, None, None)],
+    }
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: found, raising=False)
+    assert processors.celsius() == 64.0
+
+
+class Counters:
+    """System times and this process's that a test sets, for two processors."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.user = self.idle = self.own = 0.0
+        monkeypatch.setattr(psutil, "cpu_times", lambda: Times(self.user, self.idle))
+        monkeypatch.setattr("os.times", lambda: (self.own, 0.0, 0.0, 0.0, 0.0))
+
+
+class Times:
+    def __init__(self, user: float, idle: float) -> None:
+        self.user, self.idle = user, idle
+
+    def _asdict(self) -> dict[str, float]:
+        # Linux counts the guests' time as the user's too.
+        return {"user": self.user, "guest": self.user / 2, "idle": self.idle, "iowait": 0.0}
+
+
+def test_other_load_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = Counters(monkeypatch)
+    load = OtherLoad()
+    counters.user, counters.idle, counters.own = 3.0, 7.0, 2.5
+    assert load.percent() == pytest.approx(5.0)  # 0.5 of 10 s
+    assert load.percent() is None  # no time has passed
+    counters.user, counters.idle, counters.own = 4.0, 8.0, 4.5  # clocks tick at other times
+    assert load.percent() == 0.0
+
+
+def test_another_busy_process_is_other_load() -> None:
+    load = OtherLoad()
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(1.0)
+        with_child = load.percent()
+    finally:
+        child.kill()
+        child.wait()
+    assert with_child is not None
+    # On a machine of n processors one busy child takes 1/n, unless others keep it from running.
+    assert with_child > 0.3 * 100 / (psutil.cpu_count() or 1)
+
+
+def test_readings_take_less_than_half_a_percent_of_a_processor() -> None:
+    watch = MachineWatch()
+    watch.read("latency")
+    count, began = 20, time.process_time()
+    for _ in range(count):
+        watch.read("latency")
+    assert (time.process_time() - began) / count < 0.005 * INTERVAL_S
+
+
+def test_slow_readings_are_rarer(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = MachineWatch(interval_s=0.01)
+    monkeypatch.setattr("segkc_deploy.benchmarks.machine_state.mean_mhz", lambda: time.sleep(0.01) or 3000.0)
+    with watch.during("latency"):
+        time.sleep(0.5)
+    # The next one would come 2 s later; without that there would be some 25.
+    assert len(watch.state().readings) == 1 + 2 + 1
