@@ -157,7 +157,7 @@ const Page = (() => {
   // Plot.plot in the page's style. Axes are named at their ends by `label`.
   const plot = ({ width, height = 320, label, marginTop = 26, ...options }) =>
     Plot.plot({ width, height, marginLeft: 48, marginBottom: 40, marginTop, ariaLabel: label, ...options });
-  const tip = { lineWidth: 40, textPadding: 8, fontSize: 12, fill: "var(--surface)", stroke: "var(--muted)" };
+  const tip = { lineWidth: 40, lineHeight: 1.3, textPadding: 8, fontSize: 12, fill: "var(--surface)", stroke: "var(--muted)" };
   const grid = { stroke: "var(--grid)", strokeOpacity: 1 };
 
   // ---- tables, theme, print
