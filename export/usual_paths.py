@@ -19,6 +19,7 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
 from segkc_deploy.errors import ConfigError, MissingDependencyError
+from segkc_deploy.runners.aoti_runner import quiet_torch
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.network_file import load_network
@@ -69,7 +70,7 @@ class EagerPath(UsualPath):
 
 
 class CompiledPath(EagerPath):
-    """The same with the network through `torch.compile`, in its default mode. The first prediction compiles it."""
+    """The same with the network through `torch.compile`, in its default mode. Opening it compiles, for minutes."""
 
     def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
         super().__init__(run, device, threads)
@@ -77,6 +78,8 @@ class CompiledPath(EagerPath):
             _needs_compiler()
         self._logits = torch.compile(self._network)
         self.description = f"PyTorch {torch.__version__} torch.compile, {self._device.type}"
+        with quiet_torch():
+            self.predict(np.zeros((*self._size, 3), np.uint8))
 
 
 class PlainExportPath(UsualPath):

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -340,10 +341,14 @@ def test_turns_are_kept_until_something_changes(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_usual_paths_give_the_networks_masks(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
     from segkc_deploy.data.images import read_image
     from segkc_deploy.export.torch_runner import load_run_predictor
     from segkc_deploy.export.usual_paths import USUAL_PATHS
 
+    # Traced as ever, but run by PyTorch's own kernels: compiling C++ takes minutes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     image = read_image(sorted((data.parent / "images" / "val").iterdir())[0])
     expected = load_run_predictor(run, device="cpu").predict(image)
     masks = {name: path(run, "cpu", 1).predict(image) for name, path in USUAL_PATHS.items()}
