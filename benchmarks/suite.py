@@ -58,6 +58,7 @@ def run_benchmark(
     rounds: int = 0,
     fresh: bool = False,
     gate: Gate | None = None,
+    pictures: bool = True,
 ) -> BenchmarkResult:
     """Measure every row of `targets` and write `benchmark.json`, `benchmark.md` and `index.html` into `out`.
 
@@ -73,6 +74,7 @@ def run_benchmark(
         rounds: how often rows and baselines are timed in turn, see `in_turn`; 0 leaves it out.
         fresh: measure the rows that are done again.
         gate: checked before anything is measured; its `violations` are the caller's to ask for.
+        pictures: whether the report shows validation images.
 
     Raises:
         UserError: a target, the data or the gate cannot be used; found before anything is measured.
@@ -94,10 +96,11 @@ def run_benchmark(
     _measure_rows(result, planned, data, options, identities, finished, out)
     if rounds:
         result.in_turn = _in_turn(result.rows, identities, data, options, rounds, FinishedTurns(out))
-    save_pictures(result, sets, {name: finished.masks(identity) for name, identity in identities.items()}, out)
+    if pictures:
+        save_pictures(result, sets, {name: finished.masks(identity) for name, identity in identities.items()}, out)
     finished.forget_all_but(identities.values())
     result.write(out / "benchmark.json")
-    write_report(result, out)
+    write_report(result, out, with_pictures=pictures)
     return result
 
 

@@ -52,6 +52,9 @@ def benchmark(
         list[str] | None,
         typer.Option(help="End with exit code 1 if a row is so: 'latency.p50 > 1.1x', 'miou < -0.5', 'miou < 60'."),
     ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Show validation images in the report.")
+    ] = True,
     figures: Annotated[bool, typer.Option("--figures", help="List the figures for --fail-if, and end.")] = False,
 ) -> None:
     """Measure mIoU, latency, throughput, memory and size of networks and artifacts, and write the report.
@@ -87,7 +90,17 @@ def benchmark(
     targets = _needed("targets", targets or asked.targets, suite)
     data, out = _needed("--data", data or asked.data, suite), _needed("--out", out or asked.out, suite)
 
-    result = run_benchmark(targets, data, out, options, names=asked.names, rounds=turns, fresh=fresh, gate=gate)
+    result = run_benchmark(
+        targets,
+        data,
+        out,
+        options,
+        names=asked.names,
+        rounds=turns,
+        fresh=fresh,
+        gate=gate,
+        pictures=pictures,
+    )
     for sentence in verdict(result):
         typer.echo(sentence)
     for line in in_turn_lines(result.in_turn) if result.in_turn else ():
