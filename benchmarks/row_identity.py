@@ -33,6 +33,13 @@ def turns_identity(rows: Sequence[str], rounds: int) -> str:
     return _digest({"rows": list(rows), "rounds": rounds})
 
 
+def peaks_identity(conditions: Mapping[str, Any], wanted: Mapping[Any, Sequence[str]]) -> str:
+    """Return the sha256 of everything that the machine's peaks depend on: all `shared_conditions` but the data."""
+    kept = {name: conditions[name] for name in ("machine", "versions", "environment", "code")}
+    options = {name: conditions["options"][name] for name in ("threads", "seconds")}
+    return _digest(kept | options | {"wanted": dict(wanted)})
+
+
 def shared_conditions(
     sets: ImageSets, options: Mapping[str, Any], machine: Mapping[str, Any], versions: Mapping[str, str]
 ) -> dict[str, Any]:

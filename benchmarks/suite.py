@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from segkc_deploy.benchmarks.baseline_gate import Gate
 from segkc_deploy.benchmarks.finished_rows import FinishedRows
 from segkc_deploy.benchmarks.finished_turns import FinishedTurns
+from segkc_deploy.benchmarks.floor import set_floor
 from segkc_deploy.benchmarks.in_turn import measure_in_turn, plan_ways
 from segkc_deploy.benchmarks.interval import miou_difference, read_counts
 from segkc_deploy.benchmarks.mask_agreement import mask_agreement
+from segkc_deploy.benchmarks.peaks import FinishedPeaks, MeasuredPeaks, measure_peaks, wanted_peaks
 from segkc_deploy.benchmarks.pictures import save_pictures
 from segkc_deploy.benchmarks.report import write_report
-from segkc_deploy.benchmarks.row_identity import row_identity, shared_conditions, turns_identity
+from segkc_deploy.benchmarks.row_identity import peaks_identity, row_identity, shared_conditions, turns_identity
 from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Failure, InTurn, Row
 from segkc_deploy.benchmarks.targets import PlannedRow, plan
 from segkc_deploy.benchmarks.worker import Order
@@ -30,6 +33,8 @@ from segkc_deploy.progress import console
 
 _MORE_PACKAGES = ("segkc-deploy", "timm", "openvino", "tensorrt-rtx-cu13-bindings")
 
+#: The longest for one size of one library's products.
+_PEAK_SECONDS = 0.5
 
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
 
@@ -93,7 +98,12 @@ def run_benchmark(
     if fresh:
         finished.forget_all_but(())
         FinishedTurns(out).forget()
+        FinishedPeaks(out).forget()
     _measure_rows(result, planned, data, options, identities, finished, out)
+    peaks = _peaks(result.rows, conditions, options, FinishedPeaks(out))
+    result.peaks, result.notes = peaks.peaks, [*result.notes, *peaks.notes]
+    for row in result.rows:
+        set_floor(row, peaks.peaks)
     if rounds:
         result.in_turn = _in_turn(result.rows, identities, data, options, rounds, FinishedTurns(out))
     if pictures:
@@ -139,6 +149,20 @@ def _measure_rows(
             console.print(f"{row.name}: {error}", style="red", soft_wrap=True, markup=False)
             result.failures.append(Failure(name=row.name, role=row.role, target=str(row.target), error=error))
         result.write(out / "benchmark.json")
+
+
+def _peaks(
+    rows: Sequence[Row], conditions: Mapping[str, Any], options: Options, finished: FinishedPeaks
+) -> MeasuredPeaks:
+    """Return the machine's peaks for the floors of `rows`."""
+    wanted = wanted_peaks(rows)
+    identity = peaks_identity(conditions, wanted)
+    if (done := finished.find(identity)) is not None:
+        return done
+    # A product's best is found in a tenth of the time that a distribution of latencies takes.
+    measured = measure_peaks(wanted, options.threads, min(_PEAK_SECONDS, options.seconds / 10))
+    finished.keep(identity, measured)
+    return measured
 
 
 def _in_turn(

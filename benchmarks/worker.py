@@ -3,19 +3,18 @@
 The row is written again after each part, so that what was measured survives a crash of a later part.
 """
 
-import os
 import sys
 import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from segkc_deploy import atomic
+from segkc_deploy.benchmarks.floor import moved_bytes
 from segkc_deploy.benchmarks.gpu_latency import add_cuda_graph, add_device_times, runs_on_gpu
 from segkc_deploy.benchmarks.interval import RESAMPLES, SEED, miou_interval, save_counts
 from segkc_deploy.benchmarks.latency import Budget, measure_batch, measure_latency
@@ -27,13 +26,15 @@ from segkc_deploy.benchmarks.pictures import save_mask
 from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, Memory, Role, Row
 from segkc_deploy.benchmarks.state_flags import ACCURACY, AFTER, drift_flag
 from segkc_deploy.benchmarks.sustained import best_batch, measure_sustained
+from segkc_deploy.benchmarks.worker_process import end_with_parent, tell_errors
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.errors import DataError, SegKCError
+from segkc_deploy.errors import DataError
 from segkc_deploy.evaluation import ScoredImage, evaluate
 from segkc_deploy.manifest import Manifest, sha256_of
 from segkc_deploy.predictor import Predictor, load
+from segkc_deploy.preprocess import network_size
 from segkc_deploy.progress import console
 
 
@@ -86,6 +87,7 @@ def measure(order: Order, row_file: Path) -> Row:
         console.print(f"{order.name}: latency", soft_wrap=True)
         row.latency = measure_latency(predictor, images, budget, watch.during("latency"))
         row.memory = _memory(host_before, device_before, row.engine)
+        image_and_outputs = _image_and_outputs(row, predictor, images)
         row.threads = _threads(order.threads)
         if runs_on_gpu(row.engine):
             add_device_times(row, predictor, images, budget)
@@ -106,6 +108,8 @@ def measure(order: Order, row_file: Path) -> Row:
         add_cuda_graph(row, order.target, images, budget, watch.during("CUDA graphs"))
     watch.read(AFTER)
     _describe(row, order, predictor.manifest)
+    if row.parameters is not None and image_and_outputs is not None:
+        row.moved_bytes = moved_bytes(row.parameters, row.precision, image_and_outputs)
     _keep(row, row_file, watch)
     return row
 
@@ -153,6 +157,16 @@ def _memory(host_before: float, device_before: float | None, engine: str) -> Mem
         host_added_mib=peak - host_before,
         device_added_mib=added,
     )
+
+
+def _image_and_outputs(row: Row, predictor: Predictor, images: list[np.ndarray]) -> int | None:
+    """Return the bytes of the network's input and outputs for one image, or None where they depend on the image."""
+    contract = predictor.contract
+    if {network_size(contract, image.shape[:2]) for image in images} != {contract.size}:
+        row.not_measured["moved_bytes"] = "the network runs images at their own sizes, and its FLOPs are those of one"
+        return None
+    batch = predictor.preprocess(images[:1])
+    return batch.nbytes + sum(output.nbytes for output in predictor.infer(batch).values())
 
 
 def _threads(asked: int | None) -> dict[str, int | None]:
@@ -220,13 +234,18 @@ def _add_sustained(row: Row, predictor: Predictor, images: list[np.ndarray], ord
 def _describe(row: Row, order: Order, manifest: Manifest | None) -> None:
     if manifest is not None:
         row.parameters, row.flops, row.file_bytes = manifest.parameters, manifest.flops, manifest.bytes
+        row.activation_peak_bytes = manifest.activation_peak_bytes
+        if manifest.activation_peak_bytes is None:
+            row.not_measured["activation_peak_bytes"] = "its manifest is older than this figure; export again"
         row.about = manifest.source.model_dump()
         if manifest.verification is not None:
             row.about |= {"agreement": manifest.verification.agreement, "verified": manifest.verification.subject}
         return
+    from segkc_deploy.export.torch_activations import run_activation_peak
     from segkc_deploy.export.torch_runner import describe_run
 
     run = describe_run(order.target, order.role)
+    row.activation_peak_bytes = run_activation_peak(order.target, order.role)
     row.parameters, row.flops, row.file_bytes = run.parameters, run.flops, run.weights_bytes
     row.about = {
         "run": str(order.target),
@@ -247,25 +266,11 @@ def _keep(row: Row, row_file: Path, watch: MachineWatch) -> None:
     atomic.write_text(row_file, row.model_dump_json())
 
 
-def _end_with_parent() -> None:
-    """End this process when its input ends: a row whose benchmark was killed would only slow down the next one."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
 def main(order_file: Path, row_file: Path) -> None:
     """Measure the row of `order_file` unless the input ends; why it failed, if it did, is in `<row_file>.error`."""
 
-    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        # A user's mistake needs no traceback; anything else does, and the report gets its last line.
-        told = str(error) if isinstance(error, SegKCError) else f"{kind.__name__}: {error}"
-        atomic.write_text(row_file.with_suffix(".error"), told)
-        if not isinstance(error, SegKCError):
-            sys.__excepthook__(kind, error, trace)
-
-    sys.excepthook = report
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    tell_errors(row_file.with_suffix(".error"))
+    threading.Thread(target=end_with_parent, daemon=True).start()
     measure(Order.model_validate_json(order_file.read_bytes()), row_file)
 
 

@@ -115,6 +115,17 @@ def test_run_and_artifacts(data: Path, run_directory: Path, tmp_path: Path) -> N
     assert measured.accuracy.miou == pytest.approx(np.mean(iou_by_hand(data)))
     assert list(measured.accuracy.image_miou) == ["0", "1", "2"]
     assert measured.accuracy.confusion == confusion_by_hand(data)
+    # 16 weights and biases in float32, the image and its mask of one byte a pixel.
+    assert measured.moved_bytes == 4 * 16 + SIZE[0] * SIZE[1] * (3 + 1)
+    assert measured.not_measured["activation_peak_bytes"].endswith("export again")
+    assert [peak.precision for peak in result.peaks] == ["fp32"]
+    for row in result.rows:
+        assert row.floor is not None, row.not_measured
+        assert row.floor.share > 0
+    junior = rows["tiny junior"]
+    # At least what the first convolution writes: 16 or more channels at half the size.
+    assert junior.activation_peak_bytes is not None
+    assert junior.activation_peak_bytes > 4 * 16 * (SIZE[0] // 2) * (SIZE[1] // 2)
     edges = BoundaryCounts(LABELS.num_classes, LABELS.ignore_index)
     for image, truth in zip(images(data), truths(data), strict=True):
         edges.update(truth, expected_mask(image))

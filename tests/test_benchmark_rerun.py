@@ -23,8 +23,9 @@ from tiny_artifact import LABELS, expected_mask, make_artifact
 import segkc_deploy
 from segkc_deploy.benchmarks import row_identity as row_identity_module
 from segkc_deploy.benchmarks import suite
+from segkc_deploy.benchmarks.peaks import MeasuredPeaks, Wanted
 from segkc_deploy.benchmarks.row_identity import row_identity, shared_conditions
-from segkc_deploy.benchmarks.schema import BenchmarkResult, Row
+from segkc_deploy.benchmarks.schema import BenchmarkResult, Peak, Row
 from segkc_deploy.benchmarks.suite import Options, run_benchmark
 from segkc_deploy.benchmarks.targets import PlannedRow, plan
 from segkc_deploy.benchmarks.worker import Order, measure
@@ -38,7 +39,7 @@ NAMES = ["run junior", "first.onnx", "second.onnx"]
 #: What no two measurements have in common, as (part of a result or row, what is put there).
 TIMES: dict[str, Any] = {
     "created": "", "command": "", "measured": "", "latency": None, "throughput": [], "memory": {}, "cold_start_s": 0.0,
-    "state": {},
+    "state": {}, "floor": None, "peaks": [],
 }  # fmt: skip
 
 
@@ -74,6 +75,12 @@ class Here:
         self.targets = [self.run, *self.artifacts]
         self.measured: list[str] = []
         self.killed_at = self.failing = ""
+        self.peaks_measured = 0
+
+    def measure_peaks(self, wanted: Wanted, threads: int | None, seconds: float) -> MeasuredPeaks:
+        self.peaks_measured += 1
+        peak = Peak(device="cpu", precision="fp32", threads=threads, gflops=100, copy_gb_per_s=10, how="made up")
+        return MeasuredPeaks(peaks=[peak], notes=["made-up peaks"])
 
     def __call__(self, row: PlannedRow, data: Path, folder: Path, options: Options) -> tuple[Row | None, str | None]:
         if row.name == self.killed_at:
@@ -93,7 +100,8 @@ class Here:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
     made = Here(tmp_path)
     monkeypatch.setattr(suite, "_measure", made)
-    monkeypatch.setattr(suite, "write_report", lambda result, out: out)  # it draws for a second what the result holds
+    monkeypatch.setattr(suite, "measure_peaks", made.measure_peaks)
+    monkeypatch.setattr(suite, "write_report", lambda result, out, **how: out)  # it draws for a second
     monkeypatch.setattr(row_identity_module, "_code", lambda: "of this test")  # somebody may be editing it
     return made
 
@@ -156,7 +164,12 @@ def test_a_finished_benchmark_measures_nothing(
     assert rerun(here, data, tmp_path / "out") == []
     lines = capfd.readouterr().err.splitlines()
     assert [line.partition(", measured ")[0] for line in lines] == [f"Keeping {name}" for name in NAMES]
+    assert here.peaks_measured == 1
+    stored = json.loads((tmp_path / "out/benchmark.json").read_text())
+    assert ([peak["gflops"] for peak in stored["peaks"]], stored["notes"]) == ([100], ["made-up peaks"])
+    assert all(row["floor"]["share"] > 0 for row in stored["rows"])
     assert rerun(here, data, tmp_path / "out", fresh=True) == NAMES
+    assert here.peaks_measured == 2
 
 
 def test_what_changed_is_measured_again(
@@ -178,7 +191,7 @@ def test_what_changed_is_measured_again(
         suite, "describe_machine", lambda: {"cpu": "another", "python": "3", "packages": {}, "gpus": []}
     )
     assert rerun(here, data, out, replace(QUICK, batches=(1, 2))) == NAMES
-    assert len(list((out / "rows").iterdir())) == len(NAMES)  # the others' are gone
+    assert sum(path.is_dir() for path in (out / "rows").iterdir()) == len(NAMES)  # the others' are gone
 
 
 def test_a_row_that_failed_is_tried_again(here: Here, data: Path, tmp_path: Path) -> None:
