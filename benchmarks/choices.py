@@ -45,7 +45,7 @@ def _of_one_machine(machine: str | None, result: BenchmarkResult) -> list[Choice
     for purpose in _PURPOSES:
         if purpose.name not in best:
             continue
-        row = min((row for row in candidates if purpose.cost(row) is not None), key=lambda row: _order(purpose, row))
+        row = _best(purpose, candidates)
         others = [other for other in candidates if other is not row]
         chosen.append(
             Choice(
@@ -62,6 +62,15 @@ def _of_one_machine(machine: str | None, result: BenchmarkResult) -> list[Choice
             )
         )
     return chosen
+
+
+def _best(purpose: _Purpose, candidates: Sequence[Row]) -> Row:
+    """Return the row with the least cost; for accuracy the fastest of those that cannot be told apart from it."""
+    best = min((row for row in candidates if purpose.cost(row) is not None), key=lambda row: _order(purpose, row))
+    if purpose is not _ACCURACY:
+        return best
+    alike = [row for row in candidates if row is best or _as_accurate(best, row)]
+    return min(alike, key=lambda row: (*_order(_LATENCY, row), *_order(_ACCURACY, row)))
 
 
 def _least(purpose: _Purpose, rows: Sequence[Row]) -> float | None:
@@ -94,16 +103,8 @@ def _accuracy_remarks(row: Row, others: Sequence[Row]) -> list[str]:
     if not alike:
         compared = row.role == "junior" or (row.accuracy and row.accuracy.miou_difference_interval)
         return [] if compared or not others else ["how much of this the choice of images explains was not measured"]
-    text = f"these images do not tell it apart from {', '.join(other.name for other in alike)}"
-    timed = [(p50, other.name) for other in (row, *alike) if (p50 := _p50(other)) is not None]
-    if len(timed) > 1:
-        p50, name = min(timed)
-        text += (
-            "; it is the fastest of them"
-            if name == row.name
-            else f"; the fastest of them is {name} ({significant(p50)} ms)"
-        )
-    return [text]
+    fastest = "; it is the fastest of them" if any(_p50(other) is not None for other in alike) else ""
+    return [f"these images do not tell it apart from {', '.join(other.name for other in alike)}{fastest}"]
 
 
 def _as_accurate(row: Row, other: Row) -> bool:
@@ -148,7 +149,7 @@ def _miou_text(row: Row, best: float) -> str:
     lack = _lack_of_miou(row)
     assert lack is not None
     text = f"{percent(100 - lack)}% mIoU"
-    return text if lack == best else f"{text} ({lack - best:.2f} below the best)"
+    return text if lack - best < 0.005 else f"{text} ({lack - best:.2f} below the best)"
 
 
 def _times(value: float, best: float, superlative: str) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 MISSING = "–"
+#: Points of mIoU below which a difference is written as 0.00.
+_SMALLEST = 0.005
 
 #: Stands where `difference` and `percent_range` write.
 INTERVAL_NOTE = (
@@ -55,18 +57,21 @@ def percent_range(ends: tuple[float, float] | None) -> str:
 def difference(points: float | None, interval: tuple[float, float] | None) -> str:
     """Return a difference of mIoU, its interval and what they mean: −0.31 (−0.80 to +0.22: noise).
 
-    Noise is a difference whose interval contains 0; equal is one that no choice of images changes from 0.
+    Noise is a difference whose interval contains 0; equal is one that no choice of images changes from 0. One that is
+    too small to be written says so.
     """
     if points is None or _missing(points):
         return MISSING
     if interval is None:
         return _signed(points)
     meaning = ": equal" if interval == (0, 0) else ": noise" if interval[0] <= 0 <= interval[1] else ""
+    if not meaning and max(map(abs, interval)) < _SMALLEST:
+        meaning = f": below {_SMALLEST}"
     return f"{_signed(points)} ({_signed(interval[0])} to {_signed(interval[1])}{meaning})"
 
 
 def _signed(points: float) -> str:
-    return "0.00" if points == 0 else f"{points:+.2f}".replace("-", "−")
+    return "0.00" if abs(points) < _SMALLEST else f"{points:+.2f}".replace("-", "−")
 
 
 def quantity(value: float | None, unit: str = "") -> str:

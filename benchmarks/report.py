@@ -8,7 +8,8 @@ from segkc_deploy import atomic
 from segkc_deploy.benchmarks import formatting
 from segkc_deploy.benchmarks.choices import choices
 from segkc_deploy.benchmarks.interval import RESAMPLES
-from segkc_deploy.benchmarks.latency import LEAST_SAMPLES, STABLE_WITHIN, WINDOW_RUNS
+from segkc_deploy.benchmarks.latency import LEAST_SAMPLES, STABLE_WITHIN, WANTED_SAMPLES, WINDOW_RUNS
+from segkc_deploy.benchmarks.not_measured import reasons
 from segkc_deploy.benchmarks.page_file import render_page
 from segkc_deploy.benchmarks.report_data import report_data
 from segkc_deploy.benchmarks.report_markdown import report_markdown
@@ -78,6 +79,8 @@ def _page(result: BenchmarkResult, comparisons: list[tuple[Comparison, Layers]],
         stable_within=STABLE_WITHIN,
         window_runs=WINDOW_RUNS,
         least_samples=LEAST_SAMPLES,
+        wanted_samples=WANTED_SAMPLES,
+        not_measured=reasons(result.rows),
         samples_for_p99=SAMPLES_FOR_P99,
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from segkc_deploy.benchmarks import formatting as f
 from segkc_deploy.benchmarks.choices import choices
+from segkc_deploy.benchmarks.not_measured import reasons
 from segkc_deploy.benchmarks.row_columns import columns_of
 from segkc_deploy.benchmarks.schema import BenchmarkResult, InTurn, Row
 from segkc_deploy.benchmarks.tables import markdown
@@ -169,8 +170,8 @@ def _class_table(result: BenchmarkResult, field: str, mean: str) -> str:
 
 
 def _not_measured(rows: list[Row]) -> Iterable[str]:
+    yield from (f"{reason.figure}: {reason.why} ({reason.whom})" for reason in reasons(rows))
     for row in rows:
-        yield from (f"{row.name}: {figure}: {why}" for figure, why in row.not_measured.items())
         yield from (f"{row.name}: batch {point.batch}: {point.error}" for point in row.throughput if point.error)
 
 

@@ -45,6 +45,8 @@ def test_a_difference_is_noise_where_its_interval_contains_zero() -> None:
     assert difference(-2.0, (-2.5, -0.001)) == "−2.00 (−2.50 to −0.00)"
     assert difference(2.0, (1.5, 2.5)) == "+2.00 (+1.50 to +2.50)"
     assert difference(0.0, (0.0, 0.0)) == "0.00 (0.00 to 0.00: equal)"
+    assert difference(-0.002, (-0.004, -0.001)) == "0.00 (0.00 to 0.00: below 0.005)"
+    assert difference(-0.002, (-0.004, 0.001)) == "0.00 (0.00 to 0.00: noise)"
     assert difference(0.5, None) == "+0.50"
     assert difference(None, None) == "–"
 

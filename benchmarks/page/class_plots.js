@@ -56,8 +56,8 @@ Page.figure("confusion", (width, figure) => {
   });
   const few = classNames.length <= 32;
   const longest = d3.max(classNames, (name) => [...name].length);
-  const margin = few ? Math.min(0.3 * width, 16 + 7 * longest) : 30;
-  const letters = Math.floor((margin - 8) / 6.6);
+  const margin = few ? Math.min(0.3 * width, 34 + 7 * longest) : 30;
+  const letters = Math.floor((margin - 26) / 6.6);
   const side = Math.min(width - margin - 12, Math.max(360, 52 * classNames.length), 760);
   const axis = { domain: d3.range(classNames.length), tickFormat: (place) => Page.shortened(classNames[place], letters), tickSize: 0, padding: few ? 0.04 : 0 };
   if (!few) axis.ticks = [];
