@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segkc_deploy.benchmarks.comparable import other_data, scored_images
-from segkc_deploy.benchmarks.report import write_report
+from segkc_deploy.benchmarks.report.report_files import write_report
 from segkc_deploy.benchmarks.result_file import read_result
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Cell, Comparison, Failure, Row, Source
 from segkc_deploy.errors import ConfigError

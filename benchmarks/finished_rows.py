@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from segkc_deploy import atomic
-from segkc_deploy.benchmarks.pictures import mask_path
+from segkc_deploy.benchmarks.report.pictures import mask_path
 from segkc_deploy.benchmarks.schema import Row
 
 #: Characters of an identity that name a folder; 64 bits tell any number of rows apart.

@@ -159,7 +159,7 @@ if wanted study; then
   evidence --workers "$workers" --device "$device" --limit-minutes "$(($(left export benchmark) / 60))" || status=1
   write_throughput
   if [ -f "$out/camvid-gpu.json" ]; then
-    "$python" -m segkc_deploy.benchmarks.evidence_tables "$out/camvid-gpu.json" > "$out/camvid-gpu.md" || status=1
+    "$python" -m segkc_deploy.benchmarks.evidence.tables "$out/camvid-gpu.json" > "$out/camvid-gpu.md" || status=1
   fi
 fi
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segkc_deploy.benchmarks.pictures import mask_path, read_mask
+from segkc_deploy.benchmarks.report.pictures import mask_path, read_mask
 
 
 def mask_agreement(folder: Path, other: Path, images: int) -> float | None:

@@ -11,19 +11,19 @@ from typing import Any
 
 from segkc_deploy.benchmarks.baseline_gate import Gate
 from segkc_deploy.benchmarks.finished_rows import FinishedRows
-from segkc_deploy.benchmarks.finished_turns import FinishedTurns
-from segkc_deploy.benchmarks.floor import set_floor
-from segkc_deploy.benchmarks.in_turn import measure_in_turn, plan_ways
 from segkc_deploy.benchmarks.interval import miou_difference, read_counts
 from segkc_deploy.benchmarks.mask_agreement import mask_agreement
-from segkc_deploy.benchmarks.peaks import FinishedPeaks, MeasuredPeaks, measure_peaks, wanted_peaks
-from segkc_deploy.benchmarks.pictures import save_pictures
-from segkc_deploy.benchmarks.report import write_report
+from segkc_deploy.benchmarks.measure.floor import set_floor
+from segkc_deploy.benchmarks.measure.peaks import FinishedPeaks, MeasuredPeaks, measure_peaks, wanted_peaks
+from segkc_deploy.benchmarks.measure.worker import Order
+from segkc_deploy.benchmarks.measure.worker_process import how_it_ended, worker_environment
+from segkc_deploy.benchmarks.report.pictures import save_pictures
+from segkc_deploy.benchmarks.report.report_files import write_report
 from segkc_deploy.benchmarks.row_identity import peaks_identity, row_identity, shared_conditions, turns_identity
 from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Failure, InTurn, Row
 from segkc_deploy.benchmarks.targets import PlannedRow, plan
-from segkc_deploy.benchmarks.worker import Order
-from segkc_deploy.benchmarks.worker_process import how_it_ended, worker_environment
+from segkc_deploy.benchmarks.turns.finished_turns import FinishedTurns
+from segkc_deploy.benchmarks.turns.in_turn import measure_in_turn, plan_ways
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError
@@ -217,7 +217,7 @@ def _measure(row: PlannedRow, data: Path, folder: Path, options: Options) -> tup
     order = Order(name=row.name, role=row.role, target=row.target, data=data, masks=folder / "masks", **asdict(options))
     order_file, row_file = folder / "order.json", folder / "measured.json"
     order_file.write_text(order.model_dump_json())
-    command = [sys.executable, "-m", "segkc_deploy.benchmarks.worker", str(order_file), str(row_file)]
+    command = [sys.executable, "-m", "segkc_deploy.benchmarks.measure.worker", str(order_file), str(row_file)]
     # The worker ends when its input does, so it does not outlive this process, however this one ends.
     with subprocess.Popen(command, env=worker_environment(options.threads), stdin=subprocess.PIPE) as worker:
         worker.wait()

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from segkc_deploy.benchmarks.latency import summarize
+from segkc_deploy.benchmarks.measure.latency import summarize
 from segkc_deploy.benchmarks.schema import (
     Accuracy,
     BatchPoint,

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from made_up_results import full_row, result
 
-from segkc_deploy.benchmarks.formatting import INTERVAL_NOTE, difference, percent_range
-from segkc_deploy.benchmarks.report import write_report
+from segkc_deploy.benchmarks.report.formatting import INTERVAL_NOTE, difference, percent_range
+from segkc_deploy.benchmarks.report.report_files import write_report
+from segkc_deploy.benchmarks.report.verdict import verdict
 from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Row
-from segkc_deploy.benchmarks.verdict import verdict
 
 NEW_FIELDS = {
     "boundary_miou", "boundary_iou", "miou_interval", "miou_difference", "miou_difference_interval", "resamples",

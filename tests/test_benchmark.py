@@ -12,7 +12,7 @@ import yaml
 from command_line import CommandLine
 from tiny_artifact import LABELS, expected_mask, make_artifact
 
-from segkc_deploy.benchmarks.pictures import choose
+from segkc_deploy.benchmarks.report.pictures import choose
 from segkc_deploy.benchmarks.suite import Options, run_benchmark
 from segkc_deploy.benchmarks.targets import plan
 from segkc_deploy.boundary import BoundaryCounts

@@ -23,12 +23,12 @@ from tiny_artifact import LABELS, expected_mask, make_artifact
 import segkc_deploy
 from segkc_deploy.benchmarks import row_identity as row_identity_module
 from segkc_deploy.benchmarks import suite
-from segkc_deploy.benchmarks.peaks import MeasuredPeaks, Wanted
+from segkc_deploy.benchmarks.measure.peaks import MeasuredPeaks, Wanted
+from segkc_deploy.benchmarks.measure.worker import Order, measure
 from segkc_deploy.benchmarks.row_identity import row_identity, shared_conditions
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Peak, Row
 from segkc_deploy.benchmarks.suite import Options, run_benchmark
 from segkc_deploy.benchmarks.targets import PlannedRow, plan
-from segkc_deploy.benchmarks.worker import Order, measure
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError
 
@@ -253,7 +253,7 @@ def test_the_code_counts_with_that_behind_the_links(tmp_path: Path, monkeypatch:
     (tmp_path / "segkc_deploy/benchmarks").symlink_to("../benchmarks")
     monkeypatch.setattr(segkc_deploy, "__file__", str(tmp_path / "segkc_deploy/__init__.py"))
     seen = {row_identity_module._code()}
-    for file in ("segkc_deploy/__init__.py", "segkc_deploy/data/masks.py", "benchmarks/worker.py"):
+    for file in ("segkc_deploy/__init__.py", "segkc_deploy/data/masks.py", "benchmarks/measure/worker.py"):
         (tmp_path / file).write_text("pass")
         seen.add(row_identity_module._code())
     assert len(seen) == 4
@@ -268,7 +268,7 @@ def worker_of(benchmark: psutil.Process) -> psutil.Process | None:
     """Return the process that measures a row right now."""
     for child in benchmark.children():
         with suppress(psutil.NoSuchProcess):  # it has ended since
-            if "segkc_deploy.benchmarks.worker" in child.cmdline():
+            if "segkc_deploy.benchmarks.measure.worker" in child.cmdline():
                 return child
     return None
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from made_up_results import full_row, result, rich_result
 
-from segkc_deploy.benchmarks.choices import Choice, choices
+from segkc_deploy.benchmarks.report.choices import Choice, choices
 from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, InTurn, MachineState, Row, Way
 
 

@@ -18,13 +18,13 @@ import yaml
 from safetensors import safe_open
 from tiny_data import CLASSES, tiny_recipe, write_recipe, write_tiny_data
 
-from segkc_deploy.benchmarks.evidence import main
-from segkc_deploy.benchmarks.evidence_cells import CellFiles, Session, State, Workplace, train_cell
-from segkc_deploy.benchmarks.evidence_figures import PairedDifference, StudyFigures, paired
-from segkc_deploy.benchmarks.evidence_grid import Cell, chosen_cells, load_study, write_data_spec, write_recipes
-from segkc_deploy.benchmarks.evidence_tables import main as tables_main
-from segkc_deploy.benchmarks.evidence_tables import study_text
-from segkc_deploy.benchmarks.evidence_workers import Hands, Outcome, claim, train_cells
+from segkc_deploy.benchmarks.evidence.__main__ import main
+from segkc_deploy.benchmarks.evidence.cells import CellFiles, Session, State, Workplace, train_cell
+from segkc_deploy.benchmarks.evidence.figures import PairedDifference, StudyFigures, paired
+from segkc_deploy.benchmarks.evidence.grid import Cell, chosen_cells, load_study, write_data_spec, write_recipes
+from segkc_deploy.benchmarks.evidence.tables import main as tables_main
+from segkc_deploy.benchmarks.evidence.tables import study_text
+from segkc_deploy.benchmarks.evidence.workers import Hands, Outcome, claim, train_cells
 from segkc_deploy.benchmarks.results import StudyRow, append_rows, read_rows, replace_rows
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError

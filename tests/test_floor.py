@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_up_results import full_row, latency
 
-from segkc_deploy.benchmarks.floor import moved_bytes, peaks_of, set_floor
-from segkc_deploy.benchmarks.latency import summarize
+from segkc_deploy.benchmarks.measure.floor import moved_bytes, peaks_of, set_floor
+from segkc_deploy.benchmarks.measure.latency import summarize
 from segkc_deploy.benchmarks.schema import Peak, Row
 
 CPU = "onnxruntime 1.31.1 CPUExecutionProvider"

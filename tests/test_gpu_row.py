@@ -13,9 +13,9 @@ from fake_nvml import FakeGpu, install
 from tiny_artifact import LABELS, expected_mask, make_artifact
 from torch import nn
 
-from segkc_deploy.benchmarks import gpu_latency, worker
+from segkc_deploy.benchmarks.measure import gpu_latency, worker
+from segkc_deploy.benchmarks.measure.worker import Order, measure
 from segkc_deploy.benchmarks.schema import Row
-from segkc_deploy.benchmarks.worker import Order, measure
 from segkc_deploy.errors import SegKCError
 from segkc_deploy.export.torch_runner import TorchRunner
 from segkc_deploy.manifest import read_manifest
@@ -67,8 +67,8 @@ def row_of(
     graphs_fail: bool = False,
 ) -> Row:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("segkc_deploy.benchmarks.meters.IDLE_S", 0.0)
-    monkeypatch.setattr("segkc_deploy.benchmarks.sustained.idle_watts", lambda meter: 75.0)
+    monkeypatch.setattr("segkc_deploy.benchmarks.measure.meters.IDLE_S", 0.0)
+    monkeypatch.setattr("segkc_deploy.benchmarks.measure.sustained.idle_watts", lambda meter: 75.0)
     install(monkeypatch, *gpus)
     path = make_artifact(data.parent / "artifacts", size=SIZE)
     name = "trt" if "TensorRT" in engine else "onnx"

@@ -16,9 +16,13 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from segkc_deploy.benchmarks import suite, turn_worker
-from segkc_deploy.benchmarks.finished_turns import FinishedTurns
-from segkc_deploy.benchmarks.in_turn import (
+from segkc_deploy.benchmarks import suite
+from segkc_deploy.benchmarks.report.pictures import save_mask
+from segkc_deploy.benchmarks.schema import InTurn, Role, Row
+from segkc_deploy.benchmarks.suite import Options
+from segkc_deploy.benchmarks.turns import turn_worker
+from segkc_deploy.benchmarks.turns.finished_turns import FinishedTurns
+from segkc_deploy.benchmarks.turns.in_turn import (
     RUNS,
     PlannedWay,
     TakenTurns,
@@ -28,11 +32,8 @@ from segkc_deploy.benchmarks.in_turn import (
     plan_ways,
     take_turns,
 )
-from segkc_deploy.benchmarks.pictures import save_mask
-from segkc_deploy.benchmarks.schema import InTurn, Role, Row
-from segkc_deploy.benchmarks.suite import Options
-from segkc_deploy.benchmarks.turn_process import TurnProcess
-from segkc_deploy.benchmarks.turn_speed import speed
+from segkc_deploy.benchmarks.turns.turn_process import TurnProcess
+from segkc_deploy.benchmarks.turns.turn_speed import speed
 from segkc_deploy.errors import MissingDependencyError
 
 ROUNDS = 7
@@ -42,7 +43,7 @@ ROUNDS = 7
 WAY = """
 import os, sys, time
 from types import SimpleNamespace
-from segkc_deploy.benchmarks import turn_worker
+from segkc_deploy.benchmarks.turns import turn_worker
 
 name, kind, ms, log = sys.argv[1:]
 clock = 100.0
@@ -141,7 +142,7 @@ def test_the_order_is_drawn_anew_each_round(turns: Turns) -> None:
 
 
 def test_why_a_way_does_not_get_ready() -> None:
-    fails = "from segkc_deploy.benchmarks.turn_worker import serve\ndef ready():\n raise {}\nserve(ready)"
+    fails = "from segkc_deploy.benchmarks.turns.turn_worker import serve\ndef ready():\n raise {}\nserve(ready)"
     user = "from segkc_deploy.errors import ConfigError\n" + fails.format("ConfigError('a.onnx: export it again')")
     for script, limit_s, told in (
         (user, 200, "a.onnx: export it again"),
@@ -156,14 +157,14 @@ def test_why_a_way_does_not_get_ready() -> None:
 def test_a_way_ends_with_the_benchmark_even_while_it_gets_ready(tmp_path: Path) -> None:
     (tmp_path / "way.py").write_text(
         "import os, sys, time\n"
-        "from segkc_deploy.benchmarks.turn_worker import serve\n"
+        "from segkc_deploy.benchmarks.turns.turn_worker import serve\n"
         "def ready():\n"
         f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()) + '\\n')\n"
         "    time.sleep(500)\n"
         "serve(ready)"
     )
     coordinator = (
-        "import os, sys\nfrom segkc_deploy.benchmarks.turn_process import TurnProcess\n"
+        "import os, sys\nfrom segkc_deploy.benchmarks.turns.turn_process import TurnProcess\n"
         f"TurnProcess([sys.executable, {str(tmp_path / 'way.py')!r}], os.environ, 500).start()"
     )
     started = subprocess.Popen([sys.executable, "-c", coordinator])

@@ -7,7 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from segkc_deploy.benchmarks.latency import Budget, measure_batch, measure_device, measure_latency, summarize, warm_up
+from segkc_deploy.benchmarks.measure.latency import (
+    Budget,
+    measure_batch,
+    measure_device,
+    measure_latency,
+    summarize,
+    warm_up,
+)
 
 IMAGES = [np.zeros((4, 6, 3), np.uint8), np.zeros((5, 7, 3), np.uint8)]
 
@@ -31,9 +38,9 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("segkc_deploy.benchmarks.latency.time", clock)
+    monkeypatch.setattr("segkc_deploy.benchmarks.measure.latency.time", clock)
     # It takes long in a process with much in it, and hundreds of measurements would each do it.
-    monkeypatch.setattr("segkc_deploy.benchmarks.latency.gc", SimpleNamespace(collect=lambda: None))
+    monkeypatch.setattr("segkc_deploy.benchmarks.measure.latency.gc", SimpleNamespace(collect=lambda: None))
     return clock
 
 

@@ -9,10 +9,10 @@ import psutil
 import pytest
 from fake_nvml import FakeGpu, install
 
-from segkc_deploy.benchmarks import processors
-from segkc_deploy.benchmarks.machine_state import INTERVAL_S, MachineWatch
-from segkc_deploy.benchmarks.nvidia_gpu import find_gpu_of_row
-from segkc_deploy.benchmarks.processors import OtherLoad
+from segkc_deploy.benchmarks.measure import processors
+from segkc_deploy.benchmarks.measure.machine_state import INTERVAL_S, MachineWatch
+from segkc_deploy.benchmarks.measure.nvidia_gpu import find_gpu_of_row
+from segkc_deploy.benchmarks.measure.processors import OtherLoad
 
 
 def watch_of(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, interval_s: float = INTERVAL_S) -> MachineWatch:
@@ -170,7 +170,7 @@ def test_readings_take_less_than_half_a_percent_of_a_processor() -> None:
 
 def test_slow_readings_are_rarer(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = MachineWatch(interval_s=0.01)
-    monkeypatch.setattr("segkc_deploy.benchmarks.machine_state.mean_mhz", lambda: time.sleep(0.01) or 3000.0)
+    monkeypatch.setattr("segkc_deploy.benchmarks.measure.machine_state.mean_mhz", lambda: time.sleep(0.01) or 3000.0)
     with watch.during("latency"):
         time.sleep(0.5)
     # The next one would come 2 s later; without that there would be some 25.

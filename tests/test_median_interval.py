@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from segkc_deploy.benchmarks.latency import summarize
-from segkc_deploy.benchmarks.median_interval import independent_samples, median_interval
+from segkc_deploy.benchmarks.measure.latency import summarize
+from segkc_deploy.benchmarks.measure.median_interval import independent_samples, median_interval
 
 
 def process(rng: np.random.Generator, count: int, correlation: float) -> np.ndarray:

@@ -7,9 +7,9 @@ import pynvml
 import pytest
 from fake_nvml import FakeGpu, install
 
-from segkc_deploy.benchmarks import meters
-from segkc_deploy.benchmarks.meters import GpuCounter, GpuPower, Rapl, idle_watts, open_meter
-from segkc_deploy.benchmarks.nvidia_gpu import NvidiaGpu, find_gpu_of_row
+from segkc_deploy.benchmarks.measure import meters
+from segkc_deploy.benchmarks.measure.meters import GpuCounter, GpuPower, Rapl, idle_watts, open_meter
+from segkc_deploy.benchmarks.measure.nvidia_gpu import NvidiaGpu, find_gpu_of_row
 
 
 class Clock:

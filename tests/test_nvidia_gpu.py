@@ -4,8 +4,8 @@ import pynvml
 import pytest
 from fake_nvml import FakeGpu, install
 
-from segkc_deploy.benchmarks import nvidia_gpu
-from segkc_deploy.benchmarks.nvidia_gpu import NvidiaGpu, find_gpu_of_row
+from segkc_deploy.benchmarks.measure import nvidia_gpu
+from segkc_deploy.benchmarks.measure.nvidia_gpu import NvidiaGpu, find_gpu_of_row
 from segkc_deploy.benchmarks.schema import Reading
 
 

@@ -79,7 +79,7 @@ def test_the_wheel_holds_recipes_template_and_type_marker(wheel: dict[str, bytes
     recipes = [name for name in wheel if name.startswith("segkc_deploy/training/recipes/") and name.endswith(".yaml")]
     assert "segkc_deploy/training/recipes/segkc-dinov2-s.yaml" in recipes
     assert any(name.startswith("segkc_deploy/benchmarks/") and name.endswith(".html") for name in wheel)
-    assert "segkc_deploy/benchmarks/page/vendor/LICENSES" in wheel
+    assert "segkc_deploy/benchmarks/report/page/vendor/LICENSES" in wheel
     assert "segkc_deploy/py.typed" in wheel
 
 

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from made_up_results import full_row
 
-from segkc_deploy.benchmarks import cpu_peaks, peaks
-from segkc_deploy.benchmarks.best_rate import Rate, best_product, fastest_of, timed
-from segkc_deploy.benchmarks.gpu_peaks import bound
-from segkc_deploy.benchmarks.peak_worker import FoundRates, PeakOrder
-from segkc_deploy.benchmarks.peaks import FinishedPeaks, MeasuredPeaks, measure_peaks, wanted_peaks
-from segkc_deploy.benchmarks.product_model import copy_model, product_model
+from segkc_deploy.benchmarks.measure import cpu_peaks, peaks
+from segkc_deploy.benchmarks.measure.best_rate import Rate, best_product, fastest_of, timed
+from segkc_deploy.benchmarks.measure.gpu_peaks import bound
+from segkc_deploy.benchmarks.measure.peak_worker import FoundRates, PeakOrder
+from segkc_deploy.benchmarks.measure.peaks import FinishedPeaks, MeasuredPeaks, measure_peaks, wanted_peaks
+from segkc_deploy.benchmarks.measure.product_model import copy_model, product_model
 from segkc_deploy.benchmarks.schema import Peak
 from segkc_deploy.export.torch_products import multiply
 
@@ -179,7 +179,13 @@ def test_onnx_runtime_multiplies_what_stays_on_the_device() -> None:
 def test_a_worker_ends_with_its_benchmark(tmp_path: Path) -> None:
     order = PeakOrder(library="numpy", device="cpu", precisions=("fp32",) * 999, threads=1, seconds=9.0)
     (tmp_path / "order.json").write_text(order.model_dump_json())
-    command = [sys.executable, "-m", "segkc_deploy.benchmarks.peak_worker", tmp_path / "order.json", tmp_path / "found"]
+    command = [
+        sys.executable,
+        "-m",
+        "segkc_deploy.benchmarks.measure.peak_worker",
+        tmp_path / "order.json",
+        tmp_path / "found",
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as worker:
         assert worker.stdin is not None
         worker.stdin.close()

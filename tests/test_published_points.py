@@ -1,6 +1,6 @@
 """Published networks behind the report's points."""
 
-from segkc_deploy.benchmarks.published_points import published_sets
+from segkc_deploy.benchmarks.report.published_points import published_sets
 from segkc_deploy.data.layouts import LAYOUTS
 from segkc_deploy.labels import Labels, default_palette
 

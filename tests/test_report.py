@@ -13,9 +13,10 @@ import pytest
 from made_up_results import full_row, latency, result, rich_result
 from tiny_artifact import make_artifact
 
-from segkc_deploy.benchmarks import formatting, page_file
 from segkc_deploy.benchmarks.gate import main as gate_main
-from segkc_deploy.benchmarks.report import write_report
+from segkc_deploy.benchmarks.report import formatting, page_file
+from segkc_deploy.benchmarks.report.report_files import write_report
+from segkc_deploy.benchmarks.report.verdict import verdict
 from segkc_deploy.benchmarks.results import append_rows, read_rows, study_rows
 from segkc_deploy.benchmarks.schema import (
     Accuracy,
@@ -29,7 +30,6 @@ from segkc_deploy.benchmarks.schema import (
 from segkc_deploy.benchmarks.study import main as study_main
 from segkc_deploy.benchmarks.tables import main as tables_main
 from segkc_deploy.benchmarks.tables import study_table
-from segkc_deploy.benchmarks.verdict import verdict
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.manifest import Verification
 
@@ -192,7 +192,7 @@ def test_what_was_found_is_in_the_markdown_as_well(tmp_path: Path) -> None:
         "| junior-int8.xml | row | openvino | 5.12 | 5.00 to 5.25 | 4.75 to 5.50 |",
         "| cpu | fp32 | made up | 1 | 90.0 | 11.0 |",
         "| segkc junior | fp32 | compute | 12.3 | 1.64 | 33.0 |",
-        "- junior-fp16.onnx: energy: no power meter can be read",
+        "- energy: no power meter can be read (junior-fp16.onnx)",
         "- junior-bf16.engine: no GPU",
     ):
         assert line in text

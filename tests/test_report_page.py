@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_up_results import full_row, result, rich_result
 
-from segkc_deploy.benchmarks.report import write_report
+from segkc_deploy.benchmarks.report.report_files import write_report
 from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, BenchmarkResult, Cell, Comparison, Row
 from segkc_deploy.data.layouts import LAYOUTS
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from segkc_deploy.benchmarks.measure.state_flags import drift_flag, state_flags
 from segkc_deploy.benchmarks.schema import Reading
-from segkc_deploy.benchmarks.state_flags import drift_flag, state_flags
 
 
 def readings(moment: str, **figures: Sequence[Any]) -> list[Reading]:

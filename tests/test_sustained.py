@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from segkc_deploy.benchmarks import latency, meters, sustained
+from segkc_deploy.benchmarks.measure import latency, meters, sustained
+from segkc_deploy.benchmarks.measure.sustained import best_batch, drift, images_by_second, measure_sustained
 from segkc_deploy.benchmarks.schema import BatchPoint
-from segkc_deploy.benchmarks.sustained import best_batch, drift, images_by_second, measure_sustained
 
 IMAGES = [np.zeros((4, 6, 3), np.uint8)]
 

@@ -24,11 +24,11 @@ from made_up_trainings import (
 )
 from test_benchmark_without_torch import segkc_deploy as without_torch
 
-from segkc_deploy.benchmarks.training_curves import MOST_POINTS, read_curves
-from segkc_deploy.benchmarks.training_facts import count_parameters, read_log
-from segkc_deploy.benchmarks.training_report import report_trainings
-from segkc_deploy.benchmarks.training_rows import TrainingTable, training_table
-from segkc_deploy.benchmarks.training_run import TrainingRun, read_runs
+from segkc_deploy.benchmarks.trainings.curves import MOST_POINTS, read_curves
+from segkc_deploy.benchmarks.trainings.facts import count_parameters, read_log
+from segkc_deploy.benchmarks.trainings.report import report_trainings
+from segkc_deploy.benchmarks.trainings.rows import TrainingTable, training_table
+from segkc_deploy.benchmarks.trainings.run import TrainingRun, read_runs
 from segkc_deploy.errors import ConfigError
 
 #: The 97.5% quantile of Student's t with two degrees of freedom, which has a closed form.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from made_up_trainings import SUPERVISED, alone, pair, training, validation, write_run, write_study
 
-from segkc_deploy.benchmarks.training_report import report_trainings
+from segkc_deploy.benchmarks.trainings.report import report_trainings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

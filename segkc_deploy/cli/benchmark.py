@@ -69,9 +69,9 @@ def benchmark(
     with needs_extra("benchmark"):
         from segkc_deploy.benchmarks.suite import Options, run_benchmark
     from segkc_deploy.benchmarks.baseline_gate import read_gate
-    from segkc_deploy.benchmarks.in_turn import ROUNDS, in_turn_lines
+    from segkc_deploy.benchmarks.report.verdict import verdict
     from segkc_deploy.benchmarks.suite_file import Suite, read_suite
-    from segkc_deploy.benchmarks.verdict import verdict
+    from segkc_deploy.benchmarks.turns.in_turn import ROUNDS, in_turn_lines
 
     asked = read_suite(suite) if suite else Suite()
     given = {

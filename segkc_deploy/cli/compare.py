@@ -26,7 +26,7 @@ def compare(
 
     with needs_extra("benchmark"):
         from segkc_deploy.benchmarks.compare import compare as join
-    from segkc_deploy.benchmarks.verdict import verdict
+    from segkc_deploy.benchmarks.report.verdict import verdict
 
     joined = join([_labeled(result) for result in results], out, accuracy=not without_accuracy)
     for sentence in verdict(joined):

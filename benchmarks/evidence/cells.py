@@ -1,0 +1,265 @@
+"""The trainings of a study on disk: what each is to be, how far it has come, and one process that trains it."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from segkc_deploy.benchmarks.evidence.grid import Cell, Study, write_data_spec, write_recipes
+from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.errors import ConfigError, RunDirectoryError
+from segkc_deploy.training.methods.registry import with_method_defaults
+from segkc_deploy.training.recipe import Recipe
+from segkc_deploy.training.recipe_file import load_recipe
+from segkc_deploy.training.run_directory import RunDirectory, check_same_recipe, read_config
+
+State = Literal["new", "begun", "finished"]
+
+#: What has to be the same in all rows of a study for their scores to be compared.
+_SAME_IN_ALL_ROWS = (
+    *("junior", "crop_size", "batch", "schedule", "optimizer", "weak", "strong", "supervision"),
+    *("ema", "validation", "precision"),
+)
+
+_SECONDS_TO_STOP = 60.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """One process that trained a cell: what it ran on. `seconds` is its wall time, None where nobody saw it end."""
+
+    commit: str
+    machine: dict[str, Any]
+    threads: int
+    pinned: bool
+    data: dict[str, Any]
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class CellFiles:
+    """Where the files of one cell are."""
+
+    out: Path
+    cell: Cell
+
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.out / "runs" / self.cell.name)
+
+    @property
+    def log(self) -> Path:
+        """What the training printed, all sessions."""
+        return self.out / "logs" / f"{self.cell.name}.log"
+
+    @property
+    def sessions(self) -> Path:
+        """A line at the start of each session and one at its end."""
+        return self.out / "sessions" / f"{self.cell.name}.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.out / "locks" / f"{self.cell.name}.lock"
+
+    def read_sessions(self) -> list[Session]:
+        """Return the sessions so far."""
+        sessions: list[Session] = []
+        for line in self.sessions.read_text(encoding="utf-8").splitlines() if self.sessions.is_file() else []:
+            record = json.loads(line)
+            if "seconds" in record:
+                sessions[-1] = Session(**(vars(sessions[-1]) | record))
+            else:
+                sessions.append(Session(**record))
+        return sessions
+
+    def add_to_sessions(self, record: dict[str, Any]) -> None:
+        """Add a line to the sessions."""
+        self.sessions.parent.mkdir(parents=True, exist_ok=True)
+        with self.sessions.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+class Workplace:
+    """A study's folder, with the recipes and data specs that its cells are trained by.
+
+    Raises:
+        ConfigError: a recipe cannot be used, or two rows differ in what has to be the same.
+        DataError: the images are not there.
+    """
+
+    def __init__(self, study: Study, out: Path, data_root: Path, lists: Path | None) -> None:
+        self.study, self.out = study, out
+        self.recipes = write_recipes(study, out / "recipes")
+        self._resolved = {row: self._load(row, 0) for row in study.rows}
+        self._check_comparable()
+        shares = dict.fromkeys(cell.labels for cell in study.ordered_cells())
+        self.specs = {labels: write_data_spec(study, labels, data_root, lists, out / "data") for labels in shares}
+        self._data: dict[str, dict[str, Any]] = {}
+
+    def files(self, cell: Cell) -> CellFiles:
+        return CellFiles(self.out, cell)
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """Return the recipe that the cell is trained by, with every value."""
+        return self._resolved[cell.row].model_copy(update={"seed": cell.seed})
+
+    def data_facts(self, labels: str) -> dict[str, Any]:
+        """Return how many images there are, and a digest of which ones with which classes."""
+        if labels not in self._data:
+            self._data[labels] = _facts(load_data_spec(self.specs[labels]).resolve())
+        return self._data[labels]
+
+    def state(self, cell: Cell) -> State:
+        """Return how far the cell has come.
+
+        Raises:
+            ConfigError: its folder holds a training by another recipe, or on other images.
+            RunDirectoryError: its folder holds something else.
+        """
+        files = self.files(cell)
+        if not files.run.config.is_file():
+            return "new"
+        stored, _ = read_config(files.run)
+        wanted = self.recipe(cell)
+        # A default that a method has got since, and how images are loaded, make no other training.
+        check_same_recipe(files.run, _without_workers(with_method_defaults(stored)), _without_workers(wanted))
+        sessions = files.read_sessions()
+        if not sessions:
+            raise RunDirectoryError(f"{files.run.path}: not trained by this command; choose another --out")
+        if sessions[-1].data != self.data_facts(cell.labels):
+            raise ConfigError(f"{files.run.path}: trained on other images or classes; choose another --out")
+        if final_scores(files.run, steps_of(wanted)):
+            return "finished"
+        return "begun" if files.run.checkpoint.is_file() else "new"
+
+    def command(self, cell: Cell, state: State, loaders: int, device: str) -> list[str]:
+        """Return the command that trains the cell to its end."""
+        run = self.files(cell).run
+        command = [sys.executable, "-m", "segkc_deploy", "train", "--out", str(run.path)]
+        command += ["--data", str(self.specs[cell.labels]), "--workers", str(loaders), "--device", device]
+        if state == "begun":
+            return [*command, "--resume"]
+        command += ["--recipe", str(self.recipes[cell.row]), "--seed", str(cell.seed)]
+        # It ended before its first checkpoint.
+        return [*command, "--overwrite"] if run.config.is_file() else command
+
+    def _load(self, row: str, seed: int) -> Recipe:
+        recipe = with_method_defaults(load_recipe(str(self.recipes[row]), [f"seed={seed}"]))
+        steps_of(recipe)
+        return recipe
+
+    def _check_comparable(self) -> None:
+        first, *others = self._resolved.values()
+        for recipe in others:
+            for name in _SAME_IN_ALL_ROWS:
+                if _comparable(recipe, name) != _comparable(first, name):
+                    raise ConfigError(
+                        f"{self.study.path}: rows {first.name} and {recipe.name} differ in {name}, so their scores"
+                        " say nothing about the methods; set it under common"
+                    )
+
+
+def common_sha256(recipe: Recipe) -> str:
+    """Return what stands for everything in a recipe that all rows of a study share."""
+    common = {name: _comparable(recipe, name) for name in _SAME_IN_ALL_ROWS}
+    return hashlib.sha256(json.dumps(common, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def steps_of(recipe: Recipe) -> int:
+    """Return the steps of a recipe.
+
+    Raises:
+        ConfigError: it counts epochs, which last longer for one share of the labels than for another.
+    """
+    if recipe.schedule.steps is None:
+        raise ConfigError(f"recipe {recipe.name}: a study needs schedule.steps, the same for all shares of the labels")
+    return recipe.schedule.steps
+
+
+def final_scores(run: RunDirectory, steps: int) -> dict[str, float]:
+    """Return the mIoU (percent) at the last of `steps`, by network (`junior`, `junior_ema`, …); empty before."""
+    if not run.metrics.is_file():
+        return {}
+    scores: dict[str, float] = {}
+    for line in run.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+        if '"validation"' not in line or not line.endswith("\n"):
+            continue  # losses, or a line that is being written
+        record = json.loads(line)
+        if record["step"] == steps:
+            scores = {name.removeprefix("miou_"): value for name, value in record.items() if name.startswith("miou_")}
+    return scores
+
+
+def train_cell(
+    command: list[str], files: CellFiles, session: Session, lock: int, should_stop: Callable[[], bool]
+) -> int | None:
+    """Train in a process of its own and return its exit code, or None if it was stopped because `should_stop` said so.
+
+    The process gets the calling thread's processors. It holds `lock`, a file descriptor, too: should this process be
+    killed, the cell stays claimed until the training ends.
+    """
+    files.add_to_sessions({name: value for name, value in vars(session).items() if name != "seconds"})
+    environment = os.environ | {"OMP_NUM_THREADS": str(session.threads)}
+    files.log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with files.log.open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+        stopped = False
+        while (code := _wait(process, 0.2)) is None:
+            if should_stop():
+                stopped = True
+                process.send_signal(signal.SIGINT)
+                code = _wait(process, _SECONDS_TO_STOP)
+                if code is None:
+                    process.kill()
+                    code = process.wait()
+                break
+    files.add_to_sessions({"seconds": round(time.monotonic() - started, 1)})
+    return None if stopped else code
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log that says something."""
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "it printed nothing")
+
+
+def _comparable(recipe: Recipe, name: str) -> Any:
+    section = getattr(recipe, name)
+    # EntropyMix is a method's own.
+    return section.model_dump(exclude={"entropymix"}) if name == "strong" else section
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _without_workers(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"workers": None})
+
+
+def _facts(sets: ImageSets) -> dict[str, Any]:
+    parts = {"labeled": sets.labeled, "unlabeled": sets.unlabeled, "val": sets.val}
+    ids = {name: [sample.id for sample in samples] for name, samples in parts.items()}
+    content = json.dumps([ids, sets.labels.model_dump(mode="json"), sorted(sets.label_mapping.items())])
+    counts = {name: len(samples) for name, samples in parts.items()}
+    return {**counts, "sha256": hashlib.sha256(content.encode()).hexdigest()}

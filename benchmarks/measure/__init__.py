@@ -1,0 +1,1 @@
+"""What is measured of one row: latency, throughput, memory, energy, the machine's state and its peaks."""

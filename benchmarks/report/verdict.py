@@ -1,0 +1,109 @@
+"""The report's first sentences, computed from its rows."""
+
+from segkc_deploy.benchmarks.report.formatting import agreement, difference, percent, quantity, ratio, significant
+from segkc_deploy.benchmarks.schema import BenchmarkResult, Row
+
+
+def verdict(result: BenchmarkResult) -> list[str]:
+    """Return what the rows say, machine by machine: `_of_one_machine`, and which rows are incomplete."""
+    machines = dict.fromkeys(row.machine for row in result.rows)
+    sentences = [text for name in machines for text in _of_one_machine([r for r in result.rows if r.machine == name])]
+    if doubtful := [row.name for row in result.rows if row.state.flags]:
+        sentences.append(f"The timings of {', '.join(doubtful)} are doubtful: the machine's state changed meanwhile.")
+    if result.failures:
+        names = ", ".join(failure.name for failure in result.failures)
+        sentences.append(f"Not measured in full: {names} (see the errors below).")
+    return sentences or ["Nothing could be measured."]
+
+
+def _of_one_machine(rows: list[Row]) -> list[str]:
+    """Compare juniors with one another, each junior with its senior, then tell of up to three artifacts."""
+    seniors, juniors, artifacts = ([row for row in rows if row.role == role] for role in _ROLES)
+    sentences = _gains(juniors)
+    for junior in juniors:
+        senior = next((row for row in seniors if row.target == junior.target), None)
+        sentences.append(_junior(junior, senior))
+    for artifact in artifacts[:_ARTIFACTS_TOLD]:
+        twin = _twin(artifact, juniors)
+        sentences.append(_artifact(artifact, twin))
+    if not juniors and not artifacts:
+        sentences += [_row_alone(row) for row in seniors]
+    return sentences
+
+
+_ROLES = ("senior", "junior", "artifact")
+_ARTIFACTS_TOLD = 3
+
+
+def _gains(juniors: list[Row]) -> list[str]:
+    """How far the best junior is above each other junior of the same size, as after another method of training."""
+    scored = [(row.accuracy.miou, row) for row in juniors if row.accuracy and row.accuracy.miou is not None]
+    if not scored:
+        return []
+    best_miou, best = max(scored, key=lambda item: item[0])
+    return [
+        f"{best.name} is {significant(best_miou - miou)} points of mIoU above {row.name},"
+        " with the same number of parameters."
+        for miou, row in scored
+        if row is not best and row.parameters and row.parameters == best.parameters
+    ]
+
+
+def _twin(artifact: Row, juniors: list[Row]) -> Row | None:
+    """The PyTorch junior that the artifact was compared with."""
+    compared_with = artifact.accuracy.agreement_with if artifact.accuracy else None
+    return next((row for row in juniors if row.name == compared_with), None)
+
+
+def _row_alone(row: Row) -> str:
+    parts = [_miou(row)]
+    if row.parameters:
+        parts.append(f"{quantity(row.parameters)} parameters")
+    return f"{row.name}: {', '.join(parts)}{_speed(row, ', ')}."
+
+
+def _junior(junior: Row, senior: Row | None) -> str:
+    if senior is None:
+        return _row_alone(junior)
+    text = f"{junior.name} reaches {_miou(junior)}"
+    if junior.parameters and senior.parameters:
+        fewer = ratio(senior.parameters / junior.parameters)
+        text += f" with {quantity(junior.parameters)} parameters, {fewer} fewer than {senior.name}"
+        text += f" ({_miou(senior)}, {quantity(senior.parameters)})"
+    else:
+        text += f"; {senior.name}: {_miou(senior)}"
+    return text + "."
+
+
+def _artifact(artifact: Row, twin: Row | None) -> str:
+    text = f"{artifact.name} scores {_miou(artifact)}"
+    if artifact.accuracy and artifact.accuracy.miou_difference_interval:
+        scores = artifact.accuracy
+        points = difference(scores.miou_difference, scores.miou_difference_interval)
+        text += f", {points} against {scores.agreement_with}"
+    if artifact.accuracy and artifact.accuracy.agreement is not None:
+        text += f", gives the class of {artifact.accuracy.agreement_with} on {_agreement(artifact)} of the pixels"
+    text += _speed(artifact, " and answers in ")
+    if twin and twin.latency and artifact.latency:
+        gain = twin.latency.total.p50 / artifact.latency.total.p50
+        compared = f"{ratio(gain)} as fast as" if gain >= 1 else f"taking {ratio(1 / gain)} as long as"
+        text += f", {compared} {twin.name} ({twin.engine})"
+    return text + "."
+
+
+def _agreement(row: Row) -> str:
+    assert row.accuracy is not None
+    return f"{agreement(row.accuracy.agreement)}%"
+
+
+def _miou(row: Row) -> str:
+    if row.accuracy is None or row.accuracy.miou is None:
+        return "an unmeasured mIoU"
+    return f"{percent(row.accuracy.miou)}% mIoU"
+
+
+def _speed(row: Row, lead: str) -> str:
+    if row.latency is None:
+        return ""
+    total = row.latency.total
+    return f"{lead}{significant(total.p50)} ms at the median, {significant(total.p99)} ms at p99 (batch 1, end to end)"

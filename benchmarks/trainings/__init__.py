@@ -1,0 +1,1 @@
+"""The report of trainings: their curves, and their scores over seeds."""
