@@ -43,7 +43,7 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _flags(rows: list[Row]) -> str:
-    flagged = [f"> **Doubtful timings** of {row.name}: {' '.join(row.state.flags)}" for row in rows if row.state.flags]
+    flagged = [f"> **Doubtful timings** of {row.name}: {'; '.join(row.state.flags)}" for row in rows if row.state.flags]
     return "\n>\n".join(flagged)
 
 
