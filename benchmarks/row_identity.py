@@ -13,7 +13,13 @@ from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.manifest import manifest_path, sha256_of
 
 #: Environment variables that change how fast a row runs, or where.
-_VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "OPENBLAS_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+)
 _FOLDERS_WITHOUT_FIGURES = ("cli", "__pycache__")
 
 

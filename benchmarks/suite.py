@@ -156,12 +156,15 @@ def _peaks(
 ) -> MeasuredPeaks:
     """Return the machine's peaks for the floors of `rows`."""
     wanted = wanted_peaks(rows)
+    if not wanted:
+        return MeasuredPeaks()
     identity = peaks_identity(conditions, wanted)
     if (done := finished.find(identity)) is not None:
         return done
     # A product's best is found in a tenth of the time that a distribution of latencies takes.
     measured = measure_peaks(wanted, options.threads, min(_PEAK_SECONDS, options.seconds / 10))
-    finished.keep(identity, measured)
+    if not measured.failed:
+        finished.keep(identity, measured)
     return measured
 
 

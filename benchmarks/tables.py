@@ -12,9 +12,9 @@ from segkc_deploy.errors import SegKCError
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right_from: int) -> str:
     """Return a Markdown table; columns from `right_from` on are aligned to the right. `|` is escaped."""
-    lines = [header, [":--"] * right_from + ["--:"] * (len(header) - right_from)]
-    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [*lines, *escaped])
+    alignment = [":--"] * right_from + ["--:"] * (len(header) - right_from)
+    first, *escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [first, alignment, *escaped])
 
 
 def mean_and_spread(values: Collection[float]) -> str:

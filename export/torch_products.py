@@ -17,16 +17,18 @@ _RUNS = 5
 
 def cpu_product(precision: str, threads: int | None) -> Callable[[int], Callable[[], Tensor]] | None:
     """Return what makes matrices of a side and what then multiplies them; None where this CPU lacks the arithmetic."""
-    native = {
-        "fp32": True,
-        "fp16": torch.ops.mkldnn._is_mkldnn_fp16_supported(),
-        "bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    }
-    if not native.get(precision):
+    if precision != "fp32" and not _in_hardware(precision):
         return None
     if threads is not None:
         torch.set_num_threads(threads)
     return lambda side: multiply(precision, side, "cpu")
+
+
+def _in_hardware(precision: str) -> bool:
+    if not torch.backends.mkldnn.is_available() or precision not in ("fp16", "bf16"):
+        return False
+    supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported")
+    return bool(supported())
 
 
 def gpu_product(precision: str) -> MakeProduct | None:

@@ -5,6 +5,8 @@ the logits to the image's size, take the argmax. Mean and standard deviation are
 usual paths a pass over the pixels.
 """
 
+import contextlib
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,6 +99,9 @@ class PlainExportPath(UsualPath):
             cv2.setNumThreads(threads)
         wanted = [_CUDA, _CPU] if choose_device(device).type == "cuda" else [_CPU]
         providers = [provider for provider in wanted if provider in onnxruntime.get_available_providers()]
+        if _CUDA in providers:
+            with contextlib.redirect_stdout(io.StringIO()):
+                onnxruntime.preload_dlls(directory="")  # from NVIDIA's packages, as the artifacts' runner does
         self._session = onnxruntime.InferenceSession(_plain_export(network, self._size), options, providers=providers)
         provider = self._session.get_providers()[0]
         if device == "cuda" and provider != _CUDA:

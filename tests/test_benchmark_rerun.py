@@ -248,7 +248,7 @@ def test_identities(here: Here, data: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_code_counts_with_that_behind_the_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("segkc_deploy/cli", "segkc_deploy/data", "benchmarks"):
+    for folder in ("segkc_deploy/cli", "segkc_deploy/data", "benchmarks/measure"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "segkc_deploy/benchmarks").symlink_to("../benchmarks")
     monkeypatch.setattr(segkc_deploy, "__file__", str(tmp_path / "segkc_deploy/__init__.py"))

@@ -32,26 +32,47 @@ def chosen(rows: list[Row], **changes: Any) -> dict[str, Choice]:
 def test_each_purpose_has_the_best_row_with_its_cost() -> None:
     found = chosen([full_row("j", "junior", 55.0, 1.0), *artifacts()])
     assert {purpose: choice.row.name for purpose, choice in found.items()} == {
-        "accuracy": "b",
+        "accuracy": "a",
         "latency": "c",
         "size": "a",
     }
     times = {row.name: row.latency.total.p50 for row in artifacts() if row.latency}
-    assert found["accuracy"].figure == "54.9% mIoU (0.20 below the best)"
-    assert found["accuracy"].costs[0] == f"{times['b']:.1f} ms at the median (1.80× the fastest)"
+    assert found["accuracy"].figure == "55.1% mIoU"
+    assert found["accuracy"].costs[0] == f"{times['a']:.1f} ms at the median (2.00× the fastest)"
     assert found["latency"].costs == ["52.0% mIoU (3.10 below the best)", "0.004 MiB (4.00× the smallest)"]
 
 
 def test_noise_is_told_from_a_loss() -> None:
-    accuracy = chosen(artifacts())["accuracy"]
-    assert accuracy.remarks == ["these images do not tell it apart from a; it is the fastest of them"]
+    assert chosen(artifacts())["accuracy"].remarks == ["these images do not tell it apart from b"]
     worse = [artifacts()[0], artifacts()[2]]
     assert chosen(worse)["accuracy"].remarks == []
 
 
 def test_a_choice_without_intervals_says_so() -> None:
     rows = [full_row(name, "artifact", 0, 20.0, accuracy=scored(miou, None)) for name, miou in (("a", 55.1), ("b", 55))]
-    assert chosen(rows)["accuracy"].remarks == ["how much of this the choice of images explains was not measured"]
+    assert chosen(rows)["accuracy"].remarks == ["whether these images tell it apart from b was not measured"]
+
+
+def test_of_the_same_miou_as_written_the_faster_is_taken() -> None:
+    first, second, _ = artifacts()
+    second.accuracy = scored(55.06, (-0.3, 0.4))
+    accuracy = chosen([first, second])["accuracy"]
+    assert (accuracy.row.name, accuracy.figure) == ("b", "55.1% mIoU")
+    second.accuracy = scored(55.04, (-0.3, 0.4))
+    assert chosen([first, second])["accuracy"].row.name == "a"
+
+
+def test_losses_to_the_junior_that_overlap_are_not_told_apart() -> None:
+    first, second, third = artifacts()
+    first.accuracy, second.accuracy = scored(53.0, (-2.3, -1.7)), scored(52.9, (-2.4, -1.8))
+    third.accuracy = scored(51.0, (-4.3, -3.7))
+    assert chosen([first, second, third])["accuracy"].remarks == ["these images do not tell it apart from b"]
+
+
+def test_a_lost_accuracy_is_told_with_the_choice() -> None:
+    rows = artifacts()
+    rows[2].accuracy = None
+    assert chosen(rows)["latency"].remarks == ["its mIoU was not measured"]
 
 
 def test_speeds_in_turn_decide_whether_two_are_as_fast() -> None:
@@ -64,6 +85,7 @@ def test_speeds_in_turn_decide_whether_two_are_as_fast() -> None:
     assert chosen(artifacts(), in_turn=turns((1.5, 2.0)))["latency"].remarks == [
         "not told apart by these measurements: b"
     ]
+    assert chosen(artifacts(), in_turn=turns((2.2, 2.4)))["latency"].remarks == ["faster in turn: b"]
 
 
 def test_intervals_of_the_median_decide_where_nothing_took_turns() -> None:
@@ -72,13 +94,17 @@ def test_intervals_of_the_median_decide_where_nothing_took_turns() -> None:
         assert row.latency is not None
         row.latency.total.p50_interval = ends
     assert chosen(rows)["latency"].remarks == ["not told apart by these measurements: b"]
+    assert rows[1].latency is not None
+    rows[1].latency.total.p50_interval = None
+    assert chosen(rows)["latency"].remarks == ["whether it is faster than b cannot be told"]
 
 
 def test_doubtful_timings_are_told_with_the_choice() -> None:
     rows = artifacts()
-    rows[2].state = MachineState(flags=["it throttled"])
+    rows[0].state = rows[2].state = MachineState(flags=["it throttled"])
     found = chosen(rows)
     assert found["latency"].remarks == ["its timings are doubtful"]
+    assert found["accuracy"].row is rows[0]
     assert "its timings are doubtful" not in found["accuracy"].remarks
 
 

@@ -143,7 +143,7 @@ def test_what_was_found_before_a_crash_is_kept(monkeypatch: pytest.MonkeyPatch, 
     """The product in fp32 is written before the library is brought down by the next one."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
-        "from segkc_deploy.benchmarks import cpu_peaks\n"
+        "from segkc_deploy.benchmarks.measure import cpu_peaks\n"
         "real = cpu_peaks.numpy_peak\n"
         "cpu_peaks.numpy_peak = lambda kind, *more: real(kind, *more) if kind == 'fp32' else os.abort()\n"
     )

@@ -20,7 +20,11 @@ def runs_on_gpu(engine: str) -> bool:
 def add_device_times(row: Row, predictor: DeviceTimedPredictor, images: Sequence[np.ndarray], budget: Budget) -> None:
     """Set `device` of the latency of a row on a GPU, or say in `not_measured` why it has none."""
     assert row.latency is not None, "measure the latency first"
-    row.latency.device = measure_device(predictor, images, budget)
+    try:
+        row.latency.device = measure_device(predictor, images, budget)
+    except SegKCError as error:
+        row.not_measured["latency.device"] = str(error)
+        return
     if row.latency.device is None:
         row.not_measured["latency.device"] = "the engine does not tell how long it takes on the GPU"
 

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,8 @@ POWERCAP = Path("/sys/class/powercap")
 #: How long the idle power is measured, and how often a power is read that has no counter.
 IDLE_S = 2.0
 _POWER_INTERVAL_S = 0.1
+#: How often processors' counters are read; at full power some begin anew after a minute.
+_WRAP_INTERVAL_S = 10.0
 
 
 class Meter(Protocol):
@@ -62,23 +64,6 @@ class GpuPower:
             self._last = now, watts
             return self._joules
 
-    @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Read the power at intervals meanwhile."""
-        ended = threading.Event()
-
-        def keep_reading() -> None:
-            while not ended.wait(self._interval_s):
-                self.joules()
-
-        thread = threading.Thread(target=keep_reading, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
 
 class Rapl:
     """The energy counters of all processor packages; other processes' energy is in them.
@@ -91,19 +76,39 @@ class Rapl:
         self.source = f"RAPL, {len(packages)} processor package{'s' if len(packages) > 1 else ''}"
         self._packages = packages
         self._wraps_uj = [int((package / "max_energy_range_uj").read_text()) for package in packages]
+        self._lock = threading.Lock()
         self._last_uj = self._read()
         self._total_uj = 0
 
     def joules(self) -> float | None:
         """Return the sum since the first call. A counter may begin anew once between two calls (after minutes)."""
-        now = self._read()
-        for value, last, wrap in zip(now, self._last_uj, self._wraps_uj, strict=True):
-            self._total_uj += value - last if value >= last else value - last + wrap
-        self._last_uj = now
-        return self._total_uj / 1e6
+        with self._lock:
+            now = self._read()
+            for value, last, wrap in zip(now, self._last_uj, self._wraps_uj, strict=True):
+                self._total_uj += value - last if value >= last else value - last + wrap
+            self._last_uj = now
+            return self._total_uj / 1e6
 
     def _read(self) -> list[int]:
         return [int((package / "energy_uj").read_text()) for package in self._packages]
+
+
+@contextmanager
+def _read_at_intervals(meter: Meter, interval_s: float) -> Iterator[None]:
+    """Read a meter in a thread meanwhile."""
+    ended = threading.Event()
+
+    def keep_reading() -> None:
+        while not ended.wait(interval_s):
+            meter.joules()
+
+    thread = threading.Thread(target=keep_reading, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager
@@ -115,12 +120,14 @@ def open_meter(gpu: NvidiaGpu | None, root: Path = POWERCAP) -> Iterator[tuple[M
         root: where Linux lists the processors' counters.
     """
     if gpu is None:
-        yield _processors_meter(root)
+        rapl, missing = _processors_meter(root)
+        with _read_at_intervals(rapl, _WRAP_INTERVAL_S) if rapl else nullcontext():
+            yield rapl, missing
     elif gpu.joules() is not None:
         yield GpuCounter(gpu), ""
     elif gpu.watts() is not None:
         meter = GpuPower(gpu)
-        with meter.counting():
+        with _read_at_intervals(meter, _POWER_INTERVAL_S):
             yield meter, ""
     else:
         yield None, gpu.missing["gpu_watts"]

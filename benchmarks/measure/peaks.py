@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from segkc_deploy import atomic
 from segkc_deploy.benchmarks.measure.best_rate import Rate
@@ -26,20 +26,28 @@ Wanted = Mapping[Device, Sequence[str]]
 
 
 class MeasuredPeaks(BaseModel):
-    """The peaks, and a sentence for each that could not be measured."""
+    """The peaks, a sentence for each that could not be measured, and whether a library broke down over it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    peaks: list[Peak]
-    notes: list[str]
+    peaks: list[Peak] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    failed: bool = False
 
 
 def wanted_peaks(rows: Sequence[Row]) -> dict[Device, list[str]]:
     """Return what the floors of `rows` need, in an order that depends on nothing else."""
     pairs = {pair for row in rows for pair in peaks_of(row)}
     devices: tuple[Device, ...] = ("cpu", "gpu")
-    found = {device: sorted(precision for other, precision in pairs if other == device) for device in devices}
+    # A library that breaks down over a precision has no figures of those that come after it.
+    found = {
+        device: sorted((precision for other, precision in pairs if other == device), key=_order) for device in devices
+    }
     return {device: precisions for device, precisions in found.items() if precisions}
+
+
+def _order(precision: str) -> tuple[bool, str]:
+    return precision not in ("fp32", "tf32"), precision
 
 
 def measure_peaks(wanted: Wanted, threads: int | None, seconds: float) -> MeasuredPeaks:
@@ -52,6 +60,7 @@ def measure_peaks(wanted: Wanted, threads: int | None, seconds: float) -> Measur
     """
     peaks: list[Peak] = []
     notes: list[str] = []
+    failed = False
     for device, precisions in wanted.items():
         found: list[FoundRates] = []
         for library in PRODUCTS[device]:
@@ -64,6 +73,7 @@ def measure_peaks(wanted: Wanted, threads: int | None, seconds: float) -> Measur
             rates, error = _by_one_library(order)
             found.append(rates)
             if error is not None:
+                failed = True
                 notes.append(f"the peaks of the {device.upper()} lack figures of {library}: {error}")
         copied = _best([rates.copied for rates in found])
         for precision in precisions:
@@ -81,7 +91,7 @@ def measure_peaks(wanted: Wanted, threads: int | None, seconds: float) -> Measur
                     how=f"{product.how}; {copied.how}",
                 )
             )
-    return MeasuredPeaks(peaks=peaks, notes=notes)
+    return MeasuredPeaks(peaks=peaks, notes=notes, failed=failed)
 
 
 class FinishedPeaks:

@@ -36,7 +36,10 @@ class OtherLoad:
 def mean_mhz() -> float | None:
     """Return the processors' mean clock in MHz, or None where the system does not tell it."""
     # There is none at all where psutil found no way to ask when it was imported.
-    frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    try:
+        frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    except (OSError, NotImplementedError):  # Linux without the files of the clock, or with unreadable ones
+        return None
     return frequency.current if frequency is not None and frequency.current > 0 else None
 
 

@@ -87,6 +87,7 @@ def measure(order: Order, row_file: Path) -> Row:
         console.print(f"{order.name}: latency", soft_wrap=True)
         row.latency = measure_latency(predictor, images, budget, watch.during("latency"))
         row.memory = _memory(host_before, device_before, row.engine)
+        _keep(row, row_file, watch)
         image_and_outputs = _image_and_outputs(row, predictor, images)
         row.threads = _threads(order.threads)
         if runs_on_gpu(row.engine):
@@ -164,6 +165,11 @@ def _image_and_outputs(row: Row, predictor: Predictor, images: list[np.ndarray])
     contract = predictor.contract
     if {network_size(contract, image.shape[:2]) for image in images} != {contract.size}:
         row.not_measured["moved_bytes"] = "the network runs images at their own sizes, and its FLOPs are those of one"
+        return None
+    if contract.batch > 1:
+        row.not_measured["moved_bytes"] = (
+            f"the artifact always runs {contract.batch} images, and its FLOPs are those of one"
+        )
         return None
     batch = predictor.preprocess(images[:1])
     return batch.nbytes + sum(output.nbytes for output in predictor.infer(batch).values())

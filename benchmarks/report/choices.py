@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from segkc_deploy.benchmarks.report.formatting import mebibytes, percent, ratio, significant
 from segkc_deploy.benchmarks.schema import BenchmarkResult, InTurn, Row
 
+#: Points of mIoU: rows this close to the best have its mIoU as written, and the fastest of them is chosen.
+_SAME_MIOU = 0.05
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -65,68 +68,99 @@ def _of_one_machine(machine: str | None, result: BenchmarkResult) -> list[Choice
 
 
 def _best(purpose: _Purpose, candidates: Sequence[Row]) -> Row:
-    """Return the row with the least cost; for accuracy the fastest of those that cannot be told apart from it."""
-    best = min((row for row in candidates if purpose.cost(row) is not None), key=lambda row: _order(purpose, row))
-    if purpose is not _ACCURACY:
-        return best
-    alike = [row for row in candidates if row is best or _as_accurate(best, row)]
-    return min(alike, key=lambda row: (*_order(_LATENCY, row), *_order(_ACCURACY, row)))
+    """Return the row with the least cost; for accuracy the fastest of those whose mIoU is the same as written."""
+    measured = [(cost, row) for row in candidates if (cost := purpose.cost(row)) is not None]
+    least = min(cost for cost, _ in measured)
+    within = _SAME_MIOU if purpose is _ACCURACY else 0.0
+    return min((row for cost, row in measured if cost - least <= within), key=_speed_and_size)
 
 
 def _least(purpose: _Purpose, rows: Sequence[Row]) -> float | None:
     return min((cost for row in rows if (cost := purpose.cost(row)) is not None), default=None)
 
 
-def _order(purpose: _Purpose, row: Row) -> tuple[float, ...]:
-    """By the purpose; of equals the faster, then the smaller one."""
-    costs = [purpose.cost(row), _p50(row), row.file_bytes]
-    return tuple(float("inf") if cost is None else cost for cost in costs)
+def _speed_and_size(row: Row) -> tuple[float, ...]:
+    """Of equals the faster, then the smaller one."""
+    return tuple(float("inf") if cost is None else cost for cost in (_p50(row), row.file_bytes))
 
 
 def _remarks(purpose: _Purpose, row: Row, others: Sequence[Row], in_turn: InTurn | None) -> list[str]:
-    remarks = []
-    if purpose is _ACCURACY:
-        remarks = _accuracy_remarks(row, others)
-    elif purpose is _LATENCY:
-        alike = [other.name for other in others if _as_fast(row, other, in_turn)]
-        remarks = [f"not told apart by these measurements: {', '.join(alike)}"] if alike else []
-    elif purpose is _SIZE:
-        alike = [other.name for other in others if other.file_bytes == row.file_bytes]
-        remarks = [f"as small: {', '.join(alike)}"] if alike else []
+    remarks = _REMARKS[purpose.name](row, others, in_turn)
     if purpose.timed and row.state.flags:
         remarks.append("its timings are doubtful")
+    if (
+        purpose is not _ACCURACY
+        and _lack_of_miou(row) is None
+        and any(_lack_of_miou(one) is not None for one in others)
+    ):
+        remarks.append("its mIoU was not measured")
     return remarks
 
 
-def _accuracy_remarks(row: Row, others: Sequence[Row]) -> list[str]:
-    alike = [other for other in others if _as_accurate(row, other)]
-    if not alike:
-        compared = row.role == "junior" or (row.accuracy and row.accuracy.miou_difference_interval)
-        return [] if compared or not others else ["how much of this the choice of images explains was not measured"]
-    fastest = "; it is the fastest of them" if any(_p50(other) is not None for other in alike) else ""
-    return [f"these images do not tell it apart from {', '.join(other.name for other in alike)}{fastest}"]
+def _accuracy_remarks(row: Row, others: Sequence[Row], in_turn: InTurn | None) -> list[str]:
+    judged = {other.name: _as_accurate(row, other) for other in others}
+    remarks = []
+    if alike := [name for name, same in judged.items() if same]:
+        remarks.append(f"these images do not tell it apart from {', '.join(alike)}")
+    if unknown := [name for name, same in judged.items() if same is None]:
+        remarks.append(f"whether these images tell it apart from {', '.join(unknown)} was not measured")
+    return remarks
 
 
-def _as_accurate(row: Row, other: Row) -> bool:
-    """Whether both differ from the same junior by noise alone; of juniors, whether the intervals of mIoU overlap."""
+def _latency_remarks(row: Row, others: Sequence[Row], in_turn: InTurn | None) -> list[str]:
+    alike, faster, unknown = [], [], []
+    for other in others:
+        one, two = _speed_intervals(row, other, in_turn)
+        if one is None or two is None:
+            unknown += [other.name] if _p50(other) is not None else []
+        elif _overlap(one, two):
+            alike.append(other.name)
+        elif two[0] > one[1]:
+            faster.append(other.name)
+    remarks = [f"not told apart by these measurements: {', '.join(alike)}"] if alike else []
+    remarks += [f"faster in turn: {', '.join(faster)}"] if faster else []
+    remarks += [f"whether it is faster than {', '.join(unknown)} cannot be told"] if unknown else []
+    return remarks
+
+
+def _size_remarks(row: Row, others: Sequence[Row], in_turn: InTurn | None) -> list[str]:
+    alike = [other.name for other in others if other.file_bytes == row.file_bytes]
+    return [f"as small: {', '.join(alike)}"] if alike else []
+
+
+def _energy_remarks(row: Row, others: Sequence[Row], in_turn: InTurn | None) -> list[str]:
+    sources = {one.sustained.energy.source for one in (row, *others) if one.sustained and one.sustained.energy}
+    return ["by different meters, which do not count the same"] if len(sources) > 1 else []
+
+
+def _as_accurate(row: Row, other: Row) -> bool | None:
+    """Whether the intervals of two rows overlap, of their differences to the same junior or else of their mIoU.
+
+    None where they were not measured. Both are of the same images, so the intervals overlap too often: this says that
+    rows are told apart only where they are.
+    """
     one, two = row.accuracy, other.accuracy
     if one is None or two is None:
-        return False
-    if one.miou_difference_interval and two.miou_difference_interval and one.agreement_with == two.agreement_with:
-        return all(low <= 0 <= high for low, high in (one.miou_difference_interval, two.miou_difference_interval))
-    if row.role == "junior" and one.miou_interval and two.miou_interval:
-        return _overlap(one.miou_interval, two.miou_interval)
-    return False
+        return None
+    pairs = [(one.miou_interval, two.miou_interval)]
+    if one.agreement_with == two.agreement_with:
+        pairs.insert(0, (one.miou_difference_interval, two.miou_difference_interval))
+    return next((_overlap(first, second) for first, second in pairs if first and second), None)
 
 
-def _as_fast(row: Row, other: Row, in_turn: InTurn | None) -> bool:
-    """Whether the intervals of the speed overlap where both took turns, else those of the median latency."""
+def _speed_intervals(
+    row: Row, other: Row, in_turn: InTurn | None
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """Return the intervals of both rows' speed in turn where both took turns, else those of 1 / median latency."""
     speeds = {way.name: way.speed_interval for way in in_turn.ways} if in_turn else {}
-    one, two = speeds.get(row.name), speeds.get(other.name)
-    if one is None or two is None:
-        one = row.latency.total.p50_interval if row.latency else None
-        two = other.latency.total.p50_interval if other.latency else None
-    return one is not None and two is not None and _overlap(one, two)
+    if speeds.get(row.name) and speeds.get(other.name):
+        return speeds[row.name], speeds[other.name]
+    first, second = (one.latency.total.p50_interval if one.latency else None for one in (row, other))
+    return _inverted(first), _inverted(second)
+
+
+def _inverted(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return interval and (1 / interval[1], 1 / interval[0])
 
 
 def _overlap(one: tuple[float, float], two: tuple[float, float]) -> bool:
@@ -149,7 +183,7 @@ def _miou_text(row: Row, best: float) -> str:
     lack = _lack_of_miou(row)
     assert lack is not None
     text = f"{percent(100 - lack)}% mIoU"
-    return text if lack - best < 0.005 else f"{text} ({lack - best:.2f} below the best)"
+    return text if lack - best < _SAME_MIOU else f"{text} ({lack - best:.2f} below the best)"
 
 
 def _times(value: float, best: float, superlative: str) -> str:
@@ -178,3 +212,9 @@ _LATENCY = _Purpose("latency", _p50, _latency_text, timed=True)
 _SIZE = _Purpose("size", lambda row: row.file_bytes, _size_text)
 _ENERGY = _Purpose("energy", _joules, _energy_text, timed=True)
 _PURPOSES = (_ACCURACY, _LATENCY, _SIZE, _ENERGY)
+_REMARKS = {
+    "accuracy": _accuracy_remarks,
+    "latency": _latency_remarks,
+    "size": _size_remarks,
+    "energy": _energy_remarks,
+}

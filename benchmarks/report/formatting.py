@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MISSING = "–"
-#: Points of mIoU below which a difference is written as 0.00.
+#: Points of mIoU: smaller ones are written as 0.00.
 _SMALLEST = 0.005
 
 #: Stands where `difference` and `percent_range` write.
@@ -65,13 +65,13 @@ def difference(points: float | None, interval: tuple[float, float] | None) -> st
     if interval is None:
         return _signed(points)
     meaning = ": equal" if interval == (0, 0) else ": noise" if interval[0] <= 0 <= interval[1] else ""
-    if not meaning and max(map(abs, interval)) < _SMALLEST:
-        meaning = f": below {_SMALLEST}"
+    if max(map(abs, interval)) < _SMALLEST:
+        return f"0.00 (0.00 to 0.00{meaning or f': below {_SMALLEST}'})"
     return f"{_signed(points)} ({_signed(interval[0])} to {_signed(interval[1])}{meaning})"
 
 
 def _signed(points: float) -> str:
-    return "0.00" if abs(points) < _SMALLEST else f"{points:+.2f}".replace("-", "−")
+    return "0.00" if points == 0 else f"{points:+.2f}".replace("-", "−")
 
 
 def quantity(value: float | None, unit: str = "") -> str:

@@ -64,13 +64,15 @@ def save_pictures(result: BenchmarkResult, sets: ImageSets, masks: Mapping[str, 
         image, truth = read_sample(sets.val[place], sets)
         assert truth is not None  # it has been scored
         size = _small(image.shape[:2])
-        pictures = {"input": resize_image(image, size), "truth": _colored(truth, result.labels, size)}
-        for other in result.rows:
-            if other.name in masks and mask_path(masks[other.name], place).exists():
-                pictures[other.name] = _colored(read_mask(masks[other.name], place), result.labels, size)
+        pictures = [("input", resize_image(image, size)), ("truth", _colored(truth, result.labels, size))]
+        pictures += [
+            (other.name, _colored(read_mask(masks[other.name], place), result.labels, size))
+            for other in result.rows
+            if other.name in masks and mask_path(masks[other.name], place).exists()
+        ]
         cells = [
             Cell(title=title, file=_write(picture, out, f"pictures/{number:02d}-{column:02d}", photo=title == "input"))
-            for column, (title, picture) in enumerate(pictures.items())
+            for column, (title, picture) in enumerate(pictures)
         ]
         score = row.accuracy.image_miou[image_id]
         result.comparisons.append(Comparison(id=image_id, reason=reason, miou=score, cells=cells))

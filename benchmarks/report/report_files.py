@@ -29,6 +29,7 @@ ROW_COLORS = 10
 
 _WITHOUT_PICTURES = "The pictures were left out: the report was asked for without pictures."
 _NOT_THERE = "The pictures were left out: their files are not beside the result."
+_NO_ROOM_AT_ALL = "The pictures were left out, since the page would have grown too large."
 _NO_ROOM = "The others are left out, since the page would have grown too large."
 
 
@@ -96,7 +97,7 @@ def _embedded(
         layers = [(cell.title, _data_uri(path)) for cell in comparison.cells if (path := folder / cell.file).is_file()]
         room -= sum(len(uri) for _, uri in layers)
         if room < 0:
-            return embedded, _NO_ROOM
+            return embedded, _NO_ROOM if embedded else _NO_ROOM_AT_ALL
         if layers:
             embedded.append((comparison, layers))
     return embedded, "" if embedded or not comparisons else _NOT_THERE

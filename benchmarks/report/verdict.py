@@ -1,5 +1,8 @@
 """The report's first sentences, computed from its rows."""
 
+from collections.abc import Mapping
+
+from segkc_deploy.benchmarks.report.choices import choices
 from segkc_deploy.benchmarks.report.formatting import agreement, difference, percent, quantity, ratio, significant
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Row
 
@@ -7,7 +10,13 @@ from segkc_deploy.benchmarks.schema import BenchmarkResult, Row
 def verdict(result: BenchmarkResult) -> list[str]:
     """Return what the rows say, machine by machine: `_of_one_machine`, and which rows are incomplete."""
     machines = dict.fromkeys(row.machine for row in result.rows)
-    sentences = [text for name in machines for text in _of_one_machine([r for r in result.rows if r.machine == name])]
+    shipped = {choice.row.name for choice in choices(result)}
+    speeds = {way.name: way.speed for way in result.in_turn.ways if way.speed} if result.in_turn else {}
+    sentences = []
+    for name in machines:
+        rows = [row for row in result.rows if row.machine == name]
+        # What is to be shipped comes first, since only some are told of.
+        sentences += _of_one_machine(sorted(rows, key=lambda row: row.name not in shipped), speeds)
     if doubtful := [row.name for row in result.rows if row.state.flags]:
         sentences.append(f"The timings of {', '.join(doubtful)} are doubtful: the machine's state changed meanwhile.")
     if result.failures:
@@ -16,8 +25,13 @@ def verdict(result: BenchmarkResult) -> list[str]:
     return sentences or ["Nothing could be measured."]
 
 
-def _of_one_machine(rows: list[Row]) -> list[str]:
-    """Compare juniors with one another, each junior with its senior, then tell of up to three artifacts."""
+def _of_one_machine(rows: list[Row], speeds: Mapping[str, float]) -> list[str]:
+    """Compare juniors with one another, each junior with its senior, then tell of up to three artifacts.
+
+    Args:
+        rows: the ones to tell of first come first.
+        speeds: of rows that took turns, against one reference.
+    """
     seniors, juniors, artifacts = ([row for row in rows if row.role == role] for role in _ROLES)
     sentences = _gains(juniors)
     for junior in juniors:
@@ -25,7 +39,7 @@ def _of_one_machine(rows: list[Row]) -> list[str]:
         sentences.append(_junior(junior, senior))
     for artifact in artifacts[:_ARTIFACTS_TOLD]:
         twin = _twin(artifact, juniors)
-        sentences.append(_artifact(artifact, twin))
+        sentences.append(_artifact(artifact, twin, speeds))
     if not juniors and not artifacts:
         sentences += [_row_alone(row) for row in seniors]
     return sentences
@@ -42,11 +56,17 @@ def _gains(juniors: list[Row]) -> list[str]:
         return []
     best_miou, best = max(scored, key=lambda item: item[0])
     return [
-        f"{best.name} is {significant(best_miou - miou)} points of mIoU above {row.name},"
-        " with the same number of parameters."
+        f"{best.name} is {significant(best_miou - miou)} points of mIoU above {row.name}, with the same number of"
+        f" parameters{_certainty(best, row)}."
         for miou, row in scored
-        if row is not best and row.parameters and row.parameters == best.parameters
+        if row is not best and row.parameters and row.parameters == best.parameters and best_miou - miou >= 0.005
     ]
+
+
+def _certainty(best: Row, row: Row) -> str:
+    """Say where the choice of images may explain a difference between two trainings."""
+    one, two = (one.accuracy.miou_interval if one.accuracy else None for one in (best, row))
+    return "; their 95% intervals over images overlap" if one and two and one[0] <= two[1] else ""
 
 
 def _twin(artifact: Row, juniors: list[Row]) -> Row | None:
@@ -75,7 +95,7 @@ def _junior(junior: Row, senior: Row | None) -> str:
     return text + "."
 
 
-def _artifact(artifact: Row, twin: Row | None) -> str:
+def _artifact(artifact: Row, twin: Row | None, speeds: Mapping[str, float]) -> str:
     text = f"{artifact.name} scores {_miou(artifact)}"
     if artifact.accuracy and artifact.accuracy.miou_difference_interval:
         scores = artifact.accuracy
@@ -85,9 +105,12 @@ def _artifact(artifact: Row, twin: Row | None) -> str:
         text += f", gives the class of {artifact.accuracy.agreement_with} on {_agreement(artifact)} of the pixels"
     text += _speed(artifact, " and answers in ")
     if twin and twin.latency and artifact.latency:
+        in_turn = artifact.name in speeds and twin.name in speeds
         gain = twin.latency.total.p50 / artifact.latency.total.p50
+        if in_turn:
+            gain = speeds[artifact.name] / speeds[twin.name]
         compared = f"{ratio(gain)} as fast as" if gain >= 1 else f"taking {ratio(1 / gain)} as long as"
-        text += f", {compared} {twin.name} ({twin.engine})"
+        text += f", {'in turn ' if in_turn else ''}{compared} {twin.name} ({twin.engine})"
     return text + "."
 
 

@@ -121,7 +121,7 @@ def _row_names(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
 
 
 def _without_seed(run: TrainingRun) -> str:
-    return re.sub(rf"([-_. ](seed|s)?|seed)[-_=.]?{run.seed}$", "", run.name) or run.name
+    return re.sub(rf"([-_ ]|[-_. ](seed|s)|seed)[-_=.]?{run.seed}$", "", run.name) or run.name
 
 
 def _reference(groups: Sequence[Sequence[TrainingRun]], names: Sequence[str], wanted: str | None) -> int:

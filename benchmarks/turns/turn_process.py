@@ -46,9 +46,12 @@ class TurnProcess:
     def _answer(self, process: "subprocess.Popen[bytes]") -> Answer:
         assert process.stdout is not None
         timer = threading.Timer(self._limit_s, self._give_up, [process])
+        timer.daemon = True  # else an interrupted benchmark would end only with it
         timer.start()
-        line = process.stdout.readline()
-        timer.cancel()
+        try:
+            line = process.stdout.readline()
+        finally:
+            timer.cancel()
         if line:
             return Answer.model_validate_json(line)
         returncode = process.wait()

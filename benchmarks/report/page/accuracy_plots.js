@@ -8,6 +8,12 @@ const miouDomain = (values) => {
   return [Math.max(low - room, 0), Math.min(high + room, 100)];
 };
 
+// The points that no other one beats in both, joined in steps: less mIoU costs less.
+const frontier = (own) => {
+  let best = -Infinity;
+  return d3.sort(own, (point) => point.x, (point) => -point.y).filter((point) => point.y > best && ((best = point.y), true));
+};
+
 // `own` and `behind` are points {x, y, text, title, ...}; own ones have `row`, and may have an interval and a tail.
 const scatter = (width, name, xLabel, own, behind = []) => {
   if (!own.length) return null;
@@ -26,6 +32,7 @@ const scatter = (width, name, xLabel, own, behind = []) => {
         x: "x", y1: (point) => point.row.accuracy.miou_interval[0], y2: (point) => point.row.accuracy.miou_interval[1],
         stroke: color, strokeOpacity: 0.7, strokeWidth: 1.5, className: "intervals",
       }),
+      Plot.line(frontier(own), { x: "x", y: "y", curve: "step-after", stroke: "var(--muted)", strokeDasharray: "3 3", className: "frontier" }),
       Plot.dot(own, { x: "x", y: "y", r: 5.5, fill: color, symbol: (point) => point.row.symbol, className: "rows" }),
       Page.labels(all.map((point) => ({ ...point, color: point.row?.color ?? "var(--muted)" }))),
       Plot.tip(all, Plot.pointer({ x: "x", y: "y", title: "title", ...Page.tip })),

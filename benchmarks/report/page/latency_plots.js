@@ -86,7 +86,7 @@ Page.figure("in-turn", (width) => {
       Plot.dot(ways, { x: "speed", y: "index", r: 4.5, fill: "color", stroke: "var(--surface)", symbol: (way) => way.row?.symbol ?? "diamond", className: "ways" }),
       Plot.tip(ways, Plot.pointer({
         x: "speed", y: "index", ...Page.tip,
-        title: (way) => `${way.name} (${way.kind === "baseline" ? "baseline, " : ""}${way.engine})\n${points(way.speed)}× as fast${interval(way.speed_interval, points)}\nquartiles of the rounds${interval(way.speed_quartiles, points)}\np50 ${Page.significant(way.total?.p50)} ms${way.same_masks === null ? "" : `\n${Page.significant(way.same_masks)}% of the pixels alike`}`,
+        title: (way) => `${way.name} (${way.kind === "baseline" ? "baseline, " : ""}${way.engine})\n${points(way.speed)}× as fast${interval(way.speed_interval, points)}\nquartiles of the rounds${interval(way.speed_quartiles, points)}\np50 ${Page.significant(way.total?.p50)} ms${way.same_masks === null ? "" : `\n${way.same_masks === 100 ? 100 : Math.min(way.same_masks, 99.999).toFixed(3)}% of the pixels alike`}`,
       })),
     ],
   });
