@@ -238,13 +238,16 @@ def test_a_device_without_torch_is_told_what_it_lacks(manifest: Manifest, monkey
         AOTIRunner("tiny.pt2", manifest).activate()
 
 
-def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._inductor import config
+def test_a_missing_compiler_is_named() -> None:
+    from torch._inductor import config, cpp_builder
 
     AOTIEngine().check(BuildOptions(), "fp32")
-    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-    with pytest.raises(MissingDependencyError, match=r"install g\+\+"):
+    cpp_builder.cpp_compiler_search.cache_clear()
+    # Not by `monkeypatch`, after which these settings do not exist any more.
+    without = config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with without, pytest.raises(MissingDependencyError, match=r"install g\+\+"):
         AOTIEngine().check(BuildOptions(), "fp32")
+    cpp_builder.cpp_compiler_search.cache_clear()
 
 
 def test_options_of_other_builders_are_refused() -> None:

@@ -544,7 +544,7 @@ def test_the_documentation_gives_the_scores_that_were_measured(name: str) -> Non
     root = Path(__file__).parent.parent
     figures = StudyFigures(read_rows(root / "benchmarks" / "results" / "camvid-methods.json"))
     text = " ".join((root / name).read_text().split())
-    for row in ("supervised", "fixmatch", "unimatch-v2", "cps-hetero", "segkc", "segkc-strong"):
+    for row in ("supervised", "fixmatch", "unimatch-v2", "cps", "cps-hetero", "segkc", "segkc-strong", "segkc+speed"):
         scores = figures.scores(row, "1/8")
         assert len(scores) == 3
         assert f"{statistics.fmean(scores.values()):.1f} ± {statistics.stdev(scores.values()):.1f}" in text

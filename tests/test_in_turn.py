@@ -360,14 +360,15 @@ def test_the_usual_paths_give_the_networks_masks(run: Path, data: Path, monkeypa
     assert (masks["compiled"] == masks["eager"]).mean() > 0.999
 
 
-def test_without_a_compiler_nothing_is_compiled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._inductor import cpp_builder
+def test_without_a_compiler_nothing_is_compiled(run: Path) -> None:
+    from torch._inductor import config, cpp_builder
 
     from segkc_deploy.export.usual_paths import CompiledPath
 
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     cpp_builder.cpp_compiler_search.cache_clear()
-    with pytest.raises(MissingDependencyError, match=r"install g\+\+"):
+    # Not by `monkeypatch`, after which these settings do not exist any more.
+    without = config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with without, pytest.raises(MissingDependencyError, match=r"install g\+\+"):
         CompiledPath(run, "cpu", 1)
     cpp_builder.cpp_compiler_search.cache_clear()
 
