@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import CommandLine
@@ -39,3 +41,12 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     recipe = write_recipe(folder / "tiny.yaml", tiny_recipe())
     return train_run(data, str(recipe), folder / "run", ["schedule.steps=12"], device="cpu").path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless browser; not for the session, since its event loop would run in all later tests."""
+    from browser_page import started_browser
+
+    with started_browser() as browser:
+        yield browser

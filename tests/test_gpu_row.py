@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -152,6 +153,29 @@ class Tiny(nn.Module):
 
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, *SIZE, 3)).astype(np.uint8)
+
+
+def test_an_error_of_the_gpus_own_time_loses_that_alone(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_latency, "measure_device", Mock(side_effect=SegKCError("out of events")))
+    row = row_of(data, monkeypatch, [FakeGpu()], engine="onnxruntime 1.31.1 CUDAExecutionProvider")
+    assert row.not_measured["latency.device"] == "out of events"
+    assert row.latency is not None and row.latency.device is None
+    assert row.accuracy is not None
+
+
+def test_an_artifact_that_always_runs_several_images_has_no_floor(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = make_artifact(tmp_path / "four", size=SIZE, batch=4)
+    masks = tmp_path / "masks-of-row"
+    masks.mkdir()
+    order = Order(
+        name="row", role="artifact", target=path, data=data, masks=masks, device="cpu", batches=(4,), seconds=0.05,
+        samples=5, images=1, sustained=0,
+    )  # fmt: skip
+    row = measure(order, tmp_path / "row.json")
+    assert row.moved_bytes is None
+    assert row.not_measured["moved_bytes"].startswith("the artifact always runs 4 images")
 
 
 def test_pytorch_on_the_cpu_tells_no_time_of_a_gpu() -> None:

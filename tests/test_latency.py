@@ -183,14 +183,14 @@ def test_a_known_distribution_is_recovered_on_the_real_clock() -> None:
 def test_throughput_is_recovered_on_the_real_clock() -> None:
     def share() -> float:
         """Return the throughput that is found as a share of the one that the predictor saw itself."""
-        predictor = Spinning(3 * mixture(100, seed=7))
+        predictor = Spinning(5 * mixture(100, seed=7))
         point = measure_batch(predictor, IMAGES, 2, Budget(seconds=0.1, samples=100))
         assert point.images_per_s is not None
         return float(point.images_per_s * np.mean(predictor.took_ms[-100:]) / 2e3)
 
     # The best of several tries, as above.
-    shares = [share() for _ in range(3)]
-    assert max(shares) > 0.97
+    shares = [share() for _ in range(5)]
+    assert max(shares) > 0.99
     assert max(shares) <= 1.0
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -102,6 +103,9 @@ def test_figures_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) 
     watch = MachineWatch()
     assert (watch.state().readings[0].cpu_mhz, watch.state().readings[0].cpu_celsius) == (None, None)
     assert watch.missing().keys() == {"state.cpu_mhz", "state.cpu_celsius"}
+    for error in (NotImplementedError, PermissionError):
+        monkeypatch.setattr(psutil, "cpu_freq", Mock(side_effect=error))
+        assert processors.mean_mhz() is None
     monkeypatch.delattr(psutil, "cpu_freq")
     monkeypatch.delattr(psutil, "sensors_temperatures")
     assert (processors.mean_mhz(), processors.celsius()) == (None, None)

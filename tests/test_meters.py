@@ -59,6 +59,22 @@ def test_packages_are_counted_alone_and_counters_wrap(powercap: tuple[Path, Path
         assert meter.joules() == pytest.approx(0.36)
 
 
+def test_a_counter_that_begins_anew_several_times_is_followed(
+    powercap: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, first, _ = powercap
+    monkeypatch.setattr(meters, "_WRAP_INTERVAL_S", 0.01)
+    with open_meter(None, root) as (meter, _):
+        assert isinstance(meter, Rapl)
+        for value in (600_000, 200_000, 800_000, 100_000):  # twice past 1,000,000
+            (root / "new").write_text(str(value))
+            (root / "new").replace(first)  # never empty, as the kernel's file never is
+            # Followed when the thread has seen it; nobody else asks.
+            while meter._last_uj[0] != value:
+                time.sleep(0.002)
+        assert meter.joules() == pytest.approx(0.5 + 0.6 + 0.6 + 0.3)
+
+
 def test_no_counters(tmp_path: Path) -> None:
     counter(tmp_path, "intel-rapl:2", "psys", 7)
     for root in (tmp_path, tmp_path / "nowhere"):

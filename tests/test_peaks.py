@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from made_up_results import full_row
 
+from segkc_deploy.benchmarks import suite
 from segkc_deploy.benchmarks.measure import cpu_peaks, peaks
 from segkc_deploy.benchmarks.measure.best_rate import Rate, best_product, fastest_of, timed
 from segkc_deploy.benchmarks.measure.gpu_peaks import bound
@@ -152,6 +153,46 @@ def test_what_was_found_before_a_crash_is_kept(monkeypatch: pytest.MonkeyPatch, 
     measured = measure_peaks({"cpu": ["fp32", "int8"]}, threads=1, seconds=0.001)
     assert [peak.precision for peak in measured.peaks] == ["fp32"]
     assert "lack figures of numpy: its process ended with signal 6" in measured.notes[0]
+    assert measured.failed
+
+
+def test_fp32_and_tf32_come_before_what_a_library_may_break_down_over() -> None:
+    rows = [
+        full_row(name, "artifact", 50.0, 20.0, engine="onnxruntime CUDAExecutionProvider", precision=name)
+        for name in ("fp8", "bf16")
+    ]
+    assert wanted_peaks(rows) == {"gpu": ["fp32", "tf32", "bf16", "fp8"]}
+
+
+def test_peaks_over_which_a_library_broke_down_are_measured_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[Any] = []
+    failed = True
+
+    def measured(*arguments: Any) -> MeasuredPeaks:
+        calls.append(arguments)
+        return MeasuredPeaks(failed=failed)
+
+    monkeypatch.setattr(suite, "measure_peaks", measured)
+    rows, done = [full_row("a", "artifact", 50.0, 20.0)], FinishedPeaks(tmp_path)
+    conditions: dict[str, Any] = {
+        "machine": {},
+        "versions": {},
+        "environment": {},
+        "code": "",
+        "options": vars(suite.Options()),
+    }
+    for _ in range(2):
+        suite._peaks(rows, conditions, suite.Options(), done)
+    failed = False
+    for _ in range(2):
+        suite._peaks(rows, conditions, suite.Options(), done)
+    assert len(calls) == 3
+    # Where nothing is wanted, what is there stays.
+    assert suite._peaks([], conditions, suite.Options(), done).peaks == []
+    suite._peaks(rows, conditions, suite.Options(), done)
+    assert len(calls) == 3
 
 
 def test_an_error_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,37 +1,23 @@
 """The report's page in a real browser: what is drawn, and what its controls do."""
 
-import shutil
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from browser_page import OpenPage
 from made_up_results import full_row, result, rich_result
 
 from segkc_deploy.benchmarks.report.report_files import write_report
 from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, BenchmarkResult, Cell, Comparison, Row
 from segkc_deploy.data.layouts import LAYOUTS
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on the PATH"),
-]
+pytestmark = pytest.mark.browser
 
 EVIL = "</script><b>ü</b><!-- \"'` 🚀"
 PHONE = 390
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +37,8 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Shown:
-    """A page that is open, and what went wrong in it."""
-
-    def __init__(self, browser: Any, folder: Path, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
-        self.wrong: list[str] = []
-        self.page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-        self.page.on("console", lambda message: self.wrong.append(message.text))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("request", self._requested)
-        self.page.goto((folder / "index.html").as_uri())
-
-    def _requested(self, request: Any) -> None:
-        if not request.url.startswith(("file:", "data:")):
-            self.wrong.append(request.url)
+class Shown(OpenPage):
+    """A benchmark's page that is open; leaving it fails on what went wrong."""
 
     def __enter__(self) -> "Shown":
         return self
@@ -117,6 +91,26 @@ def test_every_plot_has_a_mark_for_each_figure(browser: Any, rich: Path) -> None
                 marks = shown.page.locator(f"#plot-{plot} svg g.{of} rect").count()
             assert marks == count, (plot, of)
         assert shown.page.locator("#plot-over-time svg g.lines path").count() == rows
+
+
+def test_the_frontier_joins_the_rows_that_none_beats_in_both(browser: Any, tmp_path: Path) -> None:
+    kept = (("a", 40.0, 10.0), ("c", 50.0, 20.0), ("e", 60.0, 40.0))
+    beaten = (("b", 39.0, 15.0), ("d", 49.0, 30.0))
+    write_report(result([full_row(name, "artifact", miou, base) for name, miou, base in (*kept, *beaten)]), tmp_path)
+    with Shown(browser, tmp_path) as shown:
+        (path,) = shown.page.eval_on_selector_all(
+            "#plot-latency svg g.frontier path", "all => all.map(one => one.getAttribute('d'))"
+        )
+        dots = shown.page.eval_on_selector_all(
+            "#plot-latency svg g.rows > *", "all => all.map(one => [one.getCTM().e, one.getCTM().f])"
+        )
+        (offset,) = shown.page.eval_on_selector_all(
+            "#plot-latency svg g.frontier path", "all => all.map(one => [one.getCTM().e, one.getCTM().f])"
+        )
+        # In steps: to the right as far as the next row, then up to it. A step is written M, H and V.
+        (ax, ay), (cx, cy), (ex, ey) = ([x - offset[0], y - offset[1]] for x, y in dots[:3])
+        numbers = [float(number) for number in re.findall(r"[-+]?\d+\.?\d*", path)]
+        assert numbers == pytest.approx([ax, ay, cx, ay, cx, cy, ex, cy, ex, ey], abs=0.02)
 
 
 def test_bins_hold_all_samples_that_are_not_beyond(browser: Any, rich: Path) -> None:

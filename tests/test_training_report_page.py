@@ -1,51 +1,28 @@
 """The page of trainings in a real browser: what is drawn, and what its switches do."""
 
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_page import OpenPage
 from made_up_trainings import SUPERVISED, alone, pair, training, validation, write_run, write_study
 
 from segkc_deploy.benchmarks.trainings.report import report_trainings
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on the PATH"),
-]
+pytestmark = pytest.mark.browser
 
 EVIL = "</script><img src=x onerror=alert(1)> <!-- '\"` ü 🚀"
 PHONE = 390
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Shown:
-    """A page that is open, tall enough for all of its charts, and what went wrong in it."""
+class Shown(OpenPage):
+    """A trainings' page that is open, tall enough for all of its charts."""
 
     def __init__(self, browser: Any, folder: Path, width: int = 1200) -> None:
-        self.wrong: list[str] = []
-        self.page = browser.new_page(viewport={"width": width, "height": 6000}, color_scheme="light")
-        self.page.on("console", lambda message: self.wrong.append(f"console: {message.text}"))
-        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
-        self.page.on("request", lambda request: self.wrong.append(request.url) if self._is_foreign(request) else None)
-        self.page.goto((folder / "index.html").as_uri())
+        super().__init__(browser, folder, width, height=6000)
         self.page.wait_for_function("!document.querySelector('.later')")
-
-    @staticmethod
-    def _is_foreign(request: Any) -> bool:
-        return not request.url.startswith(("file:", "data:"))
 
     def chart(self, title: str) -> Any:
         found = self.page.locator("figure.plot").filter(has=self.page.get_by_role("heading", name=title, exact=True))

@@ -1,10 +1,10 @@
 """What the machine does while a row is measured: read before, once a second during each part, and after."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from segkc_deploy.benchmarks.measure.at_intervals import at_intervals
 from segkc_deploy.benchmarks.measure.nvidia_gpu import NvidiaGpu
 from segkc_deploy.benchmarks.measure.processors import OtherLoad, celsius, mean_mhz
 from segkc_deploy.benchmarks.measure.state_flags import BEFORE, state_flags
@@ -31,6 +31,7 @@ class MachineWatch:
         self._other_load = OtherLoad()
         self._readings: list[Reading] = []
         self._began = time.perf_counter()
+        self._pause_s = interval_s
         # This process has nothing of CUDA's yet, so all that are there are others.
         self._other_gpu_processes = (gpu.compute_processes() or 0) if gpu else 0
         self.read(BEFORE)
@@ -58,15 +59,12 @@ class MachineWatch:
     @contextmanager
     def during(self, part: str) -> Iterator[None]:
         """Read at the beginning of a part of the measuring, at its end, and at intervals between."""
-        ended = threading.Event()
         self.read(part)
-        thread = threading.Thread(target=self._keep_reading, args=(part, ended), daemon=True)
-        thread.start()
+        self._pause_s = self._interval_s
         try:
-            yield
+            with at_intervals(lambda: self._read_at_leisure(part), lambda: self._pause_s):
+                yield
         finally:
-            ended.set()
-            thread.join()
             self.read(part)
             self._count_gpu_processes()
 
@@ -97,12 +95,10 @@ class MachineWatch:
         now = (self._gpu.compute_processes() or 0) if self._gpu else 0
         self._other_gpu_processes = max(self._other_gpu_processes, now - 1)
 
-    def _keep_reading(self, part: str, ended: threading.Event) -> None:
-        pause = self._interval_s
-        while not ended.wait(pause):
-            began = time.perf_counter()
-            self.read(part)
-            pause = max(self._interval_s, (time.perf_counter() - began) / MOST_SHARE)
+    def _read_at_leisure(self, part: str) -> None:
+        began = time.perf_counter()
+        self.read(part)
+        self._pause_s = max(self._interval_s, (time.perf_counter() - began) / MOST_SHARE)
 
 
 _GPU_FIELDS = {name for name in Reading.model_fields if name.startswith("gpu_")}

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
+from segkc_deploy.benchmarks.measure.at_intervals import at_intervals
 from segkc_deploy.benchmarks.measure.nvidia_gpu import NvidiaGpu
 
 POWERCAP = Path("/sys/class/powercap")
@@ -42,12 +43,12 @@ class GpuCounter:
 
 
 class GpuPower:
-    """The GPU's power summed up over time (trapezoids), for GPUs without a counter; it counts inside `counting`."""
+    """The GPU's power summed up over time (trapezoids), for GPUs without a counter; exact only if read often."""
 
     source = f"NVML power of the GPU, read every {_POWER_INTERVAL_S:g} s"
 
-    def __init__(self, gpu: NvidiaGpu, interval_s: float = _POWER_INTERVAL_S) -> None:
-        self._gpu, self._interval_s = gpu, interval_s
+    def __init__(self, gpu: NvidiaGpu) -> None:
+        self._gpu = gpu
         self._lock = threading.Lock()
         self._joules = 0.0
         self._last: tuple[float, float] | None = None
@@ -94,24 +95,6 @@ class Rapl:
 
 
 @contextmanager
-def _read_at_intervals(meter: Meter, interval_s: float) -> Iterator[None]:
-    """Read a meter in a thread meanwhile."""
-    ended = threading.Event()
-
-    def keep_reading() -> None:
-        while not ended.wait(interval_s):
-            meter.joules()
-
-    thread = threading.Thread(target=keep_reading, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-@contextmanager
 def open_meter(gpu: NvidiaGpu | None, root: Path = POWERCAP) -> Iterator[tuple[Meter | None, str]]:
     """Give the meter of a GPU, or of the processors; or None and why there is none and what would help.
 
@@ -121,13 +104,13 @@ def open_meter(gpu: NvidiaGpu | None, root: Path = POWERCAP) -> Iterator[tuple[M
     """
     if gpu is None:
         rapl, missing = _processors_meter(root)
-        with _read_at_intervals(rapl, _WRAP_INTERVAL_S) if rapl else nullcontext():
+        with at_intervals(rapl.joules, lambda: _WRAP_INTERVAL_S) if rapl else nullcontext():
             yield rapl, missing
     elif gpu.joules() is not None:
         yield GpuCounter(gpu), ""
     elif gpu.watts() is not None:
         meter = GpuPower(gpu)
-        with _read_at_intervals(meter, _POWER_INTERVAL_S):
+        with at_intervals(meter.joules, lambda: _POWER_INTERVAL_S):
             yield meter, ""
     else:
         yield None, gpu.missing["gpu_watts"]
