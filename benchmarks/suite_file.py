@@ -45,6 +45,7 @@ class SuiteFile(_Part):
     block: _Count | None = None
     sustained: float | None = Field(default=None, ge=0)
     rounds: int | None = Field(default=None, ge=0)
+    pictures: bool | None = None
     baseline: str | None = None
     fail_if: list[str] = Field(default_factory=list)
 
@@ -59,6 +60,7 @@ class Suite:
     out: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     rounds: int | None = None
+    pictures: bool | None = None
     baseline: Path | None = None
     fail_if: list[str] = field(default_factory=list)
 
@@ -83,6 +85,7 @@ def read_suite(path: Path) -> Suite:
         out=None if stored.out is None else folder / stored.out,
         options=options,
         rounds=stored.rounds,
+        pictures=stored.pictures,
         baseline=None if stored.baseline is None else folder / stored.baseline,
         fail_if=stored.fail_if,
     )

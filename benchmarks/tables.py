@@ -2,7 +2,7 @@
 
 import statistics
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -75,18 +75,27 @@ def _mean(group: list[StudyRow], name: str) -> str:
     return f"{statistics.fmean(values):.2f}" if values else "–"
 
 
-def main(paths: Sequence[str]) -> int:
-    """Print the table of each file and return the exit code."""
+def print_tables(paths: Sequence[str], module: str, text_of: Callable[[Path], str]) -> int:
+    """Print what `text_of` makes of each file, as the command `python -m MODULE`, and return the exit code."""
     if not paths:
-        print("usage: python -m segkc_deploy.benchmarks.tables FILE.json...", file=sys.stderr)
+        print(f"usage: python -m {module} FILE.json...", file=sys.stderr)
         return 2
     try:
         for path in paths:
-            print(f"### {Path(path).stem}\n\n{study_table(read_rows(path))}")
+            print(text_of(Path(path)))
     except SegKCError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def main(paths: Sequence[str]) -> int:
+    """Print the table of each file and return the exit code."""
+
+    def text_of(path: Path) -> str:
+        return f"### {path.stem}\n\n{study_table(read_rows(path))}"
+
+    return print_tables(paths, "segkc_deploy.benchmarks.tables", text_of)
 
 
 if __name__ == "__main__":

@@ -33,14 +33,14 @@ def test_everything_that_a_suite_can_say(folder: Path) -> None:
     targets = ["runs/*", {"path": "artifacts/b.onnx", "name": "the second"}, "artifacts/*"]
     options = {"batches": [4, 1], "seconds": 2, "samples": 9, "device": "cpu", "threads": 1, "images": 3, "block": 5}
     options["sustained"] = 0.5
-    ending = {"rounds": 0, "baseline": "old.json", "fail_if": ["miou < -0.5"]}
+    ending = {"rounds": 0, "pictures": False, "baseline": "old.json", "fail_if": ["miou < -0.5"]}
     suite = read_suite(write(folder, targets=targets, data="data.yaml", out="report", **options, **ending))
     second = folder / "artifacts/b.onnx"
     assert suite.targets == [folder / "runs/one", second, folder / "artifacts/a.onnx"]
     assert suite.names == {second: "the second"}
     assert (suite.data, suite.out, suite.baseline) == (folder / "data.yaml", folder / "report", folder / "old.json")
     assert suite.options == options | {"batches": (1, 4)}
-    assert (suite.rounds, suite.fail_if) == (0, ["miou < -0.5"])
+    assert (suite.rounds, suite.pictures, suite.fail_if) == (0, False, ["miou < -0.5"])
 
 
 def test_a_suite_may_leave_everything_to_the_command_line(folder: Path) -> None:

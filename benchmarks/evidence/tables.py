@@ -17,8 +17,7 @@ from segkc_deploy.benchmarks.evidence.figures import (
     paired,
 )
 from segkc_deploy.benchmarks.results import StudyRow, read_rows
-from segkc_deploy.benchmarks.tables import markdown, mean_and_spread
-from segkc_deploy.errors import SegKCError
+from segkc_deploy.benchmarks.tables import markdown, mean_and_spread, print_tables
 
 _RULE = f"""\
 mIoU in percent on all validation images, at the last step (never the best one): mean ± sample standard deviation over
@@ -155,18 +154,13 @@ def _text(difference: PairedDifference | None) -> str:
 
 def main(paths: Sequence[str]) -> int:
     """Print the tables of each file and return the exit code."""
-    if not paths:
-        print("usage: python -m segkc_deploy.benchmarks.evidence.tables FILE.json...", file=sys.stderr)
-        return 2
-    try:
-        for path in paths:
-            rows = read_rows(Path(path))
-            for study in dict.fromkeys(row.study for row in rows):
-                print(study_text([row for row in rows if row.study == study]))
-    except SegKCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+    def text_of(path: Path) -> str:
+        rows = read_rows(path)
+        studies = dict.fromkeys(row.study for row in rows)
+        return "\n".join(study_text([row for row in rows if row.study == study]) for study in studies)
+
+    return print_tables(paths, "segkc_deploy.benchmarks.evidence.tables", text_of)
 
 
 if __name__ == "__main__":

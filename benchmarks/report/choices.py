@@ -31,6 +31,7 @@ class _Purpose:
     name: str
     cost: Callable[[Row], float | None]  # the lower the better
     text: Callable[[Row, float], str]  # the figure of a row, and how far it is from the best cost
+    remarks: Callable[[Row, Sequence[Row], InTurn | None], list[str]]  # on a row against the others
     timed: bool = False
 
 
@@ -85,7 +86,7 @@ def _speed_and_size(row: Row) -> tuple[float, ...]:
 
 
 def _remarks(purpose: _Purpose, row: Row, others: Sequence[Row], in_turn: InTurn | None) -> list[str]:
-    remarks = _REMARKS[purpose.name](row, others, in_turn)
+    remarks = purpose.remarks(row, others, in_turn)
     if purpose.timed and row.state.flags:
         remarks.append("its timings are doubtful")
     if (
@@ -207,14 +208,8 @@ def _energy_text(row: Row, best: float) -> str:
     return f"{significant(joules)} J per image{_times(joules, best, 'least')}"
 
 
-_ACCURACY = _Purpose("accuracy", _lack_of_miou, _miou_text)
-_LATENCY = _Purpose("latency", _p50, _latency_text, timed=True)
-_SIZE = _Purpose("size", lambda row: row.file_bytes, _size_text)
-_ENERGY = _Purpose("energy", _joules, _energy_text, timed=True)
+_ACCURACY = _Purpose("accuracy", _lack_of_miou, _miou_text, _accuracy_remarks)
+_LATENCY = _Purpose("latency", _p50, _latency_text, _latency_remarks, timed=True)
+_SIZE = _Purpose("size", lambda row: row.file_bytes, _size_text, _size_remarks)
+_ENERGY = _Purpose("energy", _joules, _energy_text, _energy_remarks, timed=True)
 _PURPOSES = (_ACCURACY, _LATENCY, _SIZE, _ENERGY)
-_REMARKS = {
-    "accuracy": _accuracy_remarks,
-    "latency": _latency_remarks,
-    "size": _size_remarks,
-    "energy": _energy_remarks,
-}

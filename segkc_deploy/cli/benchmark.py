@@ -53,8 +53,9 @@ def benchmark(
         typer.Option(help="End with exit code 1 if a row is so: 'latency.p50 > 1.1x', 'miou < -0.5', 'miou < 60'."),
     ] = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Show validation images in the report.")
-    ] = True,
+        bool | None,
+        typer.Option("--pictures/--no-pictures", help="Show validation images in the report. [default: pictures]"),
+    ] = None,
     figures: Annotated[bool, typer.Option("--figures", help="List the figures for --fail-if, and end.")] = False,
 ) -> None:
     """Measure mIoU, latency, throughput, memory and size of networks and artifacts, and write the report.
@@ -86,6 +87,7 @@ def benchmark(
     }
     options = Options(**asked.options | {name: value for name, value in given.items() if value is not None})
     turns = next((given for given in (rounds, asked.rounds) if given is not None), ROUNDS)
+    shown = next((given for given in (pictures, asked.pictures) if given is not None), True)
     gate = read_gate(fail_if or asked.fail_if, baseline or asked.baseline)
     targets = _needed("targets", targets or asked.targets, suite)
     data, out = _needed("--data", data or asked.data, suite), _needed("--out", out or asked.out, suite)
@@ -99,7 +101,7 @@ def benchmark(
         rounds=turns,
         fresh=fresh,
         gate=gate,
-        pictures=pictures,
+        pictures=shown,
     )
     for sentence in verdict(result):
         typer.echo(sentence)
