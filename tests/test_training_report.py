@@ -29,6 +29,7 @@ from segkc_deploy.benchmarks.trainings.facts import count_parameters, read_log
 from segkc_deploy.benchmarks.trainings.report import report_trainings
 from segkc_deploy.benchmarks.trainings.rows import TrainingTable, training_table
 from segkc_deploy.benchmarks.trainings.run import TrainingRun, read_runs
+from segkc_deploy.benchmarks.trainings.text import network_title, summary
 from segkc_deploy.errors import ConfigError
 
 #: The 97.5% quantile of Student's t with two degrees of freedom, which has a closed form.
@@ -202,6 +203,7 @@ def test_keys_that_only_some_rows_have_are_apart(tmp_path: Path) -> None:
     ("names", "expected"),
     [
         (["x-seed0", "x-seed1"], "x"),
+        (["lr-0.0", "lr-0.1"], "tiny"),  # another learning rate is no seed
         (["x_s0", "x_s1"], "x"),
         (["x-0", "x-1"], "x"),
         (["first", "second"], "tiny"),
@@ -348,3 +350,10 @@ def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     finished = without_torch(tmp_path, "report", *runs, "--out", tmp_path / "out")
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "out" / "index.html").is_file()
+
+
+def test_the_summary_names_the_copy_that_is_compared(tmp_path: Path) -> None:
+    report = report_trainings(write_study(tmp_path / "runs"), tmp_path / "out")
+    against = next(sentence for sentence in summary(report.table, report.runs) if sentence.startswith("Against "))
+    best = max((row for row in report.table.rows), key=lambda row: row.scores[row.shipped].mean)
+    assert against.startswith(f"Against {report.table.reference}, {network_title(best.shipped)} too: ")

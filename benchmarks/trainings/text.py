@@ -39,7 +39,8 @@ def summary(table: TrainingTable, runs: Sequence[TrainingRun]) -> list[str]:
             f" ({network_title(best.shipped)}, {seeds} {_plural('seed', seeds)})."
         )
         if apart := best.differences.get(best.shipped):
-            sentences.append(f"Against {table.reference}{_on_other_data(best, table)}: {difference(apart)}.")
+            compared = f"{table.reference}{_on_other_data(best, table)}, {network_title(best.shipped)} too"
+            sentences.append(f"Against {compared}: {difference(apart)}.")
     return sentences
 
 
