@@ -43,6 +43,37 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_run(data, str(recipe), folder / "run", ["schedule.steps=12"], device="cpu").path
 
 
+@pytest.fixture(scope="session")
+def traced_graphs() -> dict[str, Any]:
+    """ONNX graphs by the network and the size they were traced for; filled by `graphs_traced_once`."""
+    return {}
+
+
+@pytest.fixture
+def graphs_traced_once(traced_graphs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports in this process trace a network, which takes most of their time, only when it is another one or changed.
+
+    For tests of what comes after tracing: the first of them traces, the others take a copy.
+    """
+    import hashlib
+    from copy import deepcopy
+
+    from segkc_deploy.export import export_run
+
+    trace = export_run.base_graph
+
+    def traced(graph: Any, size: tuple[int, int], free_size: bool = False) -> Any:
+        digest = hashlib.sha256(f"{graph} {size} {free_size}".encode())
+        for name, tensor in (*graph.named_parameters(), *graph.named_buffers()):
+            digest.update(name.encode() + tensor.detach().numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in traced_graphs:
+            traced_graphs[key] = trace(graph, size, free_size)
+        return deepcopy(traced_graphs[key])
+
+    monkeypatch.setattr(export_run, "base_graph", traced)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless browser; not for the session, since its event loop would run in all later tests."""

@@ -33,6 +33,8 @@ from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
 from segkc_deploy.training.network_file import load_network
 
+pytestmark = pytest.mark.usefixtures("graphs_traced_once")
+
 
 @pytest.fixture(scope="module")
 def exported(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:

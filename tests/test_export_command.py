@@ -11,6 +11,8 @@ from segkc_deploy.cli.ranges import parse_range
 from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.manifest import read_manifest
 
+pytestmark = pytest.mark.usefixtures("graphs_traced_once")
+
 
 def test_it_says_what_was_built_and_how_it_was_proven(
     command: CommandLine, run: Path, data: Path, tmp_path: Path
