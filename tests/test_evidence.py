@@ -521,7 +521,7 @@ def test_rows_of_different_trainings_make_no_table(changes: dict[str, Any], mess
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["camvid-methods", "camvid-gpu"])
+@pytest.mark.parametrize("name", ["camvid-methods", "camvid-long", "camvid-gpu"])
 def test_the_shipped_studies_can_be_trained(tmp_path: Path, name: str) -> None:
     study = load_study(Path(__file__).parents[1] / "benchmarks" / "studies" / f"{name}.yaml")
     assert study.name == name  # its results are found by the file's name

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,17 @@ def random_network(backbone: str) -> Segmenter:
     return network
 
 
-@pytest.fixture(scope="module", params=FAMILIES.values(), ids=FAMILIES.keys())
-def family(request: pytest.FixtureRequest) -> Family:
-    network = random_network(request.param)
+@cache
+def family_of(backbone: str) -> Family:
+    network = random_network(backbone)
     size = (2 * network.size_multiple, 3 * network.size_multiple)
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
     return Family(network, base_graph(DeployGraph(network, size), size), size, [images])
+
+
+@pytest.fixture(params=FAMILIES.values(), ids=FAMILIES.keys())
+def family(request: pytest.FixtureRequest) -> Family:
+    return family_of(request.param)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -93,12 +99,10 @@ def test_the_builder_itself_refuses_gpus_without_the_number_format(
     precision: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the engine refuses before any work is refused by NVIDIA's builder too, only late."""
-    network = random_network("resnet10t")
-    size = (2 * network.size_multiple, 3 * network.size_multiple)
-    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
-    model = PRECISIONS[precision](base_graph(DeployGraph(network, size), size), [images])
-    model = attach_tail(model, ("masks",), size, network.decoder.align_corners)
-    request = build_request(tmp_path / "junior.rtx", model, precision, size, compute_capabilities=(named,))
+    cnn = family_of("resnet10t")
+    model = PRECISIONS[precision](cnn.base, cnn.batches)
+    model = attach_tail(model, ("masks",), cnn.size, cnn.network.decoder.align_corners)
+    request = build_request(tmp_path / "junior.rtx", model, precision, cnn.size, compute_capabilities=(named,))
     with pytest.raises(ConfigError, match=precision):
         TensorRTRTXEngine().build(request)
     monkeypatch.setattr(trt_rtx, "check_precision", lambda *arguments: None)
