@@ -521,11 +521,16 @@ def test_rows_of_different_trainings_make_no_table(changes: dict[str, Any], mess
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["camvid-methods", "camvid-long", "camvid-gpu"])
-def test_the_shipped_studies_can_be_trained(tmp_path: Path, name: str) -> None:
-    study = load_study(Path(__file__).parents[1] / "benchmarks" / "studies" / f"{name}.yaml")
-    assert study.name == name  # its results are found by the file's name
-    place = Workplace(study, tmp_path, tmp_path, None)
+STUDIES = Path(__file__).parents[1] / "benchmarks" / "studies"
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_studies_can_be_trained(tmp_path: Path, path: Path) -> None:
+    study = load_study(path)
+    assert study.name == path.stem  # its results are found by the file's name
+    drives = STUDIES / "camvid-drives"
+    lists = drives if f"--lists benchmarks/studies/{drives.name}" in path.read_text() else None
+    place = Workplace(study, tmp_path, tmp_path, lists)
     cells = study.ordered_cells()
     assert {cell.row for cell in cells} == set(study.rows)
     for row in study.rows:
@@ -534,9 +539,29 @@ def test_the_shipped_studies_can_be_trained(tmp_path: Path, name: str) -> None:
         with torch.device("meta"):
             networks = build_method(recipe, 11, 255).networks()
         assert ("senior" in networks) == (recipe.senior is not None)
-    # Every share of the labels is a published list, of which others can take the same.
-    sections = {labels: yaml.safe_load(spec.read_text()).get("labeled") for labels, spec in place.specs.items()}
-    assert sections == {labels: None if labels == "full" else {"partition": labels} for labels in sections}
+    # Every choice of labels is a published list or one that is here, of which others can take the same.
+    for labels, spec in place.specs.items():
+        section = yaml.safe_load(spec.read_text()).get("labeled")
+        if labels == "full":
+            assert section is None
+        else:
+            assert section == ({"ids": str(drives / f"{labels}.txt")} if lists else {"partition": labels})
+
+
+def test_the_lists_of_drives_are_of_one_size_and_of_what_their_names_say() -> None:
+    names = {path.stem: path.read_text().split() for path in (STUDIES / "camvid-drives").iterdir()}
+    assert {name: len(set(ids)) for name, ids in names.items()} == {"same-drive": 46, "other-drives": 46}
+    assert {name.partition("_")[0] for name in names["same-drive"]} == {"0016E5"}
+    assert {name.partition("_")[0] for name in names["other-drives"]} == {"0001TP", "0006R0"}
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_tables_are_those_of_the_rows(path: Path) -> None:
+    results = STUDIES.parent / "results" / f"{path.stem}.json"
+    tables = results.with_suffix(".md")
+    assert results.is_file() == tables.is_file()
+    if results.is_file():
+        assert study_text(read_rows(results)) + "\n" == tables.read_text()  # as printed
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/method.md"])

@@ -39,16 +39,16 @@ def study_text(rows: Sequence[StudyRow]) -> str:
     labels = figures.main_share()
     methods = [name for name in figures.names(labels) if not name.startswith(VARIANT)]
     variants = [name for name in figures.names(labels) if name.startswith(VARIANT)]
-    parts = [f"## Methods, {labels} of the labels\n\n{_rows_table(figures, labels, methods, (BASELINE, OURS))}"]
+    parts = [f"## Methods, labels: {labels}\n\n{_rows_table(figures, labels, methods, (BASELINE, OURS))}"]
     if best := figures.best_single_network(labels):
         difference = paired(figures.scores(OURS, labels), figures.scores(best, labels))
         if difference:
             parts.append(f"Best method of one network: {best}. {OURS} − {best}: {difference}.\n")
     if len(figures.shares()) > 1:
-        parts.append(f"## Shares of the labels\n\n{_shares_table(figures)}")
+        parts.append(f"## Other labels\n\n{_shares_table(figures)}")
     if variants:
         names = [*([OURS] if OURS in methods else []), *variants]
-        parts.append(f"## Ablations, {labels} of the labels\n\n{_rows_table(figures, labels, names, (OURS,))}")
+        parts.append(f"## Ablations, labels: {labels}\n\n{_rows_table(figures, labels, names, (OURS,))}")
     conditions = _conditions(figures)
     return f"# {figures.study}\n\n{conditions}\n{_RULE}\n" + "\n".join(parts)
 
