@@ -470,7 +470,7 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         *made_rows("segkc", [30, 31, 33.5], [34, 35, 36]),
         *made_rows("segkc-no-gate", [29, 32], [34, 35]),
         *made_rows("supervised", [40, 41], labels="full"),
-        *made_rows("segkc", [44], [45], labels="full"),
+        *made_rows("segkc", [44], [45], labels="full", commit="abc, def"),  # it was interrupted
     ]
     path = tmp_path / "made.json"
     append_rows(path, rows)
@@ -494,7 +494,8 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         " at network input 352×480",
         "- junior of every row: mobilenet + fpn 64, random weights (0.56M)",
         "- senior: resnet18 + fpn 64, random weights (11.42M) (segkc, segkc-no-gate)",
-        "- machine: test, 1 cores, 1.0 GiB, no GPU; threads of a training: 1",
+        "- machine: test, 1 core, 1.0 GiB, no GPU; threads of a training: 1",
+        "- code: commit abc, def",
         "- command: `python -m segkc_deploy.benchmarks.evidence made.yaml`",
     ):
         assert line in lines
@@ -573,3 +574,28 @@ def test_the_documentation_gives_the_scores_that_were_measured(name: str) -> Non
         scores = figures.scores(row, "1/8")
         assert len(scores) == 3
         assert f"{statistics.fmean(scores.values()):.1f} ± {statistics.stdev(scores.values()):.1f}" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "study", "row", "labels", "text"),
+    [
+        ("README.md", "long", "supervised", "1/8", "gets {} with these 46"),
+        ("README.md", "long", "supervised", "full", "and {} with all 367 (one seed)"),
+        ("docs/method.md", "long", "supervised", "1/16", "reaches {} with 23"),
+        ("docs/method.md", "long", "supervised", "1/8", "{} with 46 and"),
+        ("docs/method.md", "long", "supervised", "full", "{} with 367 (one seed"),
+        ("docs/method.md", "drives", "supervised", "same-drive", "that drive `supervised` gets {},"),
+        ("docs/method.md", "drives", "supervised", "other-drives", "with 46 of the other two {} "),
+        ("docs/method.md", "drives-long", "supervised", "other-drives", "`supervised` gets {},"),
+        ("docs/method.md", "drives-long", "segkc", "other-drives", "`segkc` {},"),
+        ("docs/method.md", "drives-long", "unimatch-v2", "other-drives", "`unimatch-v2` {},"),
+        ("docs/method.md", "drives-long", "fixmatch", "other-drives", "`fixmatch` {},"),
+        ("docs/method.md", "drives-long", "supervised", "same-drive", "and `supervised` {} with as many"),
+    ],
+)
+def test_the_documentation_gives_what_other_labels_gave(
+    name: str, study: str, row: str, labels: str, text: str
+) -> None:
+    scores = StudyFigures(read_rows(STUDIES.parent / "results" / f"camvid-{study}.json")).scores(row, labels).values()
+    told = f"{statistics.fmean(scores):.1f}" + (f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else "")
+    assert text.format(told) in " ".join((STUDIES.parents[1] / name).read_text().split())

@@ -109,7 +109,8 @@ def _conditions(figures: StudyFigures) -> str:
         f"machine: {_each(figures.distinct('machine'), _machine)}; threads of a training:"
         f" {_each(figures.distinct('threads'), str)}",
         f"versions: {_each(figures.distinct('versions'), _versions)}",
-        f"code: commit {', '.join(figures.distinct('commit'))}",
+        # A training that was interrupted may have several.
+        f"code: commit {', '.join(dict.fromkeys(', '.join(figures.distinct('commit')).split(', ')))}",
         *(f"command: `{command}`" for command in dict.fromkeys(_study_command(row) for row in figures.rows)),
         "tables: `python -m segkc_deploy.benchmarks.evidence.tables RESULTS`",
     ]
@@ -133,7 +134,8 @@ def _machine(machine: str | dict[str, Any]) -> str:
     if isinstance(machine, str):
         return machine
     gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
-    return f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB, {gpus}"
+    cores = f"{machine['cores']} {'core' if machine['cores'] == 1 else 'cores'}"
+    return f"{machine['cpu']}, {cores}, {machine['ram_gib']} GiB, {gpus}"
 
 
 def _versions(versions: Mapping[str, str]) -> str:
