@@ -579,14 +579,14 @@ def test_the_documentation_gives_the_scores_that_were_measured(name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "study", "row", "labels", "text"),
     [
-        ("README.md", "long", "supervised", "1/8", "gets {} with these 46"),
+        ("README.md", "long", "supervised", "1/8", "labels alone gets {} with these 46"),
         ("README.md", "long", "supervised", "full", "and {} with all 367 (one seed)"),
         ("docs/method.md", "long", "supervised", "1/16", "reaches {} with 23"),
         ("docs/method.md", "long", "supervised", "1/8", "{} with 46 and"),
-        ("docs/method.md", "long", "supervised", "full", "{} with 367 (one seed"),
+        ("docs/method.md", "long", "supervised", "full", "{} with 367 ("),
         ("docs/method.md", "drives", "supervised", "same-drive", "that drive `supervised` gets {},"),
-        ("docs/method.md", "drives", "supervised", "other-drives", "with 46 of the other two {} "),
-        ("docs/method.md", "drives-long", "supervised", "other-drives", "`supervised` gets {},"),
+        ("docs/method.md", "drives", "supervised", "other-drives", "with 46 of the other two {}:"),
+        ("docs/method.md", "drives-long", "supervised", "other-drives", "the steps `supervised` gets {},"),
         ("docs/method.md", "drives-long", "segkc", "other-drives", "`segkc` {},"),
         ("docs/method.md", "drives-long", "unimatch-v2", "other-drives", "`unimatch-v2` {},"),
         ("docs/method.md", "drives-long", "fixmatch", "other-drives", "`fixmatch` {},"),
