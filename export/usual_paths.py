@@ -5,8 +5,6 @@ the logits to the image's size, take the argmax. Mean and standard deviation are
 usual paths a pass over the pixels.
 """
 
-import contextlib
-import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from segkc_deploy.errors import ConfigError, MissingDependencyError
 from segkc_deploy.runners.aoti_runner import quiet_torch
+from segkc_deploy.runners.onnx_runtime import preload_cuda_libraries
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.network_file import load_network
@@ -100,8 +99,7 @@ class PlainExportPath(UsualPath):
         wanted = [_CUDA, _CPU] if choose_device(device).type == "cuda" else [_CPU]
         providers = [provider for provider in wanted if provider in onnxruntime.get_available_providers()]
         if _CUDA in providers:
-            with contextlib.redirect_stdout(io.StringIO()):
-                onnxruntime.preload_dlls(directory="")  # from NVIDIA's packages, as the artifacts' runner does
+            preload_cuda_libraries(onnxruntime)
         self._session = onnxruntime.InferenceSession(_plain_export(network, self._size), options, providers=providers)
         provider = self._session.get_providers()[0]
         if device == "cuda" and provider != _CUDA:

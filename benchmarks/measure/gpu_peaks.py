@@ -8,6 +8,7 @@ import numpy as np
 from segkc_deploy.benchmarks.measure.best_rate import Rate, best_product, fastest_of, timed
 from segkc_deploy.benchmarks.measure.product_model import NUMPY_TYPES, ElementType, copy_model, product_model
 from segkc_deploy.cuda_probe import cuda_obstacle
+from segkc_deploy.runners.onnx_runtime import preload_cuda_libraries
 
 _LARGEST = 16384
 _CUDA = "CUDAExecutionProvider"
@@ -71,7 +72,7 @@ def _cuda_session(model: bytes, tf32: bool = False) -> tuple[Any, Any] | None:
 
     if _CUDA not in onnxruntime.get_available_providers() or cuda_obstacle():
         return None
-    onnxruntime.preload_dlls(directory="")
+    preload_cuda_libraries(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     providers = [(_CUDA, {"use_tf32": str(int(tf32))})]

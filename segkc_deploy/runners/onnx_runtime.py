@@ -113,9 +113,7 @@ class OnnxRuntimeRunner(Runner):
         """Return a session on a provider for GPUs and "", or None and the reason."""
         if obstacle := _cuda_obstacle(onnxruntime, provider):
             return None, obstacle
-        with contextlib.redirect_stdout(io.StringIO()) as remarks:
-            # Finds the CUDA libraries of pip's nvidia-* packages, which no library path holds.
-            onnxruntime.preload_dlls(directory="")
+        remarks = preload_cuda_libraries(onnxruntime)
         try:
             with _captured_stderr() as log:
                 session = self._open(onnxruntime, _providers(provider))
@@ -126,9 +124,16 @@ class OnnxRuntimeRunner(Runner):
             return None, _one_line(error)
         if session.get_providers()[0] == provider:
             return session, ""
-        missing = re.search(r"(\S+): cannot open shared object file", remarks.getvalue() + "".join(log))
+        missing = re.search(r"(\S+): cannot open shared object file", remarks + "".join(log))
         reason = f"{missing[1]} was not found" if missing else f"onnxruntime could not load its {provider}"
         return None, f"{reason}; {_INSTALL[provider]}"
+
+
+def preload_cuda_libraries(onnxruntime: ModuleType) -> str:
+    """Load the CUDA libraries of pip's nvidia-* packages, which no library path holds; return what it says of them."""
+    with contextlib.redirect_stdout(io.StringIO()) as remarks:
+        onnxruntime.preload_dlls(directory="")
+    return remarks.getvalue()
 
 
 def _providers(provider: str) -> list[Any]:
