@@ -1,6 +1,6 @@
 """Cut a dump of TensorRT's Python API down to what a strict stand-in needs.
 
-    python tests/trt_api/trim.py DUMP.json OUT.json
+    python tests/support/trt_api/trim.py DUMP.json OUT.json
 
 A dump holds every public class, method, property and enum member of NVIDIA's bindings of one version. Kept are the
 classes that building, inspecting, refitting and running an engine can touch, with every member that they have: names,

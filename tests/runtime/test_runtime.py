@@ -262,7 +262,7 @@ def test_gpus_are_those_of_nvidia_smi(tmp_path, monkeypatch):
 
 
 def test_the_documented_lines_for_plain_onnxruntime_give_the_same_mask(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "runtime.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "runtime.md").read_text(encoding="utf-8")
     code = page.split("With ONNX Runtime and nothing else:")[1].split("```python")[1].split("```")[0]
     artifact = make_artifact(tmp_path, "junior-fp32.onnx", size=SIZE)
     image = random_images(1, (13, 21))[0]

@@ -192,7 +192,7 @@ def test_the_documented_client_gets_the_mask_and_the_names(tmp_path, monkeypatch
     image = np.random.default_rng(0).integers(0, 256, (13, 21, 3), dtype=np.uint8)
     assert cv2.imwrite(str(tmp_path / "street.png"), image[..., ::-1])
     (tmp_path / "street.png").rename(tmp_path / "street.jpg")  # read by content, and PNG keeps values
-    page = (Path(__file__).parents[1] / "docs" / "triton.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "triton.md").read_text(encoding="utf-8")
     code = page.split("## A client")[1].split("```python")[1].split("```")[0]
     server = grpc.server(futures.ThreadPoolExecutor(1))
     services.add_GRPCInferenceServiceServicer_to_server(StandIn(), server)

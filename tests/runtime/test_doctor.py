@@ -239,7 +239,7 @@ def test_training_without_a_gpu_is_told(site: Site, torch: str, gpu: Gpu | None,
 
 
 def test_the_extras_in_its_commands_exist() -> None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     text = (root / "segkc_deploy/doctor.py").read_text() + (root / "segkc_deploy/tensorrt_library.py").read_text()
     named = set(re.findall(r"(?:segkc-deploy|\{_PACKAGE\})\[(\w[\w-]*)\]", text)) | {"train", "export", "benchmark"}

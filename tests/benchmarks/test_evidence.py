@@ -522,7 +522,7 @@ def test_rows_of_different_trainings_make_no_table(changes: dict[str, Any], mess
     assert message in str(error.value)
 
 
-STUDIES = Path(__file__).parents[1] / "benchmarks" / "studies"
+STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -567,7 +567,7 @@ def test_the_tables_are_those_of_the_rows(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/method.md"])
 def test_the_documentation_gives_the_scores_that_were_measured(name: str) -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     figures = StudyFigures(read_rows(root / "benchmarks" / "results" / "camvid-methods.json"))
     text = " ".join((root / name).read_text().split())
     for row in ("supervised", "fixmatch", "unimatch-v2", "cps", "cps-hetero", "segkc", "segkc-strong", "segkc+speed"):

@@ -14,7 +14,7 @@ from tiny_artifact import make_artifact
 
 import segkc_deploy
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SIZE = (8, 12)
 
 

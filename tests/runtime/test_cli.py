@@ -59,7 +59,7 @@ def test_the_example_in_the_help_can_be_parsed(name: str) -> None:
 
 def documented_commands() -> list[str]:
     """Every command line in a code block of the documentation; options in brackets are taken as given."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     texts = [path.read_text() for path in (root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md"))]
     blocks = [block for text in texts for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]

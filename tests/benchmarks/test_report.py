@@ -373,7 +373,7 @@ def test_a_bar_in_a_header_is_escaped() -> None:
 
 
 def test_the_readme_gives_the_figures_of_the_committed_report() -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     committed = read_result(root / "benchmarks/results/camvid-report/benchmark.json")
     assert committed.in_turn is not None
     ways = {way.name: way for way in committed.in_turn.ways}
@@ -395,6 +395,6 @@ def test_the_readme_gives_the_figures_of_the_committed_report() -> None:
 
 
 def test_the_committed_page_is_small_and_has_no_photograph() -> None:
-    page = Path(__file__).parent.parent / "benchmarks/results/camvid-report/index.html"
+    page = Path(__file__).parents[2] / "benchmarks/results/camvid-report/index.html"
     assert page.stat().st_size < 5_000_000
     assert "data:image" not in page.read_text()

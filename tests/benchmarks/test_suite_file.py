@@ -98,7 +98,7 @@ def test_the_figures_are_listed(command: CommandLine) -> None:
 
 
 def test_the_example_is_a_valid_suite(tmp_path: Path) -> None:
-    example = Path(__file__).parents[1] / "docs/examples/benchmark-suite.yaml"
+    example = Path(__file__).parents[2] / "docs/examples/benchmark-suite.yaml"
     for name in ("junior-fp32.onnx", "junior-int8.onnx"):
         make_artifact(tmp_path / "artifacts", name)
     (tmp_path / "suite.yaml").write_text(example.read_text())

@@ -160,7 +160,7 @@ def test_short_names(machine: dict[str, Any], name: str) -> None:
 
 
 def test_the_published_schema_is_current_and_fits_a_result() -> None:
-    published = json.loads((Path(__file__).parents[1] / "docs/benchmark.schema.json").read_text())
+    published = json.loads((Path(__file__).parents[2] / "docs/benchmark.schema.json").read_text())
     hint = "python -m segkc_deploy.benchmarks.schema_file > docs/benchmark.schema.json"
     assert published == json_schema(), hint
     made = json.loads(result(rows(10.0)).model_dump_json())

@@ -202,7 +202,7 @@ def test_scores_are_compared_where_there_are_masks() -> None:
     assert (comparison.mean_of_chosen, comparison.mean_of_all) == pytest.approx((60, 30))
 
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "label-next"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "label-next"
 SETS = ("camvid-training", "camvid-validation", "scenes")
 
 
@@ -220,7 +220,7 @@ def documented_rows() -> list[str]:
 
 
 def test_the_documented_figures_are_those_of_the_files() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "label-next.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "label-next.md").read_text()
     assert "\n".join(documented_rows()) in text
     result = json.loads((RESULTS / "camvid-training.json").read_text())
     near = {name: near_another(result[name]) for name in ("chosen", "highest")}

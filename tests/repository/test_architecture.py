@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = "segkc_deploy"
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LINKED = ("training", "export", "benchmarks")
 
 #: Libraries that a device does not have; the runtime and its command line work without them.

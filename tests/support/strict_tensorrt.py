@@ -83,7 +83,7 @@ class StandIn(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"{self.__name__} {self.strict_api.version} has no {name!r}, or tests/trt_api/trim.py leaves it out"
+            f"{self.__name__} {self.strict_api.version} has no {name!r}, or tests/support/trt_api/trim.py leaves it out"
         )
 
 

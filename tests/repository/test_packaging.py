@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from packaging.requirements import Requirement
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 LINKED = ("training", "export", "benchmarks")
 
 pytestmark = pytest.mark.skipif(

@@ -298,7 +298,7 @@ def test_settings_that_cannot_be_are_told_in_one_line(
 
 
 def test_the_guide_to_a_new_method_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guide = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
     (tmp_path / "mean_teacher.py").write_text(code)
     package = importlib.import_module("segkc_deploy.training.methods")
