@@ -1,8 +1,8 @@
 """Classes that have exactly the names of one version of NVIDIA's bindings, and refuse everything else.
 
 `Api(tests/support/trt_api/<name>.json)` makes them; what a method does is registered with `behaves`. As with the real
-bindings a wrong name is an AttributeError, wrong arguments are a TypeError, an integer is no enum member, and an object that
-only the library makes cannot be constructed.
+bindings a wrong name is an AttributeError, wrong arguments are a TypeError, an integer is no enum member, and an object
+that only the library makes cannot be constructed.
 """
 
 import enum
