@@ -1,4 +1,4 @@
-"""One way to show that long work goes on: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -19,17 +19,17 @@ from rich.progress import (
 
 T = TypeVar("T")
 
-#: Progress and remarks go to stderr, so that stdout holds a command's result alone.
+#: Progress and remarks go to stderr; stdout holds only a command's result.
 console = Console(stderr=True, highlight=False)
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Iterate over `items` and show how far the work has come.
+    """Iterate over `items` and show the progress.
 
     Args:
-        items: what is worked through.
+        items: the items to process.
         description: what the work is, in a few words.
         total: how many items there are, when `items` has no length.
     """
@@ -49,10 +49,10 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 @contextmanager
-def share_done(description: str) -> Iterator[Callable[[float, str], None]]:
-    """Yield a function that is told how much of a piece of work is done; for work that a library does at one go.
+def progress(description: str) -> Iterator[Callable[[float, str], None]]:
+    """Yield a function that reports the progress of work that a library does in a single call.
 
-    It takes the share done (0-1) and what is being done now, may be called from any thread and as often as one likes.
+    The function takes the fraction done (0-1) and a description of the current step. It may be called from any thread.
     """
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())

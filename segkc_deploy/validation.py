@@ -1,4 +1,4 @@
-"""YAML files into pydantic models, with every mistake told in one line: the file, the key, and what was meant."""
+"""Read YAML files into pydantic models; each mistake is one line: the file, the key, and what was meant."""
 
 import difflib
 import re

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from segkc_deploy.progress import share_done
+from segkc_deploy.progress import progress
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -79,16 +79,16 @@ def build_with_progress(trt: Any, builder: Any, network: Any, config: Any, descr
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; the builder has come to rest.
     """
-    with share_done(description) as tell:
-        progress = BuildProgress(tell)
+    with progress(description) as tell:
+        build = BuildProgress(tell)
         # The configuration does not keep the monitor alive in every version.
-        monitor = _monitor(trt, progress)
+        monitor = _monitor(trt, build)
         config.progress_monitor = monitor
-        with _on_ctrl_c(progress.cancel), ThreadPoolExecutor(max_workers=1) as executor:
+        with _on_ctrl_c(build.cancel), ThreadPoolExecutor(max_workers=1) as executor:
             future = executor.submit(builder.build_serialized_network, network, config)
             while not future.done():
                 wait([future], timeout=_SECONDS_BETWEEN_LOOKS)
-    if progress.cancelled:
+    if build.cancelled:
         raise KeyboardInterrupt
     return future.result()
 
@@ -97,7 +97,7 @@ def build_with_progress(trt: Any, builder: Any, network: Any, config: Any, descr
 def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
     """Call `action` at Ctrl-C, where an exception could come at a point that leaves the build running."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # who waits for this thread hears of Ctrl-C, not we
+        yield  # Ctrl-C reaches the main thread, which waits for this one
         return
     previous = signal.signal(signal.SIGINT, lambda number, frame: action())
     try:

@@ -1,4 +1,4 @@
-"""Optional packages: a missing one is told with the command that installs it."""
+"""Optional packages: a missing one is reported with the command that installs it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from segkc_deploy.data.masks import foreign_values_message
-from segkc_deploy.data.reading import Reading, foreign, read
+from segkc_deploy.data.masks import unknown_ids_message
+from segkc_deploy.data.reading import Reading, read, unknown
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.set_report import SetReport, report_set
 from segkc_deploy.labels import Labels
@@ -68,7 +68,7 @@ def _findings(by_set: dict[str, list[Reading]], sets: ImageSets) -> Iterator[Fin
     every = [reading for group in by_set.values() for reading in group]
     yield from _if_any("error", "unreadable", "unreadable files", (text for one in every for text in one.unreadable))
     yield from _if_any("error", "size-mismatch", "masks of another size than their image", _mismatches(every))
-    yield from _foreign_values(every, sets)
+    yield from _unknown_ids(every, sets)
     for name in ("labeled", "val"):
         group = by_set.get(name, [])
         unmasked = (str(one.sample.image) for one in group if one.sample.mask is None)
@@ -88,19 +88,17 @@ def _mismatches(readings: Iterable[Reading]) -> Iterator[str]:
     return (reading.mismatch for reading in readings if reading.mismatch is not None)
 
 
-def _foreign_values(readings: Iterable[Reading], sets: ImageSets) -> Iterator[Finding]:
+def _unknown_ids(readings: Iterable[Reading], sets: ImageSets) -> Iterator[Finding]:
     values: set[int] = set()
     files = []
     for reading in readings:
-        if (found := foreign(reading, sets)) and reading.values is not None:
+        if (found := unknown(reading, sets)) and reading.values is not None:
             values.update(found)
             counts = ", ".join(f"{value} ({reading.values[value]} pixels)" for value in found[:4])
             files.append(f"{reading.sample.mask}: {counts}{', …' if len(found) > 4 else ''}")
     if values:
-        message = (
-            f"values outside the classes: the masks {_plural(foreign_values_message(sorted(values), sets.labels))}"
-        )
-        yield Finding("error", "foreign-values", message, tuple(files))
+        message = f"values outside the classes: the masks {_plural(unknown_ids_message(sorted(values), sets.labels))}"
+        yield Finding("error", "unknown-ids", message, tuple(files))
 
 
 def _plural(message: str) -> str:

@@ -1,4 +1,4 @@
-"""Image files into RGB arrays: the one way that training, evaluation and prediction read a picture."""
+"""Read image files into RGB arrays, the same way in training, evaluation and prediction."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Mask files into arrays of class ids, and every way in which a mask can be wrong told with its fix."""
+"""Read mask files into arrays of class ids; each mistake in a mask is reported with its fix."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -61,24 +61,24 @@ def read_mask(path: Path, labels: Labels, label_mapping: Mapping[int, int]) -> n
     """Return the mask as uint8 (H, W): class ids below `labels.num_classes`, or `labels.ignore_index`.
 
     Raises:
-        DataError: the file is no mask, or holds values that mean nothing after `label_mapping`.
+        DataError: the file is no mask, or holds values that are neither a class nor ignored after `label_mapping`.
     """
     values = raw_mask(path)
     mask = apply_label_mapping(values, label_mapping)
-    if _is_foreign(mask, labels).any():
-        foreign = foreign_values(np.unique(values), labels, label_mapping)
-        raise DataError(f"{path}: {foreign_values_message(foreign, labels)}")
+    if _is_unknown(mask, labels).any():
+        unknown = unknown_ids(np.unique(values), labels, label_mapping)
+        raise DataError(f"{path}: {unknown_ids_message(unknown, labels)}")
     return mask.astype(np.uint8, copy=False)
 
 
-def foreign_values(values: np.ndarray, labels: Labels, label_mapping: Mapping[int, int]) -> list[int]:
+def unknown_ids(values: np.ndarray, labels: Labels, label_mapping: Mapping[int, int]) -> list[int]:
     """Return those of the raw mask `values` that are neither a class, nor ignored, nor mapped to one of these."""
-    foreign: list[int] = values[_is_foreign(apply_label_mapping(values, label_mapping), labels)].tolist()
-    return foreign
+    unknown: list[int] = values[_is_unknown(apply_label_mapping(values, label_mapping), labels)].tolist()
+    return unknown
 
 
-def foreign_values_message(values: list[int], labels: Labels) -> str:
-    """Say which `values` (at least one) are foreign and what to write into the data spec."""
+def unknown_ids_message(values: list[int], labels: Labels) -> str:
+    """Name the unknown `values` (at least one) and what to write into the data spec."""
     if values == [255]:
         return (
             "holds 255, which is neither a class nor ignore_index"
@@ -128,7 +128,7 @@ def _lookup_table(mapping: tuple[tuple[int, int], ...], dtype: str) -> np.ndarra
     return table
 
 
-def _is_foreign(mapped: np.ndarray, labels: Labels) -> np.ndarray:
+def _is_unknown(mapped: np.ndarray, labels: Labels) -> np.ndarray:
     return (mapped >= labels.num_classes) & (mapped != labels.ignore_index)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segkc_deploy.data.images import read_image
-from segkc_deploy.data.masks import foreign_values, raw_mask, size_mismatch
+from segkc_deploy.data.masks import raw_mask, size_mismatch, unknown_ids
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError
 
@@ -51,6 +51,6 @@ def read(sample: Sample) -> Reading:
     return Reading(sample, size, content, values, tuple(unreadable), mismatch)
 
 
-def foreign(reading: Reading, sets: ImageSets) -> list[int]:
-    """Return the mask's values that mean nothing; empty where there is no mask."""
-    return foreign_values(np.array(list(reading.values or ()), np.uint16), sets.labels, sets.label_mapping)
+def unknown(reading: Reading, sets: ImageSets) -> list[int]:
+    """Return the values of the mask that are not known ids; empty where there is no mask."""
+    return unknown_ids(np.array(list(reading.values or ()), np.uint16), sets.labels, sets.label_mapping)

@@ -537,7 +537,7 @@ def test_work_of_one_go_is_told_now_and_then_in_a_log(
 ) -> None:
     clock = iter([0.0, 4.0, 12.0, 12.0, 15.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    with progress.share_done("building") as tell:
+    with progress.progress("building") as tell:
         tell(0.1, "first")
         tell(0.25, "[second]")
         tell(0.3, "third")

@@ -77,7 +77,7 @@ def test_ids_outside_the_classes(root: Path) -> None:
     path = write_mask(root / "masks/train/t0.png", [0, 1, 2, 7])
     write_mask(root / "masks/val/v1.png", [0, 1, 2, 8])
     finding = _only_finding(root)
-    assert (finding.level, finding.kind) == ("error", "foreign-values")
+    assert (finding.level, finding.kind) == ("error", "unknown-ids")
     assert "the masks hold 7, 8, neither a class (0-2) nor ignore_index 255" in finding.message
     assert finding.files[0] == f"{path}: 7 (384 pixels)"
     assert len(finding.files) == 2

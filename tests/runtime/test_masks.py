@@ -76,7 +76,7 @@ def test_values_outside_the_classes_are_named_with_the_fix(tmp_path: Path) -> No
     np.testing.assert_array_equal(np.unique(read_mask(path, LABELS, {3: 0, 200: 255})), [0, 255])
 
 
-def test_many_foreign_values_are_counted(tmp_path: Path) -> None:
+def test_many_unknown_ids_are_counted(tmp_path: Path) -> None:
     path = write_mask(tmp_path / "a.png", list(range(30)))
     assert "holds 3, 4, 5, 6, 7, 8, 9, 10 and 19 more, neither" in _message(path)
 
