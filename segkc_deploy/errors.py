@@ -22,7 +22,7 @@ class SegKCError(Exception):
 
 
 class UserError(SegKCError):
-    """A mistake that the user can mend; the message says where and how, in one line."""
+    """A mistake that the user can fix; the one-line message says where and how."""
 
     exit_code = 2
 

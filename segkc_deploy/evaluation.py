@@ -52,7 +52,7 @@ class Evaluation:
     confusion: np.ndarray
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as JSON values: percentages, and null where a figure does not exist."""
+        """Return the metrics as JSON values: percentages, or null where a metric is undefined."""
         return {
             "miou": _finite(self.scores.miou),
             "pixel_accuracy": _finite(self.scores.pixel_accuracy),

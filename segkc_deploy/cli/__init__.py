@@ -29,7 +29,7 @@ def main() -> None:
         _tell(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        # A folder that may not be written, a disk that is full: the user's to mend. Anything else is a fault of ours.
+        # A folder that may not be written, a disk that is full: the user can fix these. Anything else is a bug.
         _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(2)
 

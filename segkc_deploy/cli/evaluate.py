@@ -22,7 +22,7 @@ def eval_command(
         Literal["auto", "cpu", "cuda", "tensorrt"],
         typer.Option(help="Where it runs; tensorrt is ONNX Runtime's provider."),
     ] = "auto",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the metrics to this file.")] = None,
     block: Annotated[
         int, typer.Option(min=1, help="Successive images drawn together for the interval of mIoU: 10 for a video's.")
     ] = 1,
@@ -44,8 +44,8 @@ def eval_command(
     interval = miou_interval(evaluation.image_counts, block)
     drawn = {"resamples": RESAMPLES, "resampling_seed": SEED, "resampling_block": block}
     if json_file is not None:
-        figures = facts | evaluation.to_json() | {"miou_interval": interval} | drawn
-        atomic.write_text(json_file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+        metrics = facts | evaluation.to_json() | {"miou_interval": interval} | drawn
+        atomic.write_text(json_file, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     _print_scores(target, evaluation)
     if interval is not None:
         together = f", {block} successive ones together" if block > 1 else ""
@@ -117,9 +117,9 @@ def _print_scores(target: Path, evaluation: "Evaluation") -> None:
     table.add_column("class")
     table.add_column("IoU %", justify="right")
     table.add_column("boundary IoU %", justify="right")
-    figures = evaluation.to_json()
+    metrics = evaluation.to_json()
     for name in evaluation.labels.names:
-        values = (figures["iou"][name], figures["boundary_iou"][name])
+        values = (metrics["iou"][name], metrics["boundary_iou"][name])
         table.add_row(name, *("absent" if value is None else f"{value:.2f}" for value in values))
     table.add_section()
     table.add_row("mIoU", f"{evaluation.scores.miou:.2f}", f"{evaluation.boundary.miou:.2f}", style="bold")
