@@ -10,7 +10,18 @@ from segkc_deploy.atomic import atomic_path
 from segkc_deploy.errors import BuildError, ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.manifest import Build, LayerPrecision, companion_path
-from segkc_deploy.runners.openvino_runner import WEIGHTS, compile_for_cpu, import_openvino, layer_precisions, one_line
+from segkc_deploy.runners.openvino_runner import (
+    GRAPH_PRECISION,
+    HINT_OPTION,
+    WEIGHTS,
+    compile_for_cpu,
+    import_openvino,
+    layer_precisions,
+    one_line,
+)
+
+#: The hint with which each precision runs; without one OpenVINO would choose by the CPU's features.
+_HINTS = {"fp32": "f32", "int8": "f32", "fp16": GRAPH_PRECISION, "bf16": GRAPH_PRECISION}
 
 
 class OpenVINOEngine(Engine):
@@ -42,6 +53,7 @@ class OpenVINOEngine(Engine):
     def build(self, request: BuildRequest) -> Built:
         """See `Engine.build`. The layers' precision is that on this machine's CPU."""
         openvino = import_openvino()
+        hint = _HINTS[request.precision]
         start = time.perf_counter()
         graph = request.model.SerializeToString()
         weights = companion_path(request.path, WEIGHTS)
@@ -55,7 +67,7 @@ class OpenVINOEngine(Engine):
                 openvino.save_model(model, written, compress_to_fp16=False)
                 del model
                 # From the files: what cannot be read again is not handed on.
-                compiled = compile_for_cpu(openvino, openvino.Core().read_model(written), threads=None)
+                compiled = compile_for_cpu(openvino, openvino.Core().read_model(written), None, hint)
             except RuntimeError as error:
                 raise BuildError(f"{request.path}: openvino refused the graph: {one_line(error)}") from None
             layers = layer_precisions(compiled)
@@ -67,6 +79,7 @@ class OpenVINOEngine(Engine):
             builder="openvino",
             version=openvino.__version__,
             onnx_sha256=hashlib.sha256(graph).hexdigest(),
+            options={HINT_OPTION: hint},
             seconds=round(time.perf_counter() - start, 2),
         )
         return Built(build, LayerPrecision(source="inspector", layers=layers))

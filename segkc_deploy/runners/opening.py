@@ -29,9 +29,9 @@ def open_runner(
 
         return TensorRTRunner(path, manifest, device, cuda_graph)
     if manifest.engine == "openvino":
-        from segkc_deploy.runners.openvino_runner import OpenVINORunner
+        from segkc_deploy.runners.openvino_runner import OpenVINORunner, precision_hint
 
-        return OpenVINORunner(path, device, threads)
+        return OpenVINORunner(path, device, threads, precision_hint(manifest))
     if manifest.engine == "aoti":
         from segkc_deploy.runners.aoti_runner import AOTIRunner
 

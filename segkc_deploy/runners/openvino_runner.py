@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError
-from segkc_deploy.manifest import companion_path
+from segkc_deploy.manifest import Manifest, companion_path
 from segkc_deploy.runners.base import Runner
 
 #: The ending of the file that holds the weights.
 WEIGHTS = ".bin"
 
 _DEVICE = "CPU"
+
+#: OpenVINO's precision hint that keeps the types written in the graph.
+GRAPH_PRECISION = "dynamic"
+#: Where the manifest's `build.options` holds the hint; manifests of older versions have none.
+HINT_OPTION = "inference_precision"
 
 #: Layers that move or describe numbers and compute none.
 _MOVES = frozenset(
@@ -27,21 +32,28 @@ _FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
 
 
 class OpenVINORunner(Runner):
-    """Runs an OpenVINO model on the CPU, in the precision that is written in its graph.
+    """Runs an OpenVINO model on the CPU, in a precision that does not depend on the CPU's features.
 
-    Left to itself, OpenVINO runs an FP32 model in BF16 or FP16 on a CPU that is faster with it. Where the CPU lacks
-    the graph's own precision, FP32 takes its place.
+    Without a precision hint, OpenVINO runs an FP32 model in BF16 or FP16 on a CPU that is faster with it. The runner
+    always sets the hint. Where the CPU lacks the precision, OpenVINO computes in FP32.
 
     Args:
         path: the `.xml` file; the weights stand beside it.
         device: `auto` or `cpu`.
         threads: how many CPU threads one inference uses; OpenVINO's own choice if None.
+        inference_precision: OpenVINO's hint, such as `f32`; `dynamic` keeps the types in the graph.
 
     Raises:
         ConfigError: there is no such device for OpenVINO artifacts, or `threads` is less than 1.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "auto",
+        threads: int | None = None,
+        inference_precision: str = GRAPH_PRECISION,
+    ) -> None:
         if device not in ("auto", "cpu"):
             raise ConfigError(
                 f"device {device}: an OpenVINO artifact runs on the CPU; use auto or cpu, or export for another engine"
@@ -50,6 +62,7 @@ class OpenVINORunner(Runner):
             raise ConfigError(f"threads is {threads}; use 1 or more")
         self._path = Path(path)
         self._threads = threads
+        self._inference_precision = inference_precision
         self._request: Any = None
         self.description = "openvino, not yet activated"
 
@@ -64,7 +77,7 @@ class OpenVINORunner(Runner):
         try:
             model = openvino.Core().read_model(self._path, companion_path(self._path, WEIGHTS))
             _check_interface(model, self._path)
-            compiled = compile_for_cpu(openvino, model, self._threads)
+            compiled = compile_for_cpu(openvino, model, self._threads, self._inference_precision)
         except RuntimeError as error:
             raise ArtifactError(
                 f"{self._path}: openvino cannot load it: {one_line(error)}; copy it again or export again"
@@ -109,12 +122,32 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-def compile_for_cpu(openvino: ModuleType, model: Any, threads: int | None) -> Any:
-    """Compile `model` for low latency on this CPU, in the precision of its own graph."""
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "EXECUTION_MODE_HINT": "ACCURACY"}
+def compile_for_cpu(
+    openvino: ModuleType, model: Any, threads: int | None, inference_precision: str = GRAPH_PRECISION
+) -> Any:
+    """Compile `model` for low latency on this CPU.
+
+    Args:
+        openvino: the package, from `import_openvino`.
+        model: the model.
+        threads: how many CPU threads one inference uses; OpenVINO's own choice if None.
+        inference_precision: OpenVINO's hint, such as `f32`; `dynamic` keeps the types in the graph.
+    """
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        # The default mode, PERFORMANCE, lets OpenVINO choose BF16 on CPUs that have it.
+        "EXECUTION_MODE_HINT": "ACCURACY",
+        "INFERENCE_PRECISION_HINT": inference_precision,
+    }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     return openvino.Core().compile_model(model, _DEVICE, settings)
+
+
+def precision_hint(manifest: Manifest) -> str:
+    """Return the precision hint with which an artifact was built and verified."""
+    build = manifest.build
+    return str(build.options.get(HINT_OPTION, GRAPH_PRECISION)) if build else GRAPH_PRECISION
 
 
 def layer_precisions(compiled: Any) -> dict[str, dict[str, int]]:

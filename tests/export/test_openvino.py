@@ -1,6 +1,7 @@
 """OpenVINO artifacts: the same masks as PyTorch's, in the precision that the graph has, and clear words when not."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from tiny_artifact import expected_mask, network
+from tiny_artifact import expected_mask, manifest_of, network
 from torch import nn
 
 from segkc_deploy.errors import ArtifactError, BuildError, ConfigError, MissingDependencyError
@@ -22,7 +23,7 @@ from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.manifest import Contract, TensorContract, companion_path
-from segkc_deploy.runners.openvino_runner import OpenVINORunner
+from segkc_deploy.runners.openvino_runner import OpenVINORunner, compile_for_cpu, precision_hint
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
 
@@ -165,17 +166,26 @@ def test_a_quantized_graph_runs_in_8_bits(tmp_path: Path) -> None:
     assert (masks_of(tmp_path / "quantized.xml", images) == expected_mask(images)).mean() > 0.95
 
 
-def test_no_faster_precision_takes_the_place_of_the_graphs_own(artifact: Path) -> None:
-    """Which CPUs would do so by themselves cannot be tried everywhere; that they are told not to can."""
+@pytest.mark.parametrize(
+    ("precision", "hint"), [("fp32", "f32"), ("int8", "f32"), ("fp16", "dynamic"), ("bf16", "dynamic")]
+)
+def test_the_build_records_the_precision_hint_that_the_runner_sets(tmp_path: Path, precision: str, hint: str) -> None:
+    """Which precision OpenVINO would choose without a hint depends on the CPU, so the hint itself is checked."""
     import openvino
-    from openvino.properties import hint
 
-    from segkc_deploy.runners.openvino_runner import compile_for_cpu
-
-    compiled = compile_for_cpu(openvino, openvino.Core().read_model(artifact), threads=1)
-    assert compiled.get_property("EXECUTION_MODE_HINT") == hint.ExecutionMode.ACCURACY
-    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.dynamic
+    path = tmp_path / "tiny.xml"
+    built = build(network(SIZE, -1), path, precision=precision)
+    assert built.build is not None and built.build.options == {"inference_precision": hint}
+    manifest = manifest_of(path, engine="openvino", precision=precision, build=built.build)
+    assert precision_hint(manifest) == hint
+    compiled = compile_for_cpu(openvino, openvino.Core().read_model(path), 1, precision_hint(manifest))
+    assert compiled.get_property("EXECUTION_MODE_HINT") == openvino.properties.hint.ExecutionMode.ACCURACY
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == getattr(openvino.Type, hint)
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_an_artifact_of_an_older_version_keeps_its_graphs_precision(artifact: Path) -> None:
+    assert precision_hint(manifest_of(artifact, engine="openvino", build=None)) == "dynamic"
 
 
 def test_a_batch_of_another_size_is_refused(artifact: Path) -> None:
@@ -251,6 +261,10 @@ except BuildError as error:
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _ON_A_FULL_DISK, tmp_path]
-    finished = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    # The tests' own helper modules are on pytest's path alone.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    finished = subprocess.run(
+        command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True, check=False
+    )
     assert finished.stdout.startswith("refused: "), finished.stderr
     assert list(tmp_path.iterdir()) == []
