@@ -2,14 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint check setup clean
+.PHONY: demo test test-all lint docs check setup clean
 
 demo: .venv/installed
 	$(BIN)/segkc-deploy demo --out demo --overwrite
 
-# Files side by side, one thread each. OpenVINO has a process of its own: in one that had run everything else before, a
-# later fork twice ended in a segmentation fault.
+# Test files run in parallel, one thread each. OpenVINO has a process of its own: after everything else in one process,
+# a later fork twice ended in a segmentation fault.
 test: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not openvino and not slow"
+	$(BIN)/python -m pytest -m "openvino and not slow"
+
+test-all: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not openvino"
 	$(BIN)/python -m pytest -m openvino
 
