@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -30,11 +31,15 @@ _SAME_IN_ALL_ROWS = (
 )
 
 _SECONDS_TO_STOP = 60.0
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 @dataclass(frozen=True)
 class Session:
-    """One process that trained a cell: what it ran on. `seconds` is its wall time, None where nobody saw it end."""
+    """One process that trained a cell: what it ran on.
+
+    `seconds` is its wall time, `processor_seconds` the time of all its threads; None where nobody saw it end.
+    """
 
     commit: str
     machine: dict[str, Any]
@@ -42,6 +47,7 @@ class Session:
     pinned: bool
     data: dict[str, Any]
     seconds: float | None = None
+    processor_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,12 @@ class Workplace:
         self.recipes = write_recipes(study, out / "recipes")
         self._resolved = {row: self._load(row, 0) for row in study.rows}
         self._check_comparable()
-        shares = dict.fromkeys(cell.labels for cell in study.ordered_cells())
-        self.specs = {labels: write_data_spec(study, labels, data_root, lists, out / "data") for labels in shares}
-        self._data: dict[str, dict[str, Any]] = {}
+        drawn = dict.fromkeys((cell.labels, cell.seed) for cell in study.ordered_cells())
+        self.specs = {
+            (labels, seed): write_data_spec(study, labels, seed, data_root, lists, out / "data")
+            for labels, seed in drawn
+        }
+        self._data: dict[Path, dict[str, Any]] = {}
 
     def files(self, cell: Cell) -> CellFiles:
         return CellFiles(self.out, cell)
@@ -111,11 +120,12 @@ class Workplace:
         """Return the recipe that the cell is trained by, with every value."""
         return self._resolved[cell.row].model_copy(update={"seed": cell.seed})
 
-    def data_facts(self, labels: str) -> dict[str, Any]:
+    def data_facts(self, cell: Cell) -> dict[str, Any]:
         """Return how many images there are, and a digest of which ones with which classes."""
-        if labels not in self._data:
-            self._data[labels] = _facts(load_data_spec(self.specs[labels]).resolve())
-        return self._data[labels]
+        spec = self.specs[cell.labels, cell.seed]
+        if spec not in self._data:
+            self._data[spec] = _facts(load_data_spec(spec).resolve())
+        return self._data[spec]
 
     def state(self, cell: Cell) -> State:
         """Return how far the cell has come.
@@ -134,7 +144,7 @@ class Workplace:
         sessions = files.read_sessions()
         if not sessions:
             raise RunDirectoryError(f"{files.run.path}: not trained by this command; choose another --out")
-        if sessions[-1].data != self.data_facts(cell.labels):
+        if sessions[-1].data != self.data_facts(cell):
             raise ConfigError(f"{files.run.path}: trained on other images or classes; choose another --out")
         if final_scores(files.run, steps_of(wanted)):
             return "finished"
@@ -144,7 +154,7 @@ class Workplace:
         """Return the command that trains the cell to its end."""
         run = self.files(cell).run
         command = [sys.executable, "-m", "segkc_deploy", "train", "--out", str(run.path)]
-        command += ["--data", str(self.specs[cell.labels]), "--workers", str(loaders), "--device", device]
+        command += ["--data", str(self.specs[cell.labels, cell.seed]), "--workers", str(loaders), "--device", device]
         if state == "begun":
             return [*command, "--resume"]
         command += ["--recipe", str(self.recipes[cell.row]), "--seed", str(cell.seed)]
@@ -206,7 +216,7 @@ def train_cell(
     The process gets the calling thread's processors. It holds `lock`, a file descriptor, too: should this process be
     killed, the cell stays claimed until the training ends.
     """
-    files.add_to_sessions({name: value for name, value in vars(session).items() if name != "seconds"})
+    files.add_to_sessions({name: value for name, value in vars(session).items() if not name.endswith("seconds")})
     environment = os.environ | {"OMP_NUM_THREADS": str(session.threads)}
     files.log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -220,18 +230,20 @@ def train_cell(
             pass_fds=(lock,),
             start_new_session=True,
         )
-        stopped = False
-        while (code := _wait(process, 0.2)) is None:
+        ended, stopped = None, False
+        while (ended := _wait(process, 0.2)) is None:
             if should_stop():
                 stopped = True
                 process.send_signal(signal.SIGINT)
-                code = _wait(process, _SECONDS_TO_STOP)
-                if code is None:
+                ended = _wait(process, _SECONDS_TO_STOP)
+                if ended is None:
                     process.kill()
-                    code = process.wait()
+                    ended = _wait(process, math.inf)
                 break
-    files.add_to_sessions({"seconds": round(time.monotonic() - started, 1)})
-    return None if stopped else code
+    assert ended is not None
+    seconds = {"seconds": time.monotonic() - started, "processor_seconds": ended.processor_seconds}
+    files.add_to_sessions({name: round(value, 1) for name, value in seconds.items()})
+    return None if stopped else ended.code
 
 
 def last_line(path: Path) -> str:
@@ -246,11 +258,23 @@ def _comparable(recipe: Recipe, name: str) -> Any:
     return section.model_dump(exclude={"entropymix"}) if name == "strong" else section
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
+@dataclass(frozen=True)
+class _End:
+    code: int
+    processor_seconds: float
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> _End | None:
+    """Wait for a process of ours in a way that says what it used: `Popen.wait` does not."""
+    until = time.monotonic() + seconds
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return _End(process.returncode, usage.ru_utime + usage.ru_stime)
+        if time.monotonic() >= until:
+            return None
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _without_workers(recipe: Recipe) -> Recipe:

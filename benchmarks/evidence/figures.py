@@ -76,8 +76,9 @@ class StudyFigures:
         for name in ("steps", "crop_size", "images_per_step", "common_sha256"):
             self._only(name, self.rows)
         self._only("network", [row for row in self.rows if row.role == "junior"])
-        for share in self.shares():
-            self._only("images", [row for row in self.rows if row.labels == share])
+        # Every seed may have labels of its own.
+        for drawn in dict.fromkeys((row.labels, row.seed) for row in self.rows):
+            self._only("images", [row for row in self.rows if (row.labels, row.seed) == drawn])
 
     def names(self, labels: str | None = None) -> list[str]:
         """Return the names of the rows, of one share of the labels or of all."""

@@ -58,7 +58,9 @@ class Study(_Part):
     Attributes:
         name: the `study` of its rows.
         summary: one sentence about what is compared.
-        data: the data spec without `root` and `labeled`.
+        data: the data spec without `root` and without the choice of the labeled images.
+        lists: below `root`, the list of a share's labeled images, such as `splits/seed{seed}/{labels}/labeled.txt`;
+            `{labels}` becomes `1_8` for `1/8`, and with `{seed}` every seed has labels of its own.
         base: the recipe that every row starts from, shipped or a file beside the study.
         common: what every row has on top of its base: steps, crop, augmentation, junior.
         rows: by name, what the row changes; `base` or `like` (another row) replace what it starts from.
@@ -68,6 +70,7 @@ class Study(_Part):
     name: str = Field(pattern=r"^[\w.-]+$")
     summary: str = ""
     data: dict[str, Any]
+    lists: str | None = None
     base: str
     common: dict[str, Any] = {}
     rows: dict[Annotated[str, Field(pattern=r"^[\w.+-]+$")], dict[str, Any]] = Field(min_length=1)
@@ -160,25 +163,30 @@ def write_recipes(study: Study, folder: Path) -> dict[str, Path]:
     return files
 
 
-def write_data_spec(study: Study, labels: str, root: Path, lists: Path | None, folder: Path) -> Path:
+def write_data_spec(study: Study, labels: str, seed: int, root: Path, lists: Path | None, folder: Path) -> Path:
     """Write the data spec of one share of the labels and return its path.
 
     Args:
         study: the study.
         labels: the share.
+        seed: the seed, which matters only where the study's `lists` depend on it.
         root: the data set.
-        lists: a folder with a list of ids for each share (`1_8.txt`); without it, the published partition of that name
-            is taken, or else as large a part as drawn by seed 0.
+        lists: a folder with a list of ids for each share (`1_8.txt`); without it and without lists of the study's own,
+            the published partition of that name is taken, or else as large a part as drawn by seed 0.
         folder: where the spec is written.
     """
     spec: dict[str, Any] = study.data | {"root": str(root.resolve())}
+    name = in_file_names(labels)
     if labels != FULL:
         if lists:
-            chosen = {"ids": str((lists / f"{in_file_names(labels)}.txt").resolve())}
+            chosen = {"ids": str((lists / f"{name}.txt").resolve())}
+        elif study.lists:
+            chosen = {"ids": study.lists.format(labels=name, seed=seed)}
+            name = f"{name}-seed{seed}" if "{seed}" in study.lists else name
         else:
             chosen = {"partition" if labels in partitions(str(study.data.get("layout"))) else "fraction": labels}
         spec["labeled"] = dict(spec.get("labeled") or {}) | chosen
-    path = folder / f"{in_file_names(labels)}.yaml"
+    path = folder / f"{name}.yaml"
     _write_yaml(path, spec)
     return path
 

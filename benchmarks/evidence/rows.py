@@ -37,7 +37,6 @@ class RowMaker:
         assert spec is not None
         sessions = files.read_sessions()
         about = self._about(files, role, spec, cell.labels)
-        seconds = [session.seconds for session in sessions if session.seconds is not None]
         first = sessions[0]
         known = {
             "study": self.place.study.name,
@@ -64,8 +63,10 @@ class RowMaker:
             "threads": first.threads,
             "sessions": len(sessions),
         }
-        if len(seconds) == len(sessions):
-            known["seconds"] = sum(seconds)
+        for name in ("seconds", "processor_seconds"):
+            seconds = [getattr(session, name) for session in sessions]
+            if None not in seconds:
+                known[name] = sum(seconds)
         return StudyRow.model_validate(known)
 
     def _about(self, files: CellFiles, role: str, spec: NetworkSpec, labels: str) -> RunDescription:

@@ -28,6 +28,10 @@ is not judged. "Not averaged" is the same network
 without its moving average. Minutes are the wall time of a training with its start and validations.
 """
 
+_PROCESSOR_RULE = """\
+In brackets is the processor time of these minutes: what other work on the machine lengthens least.
+"""
+
 
 def study_text(rows: Sequence[StudyRow]) -> str:
     """Return the tables of one study with their conditions, as Markdown.
@@ -50,12 +54,18 @@ def study_text(rows: Sequence[StudyRow]) -> str:
         names = [*([OURS] if OURS in methods else []), *variants]
         parts.append(f"## Ablations, labels: {labels}\n\n{_rows_table(figures, labels, names, (OURS,))}")
     conditions = _conditions(figures)
-    return f"# {figures.study}\n\n{conditions}\n{_RULE}\n" + "\n".join(parts)
+    rule = _RULE + (_PROCESSOR_RULE if _has_processor_time(figures) else "")
+    return f"# {figures.study}\n\n{conditions}\n{rule}\n" + "\n".join(parts)
 
 
 def _rows_table(figures: StudyFigures, labels: str, names: Sequence[str], references: Sequence[str]) -> str:
     header = ["row", "junior mIoU", "each seed", *(f"− {reference}" for reference in references)]
-    header += ["not averaged", "senior mIoU", "junior − senior", "minutes"]
+    header += [
+        "not averaged",
+        "senior mIoU",
+        "junior − senior",
+        "minutes (of the processor)" if _has_processor_time(figures) else "minutes",
+    ]
     lines = []
     for name in names:
         junior, senior = figures.scores(name, labels), figures.scores(name, labels, "senior")
@@ -65,11 +75,22 @@ def _rows_table(figures: StudyFigures, labels: str, names: Sequence[str], refere
             for reference in references
         ]
         raw = figures.scores(name, labels, field="miou_raw")
-        minutes = [seconds / 60 for seconds in figures.scores(name, labels, field="seconds").values()]
         line = [name, mean_and_spread(junior.values()), seeds, *differences, mean_and_spread(raw.values())]
         line += [mean_and_spread(senior.values()), _text(paired(junior, senior))]
-        lines.append([*line, f"{statistics.fmean(minutes):.1f}" if minutes else "–"])
+        lines.append([*line, _minutes(figures, name, labels)])
     return markdown(header, lines, right_from=1)
+
+
+def _minutes(figures: StudyFigures, name: str, labels: str) -> str:
+    seconds, processor_seconds = (
+        figures.scores(name, labels, field=field).values() for field in ("seconds", "processor_seconds")
+    )
+    wall = f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "–"
+    return f"{wall} ({statistics.fmean(processor_seconds) / 60:.1f})" if processor_seconds else wall
+
+
+def _has_processor_time(figures: StudyFigures) -> bool:
+    return any(get(row, "processor_seconds") is not None for row in figures.rows)
 
 
 def _shares_table(figures: StudyFigures) -> str:

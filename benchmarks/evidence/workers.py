@@ -142,7 +142,7 @@ class _Crew:
 
     def _train(self, cell: Cell, state: State, lock: int) -> Outcome:
         files = self.place.files(cell)
-        data = self.place.data_facts(cell.labels)
+        data = self.place.data_facts(cell)
         session = Session(_code_version(), self.machine, self.threads, self.hands.pin, data)
         command = self.place.command(cell, state, self.loaders, self.hands.device)
         self._say(Outcome(cell, "going on" if state == "begun" else "begins"))

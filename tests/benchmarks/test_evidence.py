@@ -30,6 +30,7 @@ from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.registry import build_method
+from segkc_deploy.training.recipe import without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe
 from segkc_deploy.training.train import train_run
 
@@ -167,9 +168,29 @@ def test_labels_are_a_published_partition_or_a_drawn_part(
 ) -> None:
     cells = [{"rows": "all", "labels": labels, "seeds": 0}]
     study = load_study(write_study(tmp_path, data={"layout": layout, "classes": CLASSES}, cells=cells))
-    spec = write_data_spec(study, labels, tmp_path, None, tmp_path / "out")
+    spec = write_data_spec(study, labels, 0, tmp_path, None, tmp_path / "out")
     assert yaml.safe_load(spec.read_text()).get("labeled") == section
     load_data_spec(spec)
+
+
+def test_every_seed_may_have_labels_of_its_own(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path / "data")
+    drawn = {0: ["000", "001"], 1: ["001", "002"]}
+    for seed, ids in drawn.items():
+        path = tmp_path / "data" / "splits" / f"seed{seed}" / "1_2.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join(ids))
+    cells = [{"rows": "supervised", "labels": ["1/2", "full"], "seeds": [0, 1]}]
+    study = load_study(write_study(tmp_path, lists="splits/seed{seed}/{labels}.txt", cells=cells))
+    place = Workplace(study, tmp_path / "out", tmp_path / "data", None)
+    for seed, ids in drawn.items():
+        sets = load_data_spec(place.specs["1/2", seed]).resolve()
+        assert [sample.id for sample in sets.labeled] == ids
+    assert place.specs["full", 0] == place.specs["full", 1]
+    facts = [place.data_facts(Cell("supervised", labels, seed)) for labels in ("1/2", "full") for seed in (0, 1)]
+    assert facts[0]["labeled"] == facts[1]["labeled"]
+    assert facts[0]["sha256"] != facts[1]["sha256"]
+    assert facts[2] == facts[3]
 
 
 # Real trainings
@@ -195,7 +216,7 @@ def test_a_study_trains_what_is_missing_and_tells_what_failed(
 
     # The resumed training is the one that was never interrupted.
     whole = train_run(
-        place.specs["1/2"], str(place.recipes["segkc"]), tmp_path / "whole", ["seed=0", "workers=0"], device="cpu"
+        place.specs["1/2", 0], str(place.recipes["segkc"]), tmp_path / "whole", ["seed=0", "workers=0"], device="cpu"
     )
     assert interrupted < whole.steps == 3
     rows = {(row.row, row.role): row for row in read_rows(results)}
@@ -235,7 +256,7 @@ def interrupted_training(place: Workplace, cell: Cell, monkeypatch: pytest.Monke
     """Begin a cell in this process and kill it after a step; return that step and where its files are."""
     files = place.files(cell)
     files.add_to_sessions(
-        {"commit": "abc", "machine": MACHINE, "threads": 1, "pinned": False, "data": place.data_facts(cell.labels)}
+        {"commit": "abc", "machine": MACHINE, "threads": 1, "pinned": False, "data": place.data_facts(cell)}
     )
     real_step = Trainer._train_step
 
@@ -246,7 +267,9 @@ def interrupted_training(place: Workplace, cell: Cell, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "_train_step", dying)
-        train_run(place.specs[cell.labels], str(place.recipes[cell.row]), files.run.path, ["seed=0"], device="cpu")
+        train_run(
+            place.specs[cell.labels, cell.seed], str(place.recipes[cell.row]), files.run.path, ["seed=0"], device="cpu"
+        )
     assert files.run.checkpoint.is_file()
     return 2, files
 
@@ -273,8 +296,8 @@ class FakePlace:
     def files(self, cell: Cell) -> CellFiles:
         return CellFiles(self.out, Cell(f"cell{cell.seed}", cell.labels, cell.seed))
 
-    def data_facts(self, labels: str) -> dict[str, Any]:
-        return {"labels": labels}
+    def data_facts(self, cell: Cell) -> dict[str, Any]:
+        return {"labels": cell.labels}
 
     def state(self, cell: Cell) -> State:
         return "finished" if (self.files(cell).run.path / "done").exists() else "new"
@@ -337,6 +360,8 @@ except KeyboardInterrupt:
     session = CellFiles(tmp_path, Cell("cell0", "1/2", 0)).read_sessions()[0]
     assert session.seconds is not None
     assert 1 < session.seconds < 30
+    assert session.processor_seconds is not None
+    assert session.processor_seconds < session.seconds  # it slept
 
 
 def test_sigterm_stops_the_trainings_too(tmp_path: Path) -> None:
@@ -457,6 +482,14 @@ def test_the_rule_by_which_a_difference_is_judged(values: tuple[float, ...], ver
     assert PairedDifference(values).verdict == verdict
 
 
+def test_minutes_are_given_with_the_processors_time() -> None:
+    rows = [*made_rows("supervised", [20, 22], seconds=120.0, processor_seconds=90.0), *made_rows("segkc", [30, 31])]
+    text = study_text(rows)
+    assert "| minutes (of the processor) |" in text
+    assert "| 2.0 (1.5) |" in text
+    assert "of the processor" not in study_text(made_rows("supervised", [20, 22]))
+
+
 def test_differences_are_paired_by_seed() -> None:
     assert paired({0: 3.0, 1: 5.0, 4: 9.0}, {1: 4.5, 0: 1.0, 2: 7.0}) == PairedDifference((2.0, 0.5))
     assert paired({0: 1.0}, {1: 1.0}) is None
@@ -538,14 +571,16 @@ def test_the_shipped_studies_can_be_trained(tmp_path: Path, path: Path) -> None:
         recipe = place.recipe(Cell(row, "1/8", 7))
         assert (recipe.name, recipe.seed) == (row, 7)
         with torch.device("meta"):
-            networks = build_method(recipe, 11, 255).networks()
+            networks = build_method(without_pretrained(recipe), 11, 255).networks()
         assert ("senior" in networks) == (recipe.senior is not None)
-    # Every choice of labels is a published list or one that is here, of which others can take the same.
-    for labels, spec in place.specs.items():
+    for (labels, seed), spec in place.specs.items():
         section = yaml.safe_load(spec.read_text()).get("labeled")
+        name = labels.replace("/", "_")
         if labels == "full":
-            assert section is None
-        else:
+            assert section == study.data.get("labeled")
+        elif study.lists:
+            assert section["ids"] == f"splits/seed{seed}/{name}/labeled.txt"  # as the data sets have them
+        else:  # a published list or one that is here, of which others can take the same
             assert section == ({"ids": str(drives / f"{labels}.txt")} if lists else {"partition": labels})
 
 
