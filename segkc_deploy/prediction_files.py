@@ -1,4 +1,4 @@
-"""Predict image files and write what comes out: masks as PNG, overlays as JPEG."""
+"""Predict image files and write the results: masks as PNG, overlays as JPEG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +17,8 @@ from segkc_deploy.read_ahead import read_ahead
 from segkc_deploy.sources import SourceImage
 
 _JPEG_QUALITY = 92
+#: libjpeg's limit along a side; larger overlays are written as PNG.
+_JPEG_LONGEST_SIDE = 65500
 
 
 def prepare_folder(out: Path, overwrite: bool) -> None:
@@ -39,8 +41,9 @@ def predict_files(
 ) -> int:
     """Write `out/masks/<id>.png` and `out/overlays/<id>.jpg` for each image.
 
-    A mask file is a single-channel 8-bit PNG of class ids at the image's own size. An image that cannot be read is
-    named on stderr and left out. What an earlier call wrote into `out` is deleted first; other files stay.
+    A mask file is a single-channel 8-bit PNG of class ids at the image's own size. An overlay that is too wide or high
+    for JPEG is written as PNG. An image that cannot be read, or for which the memory is too small, is named on stderr
+    and left out. What an earlier call wrote into `out` is deleted first; other files stay.
 
     Args:
         predictor: what predicts.
@@ -50,7 +53,7 @@ def predict_files(
         alpha: how strongly the overlays show the colors (0-1); None writes no overlays.
 
     Returns:
-        How many images could not be read.
+        How many images were left out.
 
     Raises:
         ConfigError: a result could not be written.
@@ -62,15 +65,19 @@ def predict_files(
     for image, pixels in track(read_ahead(_read, images), "Predicting", total=len(images)):
         if isinstance(pixels, DataError):
             failed += 1
-            console.print(f"left out: {pixels}", style="yellow", markup=False, soft_wrap=True)
+            _report_left_out(pixels)
             continue
         batch.append((image, pixels))
         if len(batch) == batch_size:
-            _predict_batch(predictor, batch, out, alpha)
+            failed += _predict_batch(predictor, batch, out, alpha)
             batch = []
     if batch:
-        _predict_batch(predictor, batch, out, alpha)
+        failed += _predict_batch(predictor, batch, out, alpha)
     return failed
+
+
+def _report_left_out(reason: object) -> None:
+    console.print(f"left out: {reason}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _read(image: SourceImage) -> tuple[SourceImage, np.ndarray | DataError]:
@@ -82,13 +89,30 @@ def _read(image: SourceImage) -> tuple[SourceImage, np.ndarray | DataError]:
 
 def _predict_batch(
     predictor: Predictor, batch: list[tuple[SourceImage, np.ndarray]], out: Path, alpha: float | None
-) -> None:
-    masks = predictor.predict([pixels for _, pixels in batch], batch_size=len(batch))
-    for (image, pixels), mask in zip(batch, masks, strict=True):
-        _write(out, Path("masks", f"{image.id}.png"), mask, [])
-        if alpha is not None:
-            picture = cv2.cvtColor(overlay(pixels, mask, predictor.labels, alpha), cv2.COLOR_RGB2BGR)
-            _write(out, Path("overlays", f"{image.id}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+) -> int:
+    """Predict and write a batch; return how many of its images did not fit into memory."""
+    try:
+        masks = predictor.predict([pixels for _, pixels in batch], batch_size=len(batch))
+        for (image, pixels), mask in zip(batch, masks, strict=True):
+            _write(out, Path("masks", f"{image.id}.png"), mask, [])
+            if alpha is not None:
+                _write_overlay(out, image, overlay(pixels, mask, predictor.labels, alpha))
+    except (MemoryError, cv2.error):  # OpenCV's resizing raises its own error where memory is short
+        if len(batch) > 1:
+            return sum(_predict_batch(predictor, [one], out, alpha) for one in batch)
+        image, pixels = batch[0]
+        height, width = pixels.shape[:2]
+        _report_left_out(f"{image.path}: too little memory for its {width}x{height} pixels; cut it into tiles")
+        return 1
+    return 0
+
+
+def _write_overlay(out: Path, image: SourceImage, picture: np.ndarray) -> None:
+    picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    if max(picture.shape[:2]) > _JPEG_LONGEST_SIDE:
+        _write(out, Path("overlays", f"{image.id}.png"), picture, [])
+    else:
+        _write(out, Path("overlays", f"{image.id}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
 def _write(out: Path, name: Path, pixels: np.ndarray, parameters: list[int]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 #: One JSON string a line: a file's path below the folder.
 _RECORD = "predicted.jsonl"
 
-#: The subfolders of results, each with its files' ending.
-_ENDINGS = {"masks": ".png", "overlays": ".jpg"}
+#: The subfolders of results, each with the endings that its files may have.
+_ENDINGS = {"masks": {".png"}, "overlays": {".jpg", ".png"}}
 
 
 def note(out: Path, name: Path) -> None:
@@ -39,5 +39,5 @@ def _recorded(record: Path) -> Iterator[PurePosixPath]:
         except ValueError:
             continue
         path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
-        if len(path.parts) > 1 and ".." not in path.parts and _ENDINGS.get(path.parts[0]) == path.suffix:
+        if len(path.parts) > 1 and ".." not in path.parts and path.suffix in _ENDINGS.get(path.parts[0], ()):
             yield path

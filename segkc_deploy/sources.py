@@ -1,12 +1,16 @@
 """What `--source` means: one image, a folder with everything below it, or a glob pattern."""
 
 import glob
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from segkc_deploy.data.files import FOLDERS_OF_OTHERS, files_below
 from segkc_deploy.data.images import IMAGE_SUFFIXES
 from segkc_deploy.errors import DataError
+
+_VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"})
 
 
 @dataclass(frozen=True)
@@ -21,20 +25,25 @@ def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
     """Return the images that `source` names, in the order of their paths.
 
     Args:
-        source: an image file, a folder (searched with its subfolders), or a glob pattern (`**` goes through folders).
+        source: an image file, a folder (searched with its subfolders, links followed), or a glob pattern (`**` goes
+            through folders).
         exclude: a folder whose files are left out, so that results inside the source are not taken for images.
 
     Raises:
         DataError: no image was found.
     """
+    if reason := _not_files(source):
+        raise DataError(f"{source}: {reason}")
     path = Path(source)
     if path.is_file():
         return [SourceImage(path, path.stem)]
     if path.is_dir():
-        base, found = path, list(path.rglob("*"))
+        base, found = path, list(files_below(path))
     elif glob.has_magic(source):
         base = _fixed_part(path)
-        found = list(base.glob(str(path.relative_to(base))))
+        # Unlike `Path.glob`, this follows links; a link to a folder above would repeat files without end.
+        matches = glob.glob(source, recursive=True)  # noqa: PTH207
+        found = list({_real_folder(name): Path(name) for name in sorted(matches, key=len, reverse=True)}.values())
     else:
         raise DataError(f"{source}: no such image or folder")
     images = sorted(image for image in found if _is_image(image) and not _is_within(image, exclude))
@@ -43,9 +52,28 @@ def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
     return [SourceImage(image, name) for image, name in zip(images, _distinct_ids(images, base), strict=True)]
 
 
+def _real_folder(name: str) -> tuple[str, str]:
+    folder, file = os.path.split(name)
+    return os.path.realpath(folder), file
+
+
+def _not_files(source: str) -> str | None:
+    """Say what to do for a source that other tools accept and that is no file here."""
+    if source == "-":
+        return "images are not read from standard input; write them to a folder and give that"
+    if "://" in source:
+        return "URLs are not read; download the images and give the file or folder"
+    if source.isdigit() and not Path(source).exists():
+        return "cameras are not read; save frames as images and give their folder"
+    if Path(source).suffix.lower() in _VIDEO_SUFFIXES:
+        return f"videos are not read; extract frames with `ffmpeg -i {source} frames/%06d.png` and give the folder"
+    return None
+
+
 def _is_image(path: Path) -> bool:
     # macOS and some cameras leave `._name.jpg` files that are no images.
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    hidden = path.name.startswith(".") or not FOLDERS_OF_OTHERS.isdisjoint(path.parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
 
 
 def _is_within(path: Path, folder: Path | None) -> bool:

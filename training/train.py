@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 
+from segkc_deploy.data.headers import screen
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, UserError
@@ -83,6 +84,7 @@ def train_run(
     else:
         chosen = with_method_defaults(load_recipe(recipe, overrides))
     sets = load_data_spec(data).resolve()
+    screen(sets)
 
     method = _build(chosen, sets, resume)
     _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)

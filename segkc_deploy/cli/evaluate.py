@@ -35,9 +35,11 @@ def eval_command(
 
     from segkc_deploy import atomic
     from segkc_deploy.benchmarks.interval import RESAMPLES, SEED, miou_interval
+    from segkc_deploy.data.headers import screen
     from segkc_deploy.data.spec import load_data_spec
 
     sets = load_data_spec(data).resolve()
+    screen(sets)
     score = _score_run if target.is_dir() else _score_artifact
     evaluation, protocol, ran_on = score(target, role, data, sets, device)
     facts = {"target": str(target), "role": role, "data": str(data), "protocol": protocol, "ran_on": ran_on}

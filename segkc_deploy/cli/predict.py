@@ -45,4 +45,4 @@ def predict_command(
         folders = f"{out / 'masks'} and {out / 'overlays'}" if overlay else f"{out / 'masks'}"
         typer.echo(f"{done} of {len(images)} images predicted with {ran_on}: {folders}")
     if failed:
-        raise DataError(f"{failed} of {len(images)} images could not be read (named above); replace or remove them")
+        raise DataError(f"{failed} of {len(images)} images were left out (named above); replace or remove them")

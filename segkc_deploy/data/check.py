@@ -3,15 +3,22 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from segkc_deploy.data.headers import PALETTES_DIFFER, TURNED, palette_conflicts
 from segkc_deploy.data.masks import unknown_ids_message
 from segkc_deploy.data.reading import Reading, read, unknown
-from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.data.set_report import SetReport, report_set
 from segkc_deploy.labels import Labels
 from segkc_deploy.progress import track
+
+_DARK_MESSAGE = (
+    "images without a value above 16 of 255, nearly black: 16-bit files are divided by 257, so a camera's 10 or 12"
+    " bits must be scaled to 16 bits before"
+)
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` found: figures for each set that has images, and the findings, errors first."""
+    """What `check` found: figures for each set that has images, and the findings, errors first.
+
+    `turned` samples have an image with an EXIF rotation and a mask without.
+    """
 
     labels: Labels
     sets: tuple[SetReport, ...]
     findings: tuple[Finding, ...]
+    turned: tuple[Sample, ...] = ()
 
     @property
     def errors(self) -> int:
@@ -48,18 +59,19 @@ def check(sets: ImageSets, workers: int) -> CheckReport:
     """
     named = {"labeled": sets.labeled, "unlabeled": sets.unlabeled, "val": sets.val}
     samples = [sample for group in named.values() for sample in group]
-    readings = iter(_read_all(samples, workers))
+    readings = iter(_read_all(samples, sets.coding, workers))
     by_set = {name: [next(readings) for _ in group] for name, group in named.items() if group}
     findings = sorted(_findings(by_set, sets), key=lambda finding: finding.level)  # "error" < "warning"
     reports = tuple(report_set(name, group, sets) for name, group in by_set.items())
-    return CheckReport(sets.labels, reports, tuple(findings))
+    turned = tuple(one.sample for group in by_set.values() for one in group if one.turned)
+    return CheckReport(sets.labels, reports, tuple(findings), turned)
 
 
-def _read_all(samples: Sequence[Sample], workers: int) -> list[Reading]:
+def _read_all(samples: Sequence[Sample], coding: MaskCoding, workers: int) -> list[Reading]:
     # Threads, not processes: decoding, hashing and counting release the interpreter's lock.
     executor = ThreadPoolExecutor(workers)
     try:
-        return list(track(executor.map(read, samples), "checking", total=len(samples)))
+        return list(track(executor.map(partial(read, coding=coding), samples), "checking", total=len(samples)))
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -69,11 +81,17 @@ def _findings(by_set: dict[str, list[Reading]], sets: ImageSets) -> Iterator[Fin
     yield from _if_any("error", "unreadable", "unreadable files", (text for one in every for text in one.unreadable))
     yield from _if_any("error", "size-mismatch", "masks of another size than their image", _mismatches(every))
     yield from _unknown_ids(every, sets)
+    yield from _palettes(every, sets)
+    turned = (f"{one.sample.image} (mask {one.sample.mask})" for one in every if one.turned)
+    yield from _if_any("warning", "turned", f"{TURNED}. See them with `check --pictures DIR`", turned)
+    dark = (str(one.sample.image) for one in every if one.dark)
+    yield from _if_any("warning", "dark", _DARK_MESSAGE, dark)
     for name in ("labeled", "val"):
         group = by_set.get(name, [])
         unmasked = (str(one.sample.image) for one in group if one.sample.mask is None)
         yield from _if_any("error", "missing-mask", f"{name} images without a mask", unmasked)
         yield from _zero_and_255(name, group, sets)
+        yield from _ignored_masks(name, group, sets)
         yield from _never_labeled(name, group, sets)
     yield from _duplicates("error", "labeled", by_set)
     yield from _duplicates("warning", "unlabeled", by_set)
@@ -86,6 +104,28 @@ def _if_any(level: Literal["error", "warning"], kind: str, message: str, files: 
 
 def _mismatches(readings: Iterable[Reading]) -> Iterator[str]:
     return (reading.mismatch for reading in readings if reading.mismatch is not None)
+
+
+def _palettes(readings: Sequence[Reading], sets: ImageSets) -> Iterator[Finding]:
+    palettes = [(one.sample.mask, one.palette) for one in readings if one.sample.mask is not None and one.palette]
+    conflicts = tuple(map(str, palette_conflicts(palettes)))
+    yield from _if_any("error", "palettes-differ", PALETTES_DIFFER, conflicts)
+    if conflicts or not sets.colors:
+        return
+    names = sets.labels.names
+    files = []
+    for path, palette in palettes:
+        for index, color in palette.items():
+            class_id = sets.label_mapping.get(index, index)
+            meant = sets.colors.get(color, class_id)
+            if meant != class_id and class_id < len(names) and meant < len(names):
+                files.append(f"{path}: index {index} means {names[class_id]!r} but has the color of {names[meant]!r}")
+                break
+    message = (
+        "palette masks whose indices and colors name different classes; if the colors are right, add"
+        " `mask_values: colors`, or else correct the colors in `classes`"
+    )
+    yield from _if_any("error", "palette-order", message, files)
 
 
 def _unknown_ids(readings: Iterable[Reading], sets: ImageSets) -> Iterator[Finding]:
@@ -110,8 +150,8 @@ def _zero_and_255(name: str, readings: Iterable[Reading], sets: ImageSets) -> It
     if sets.labels.ignore_index != 255 or 255 in sets.label_mapping:
         return
     masks = [reading for reading in readings if reading.values]
-    binary = [str(reading.sample.mask) for reading in masks if set(reading.values or ()) == {0, 255}]
-    if not binary:
+    binary = [str(one.sample.mask) for one in masks if 255 in (one.values or ()) and set(one.values or ()) <= {0, 255}]
+    if not binary or all(set(reading.values or ()) == {255} for reading in masks):
         return
     if all(set(reading.values or ()) <= {0, 255} for reading in masks):
         message = (
@@ -121,7 +161,20 @@ def _zero_and_255(name: str, readings: Iterable[Reading], sets: ImageSets) -> It
         yield Finding("error", "zero-and-255", message, tuple(binary))
     else:
         message = f"{name} masks that hold only 0 and 255: class 0 and ignored pixels"
-        yield Finding("warning", "zero-and-255", message, tuple(binary))
+        both = (str(reading.sample.mask) for reading in masks if set(reading.values or ()) == {0, 255})
+        yield from _if_any("warning", "zero-and-255", message, both)
+
+
+def _ignored_masks(name: str, readings: Iterable[Reading], sets: ImageSets) -> Iterator[Finding]:
+    ignored = sets.labels.ignore_index
+    values = {value for value, class_id in sets.label_mapping.items() if class_id == ignored} | {ignored}
+    values -= {value for value, class_id in sets.label_mapping.items() if class_id != ignored}
+    files = tuple(str(one.sample.mask) for one in readings if one.values and set(one.values) <= values)
+    message = (
+        f"{name} masks in which every pixel is ignored, so that they teach and score nothing;"
+        " label them or take them out, or map the value to a class: `label_mapping: {255: 1}`"
+    )
+    yield from _if_any("warning", "ignored-mask", message, files)
 
 
 def _never_labeled(name: str, readings: list[Reading], sets: ImageSets) -> Iterator[Finding]:

@@ -4,17 +4,31 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+if TYPE_CHECKING:
+    from segkc_deploy.data.tiff import TiffHeader
+
+#: Files with other suffixes are not taken for images. HEIC is named here so that such a file is reported.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"}
+)
 
 #: Everything that Pillow raises for a damaged file.
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+# Our own limit holds for all formats (`pixel_limit`); Pillow's would refuse a TIFF of a size that a JPEG may have.
+Image.MAX_IMAGE_PIXELS = None
 
 # A damaged file becomes a DataError that names it; OpenCV would print its own lines about it, which do not.
 # (OpenCV 5 moved the function.)
@@ -25,40 +39,118 @@ _set_log_level(0)
 def read_image(path: Path) -> np.ndarray:
     """Return the image as uint8 (H, W, 3) RGB, contiguous.
 
-    JPEG, PNG, WebP, BMP and TIFF, told apart by their content. EXIF rotation is applied; 16-bit values become
-    value / 257, rounded; gray, palette and CMYK become RGB; alpha is dropped, the color under it stays as stored.
-    Of an animation or a multi-page file the first picture is read.
+    JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, and with the package `pillow-heif` HEIC, told apart by their content. EXIF
+    rotation is applied; 16-bit values become value / 257, rounded; gray, palette and CMYK become RGB; alpha and a
+    fourth band are dropped, the color under alpha stays as stored. Of an animation or a multi-page file the first
+    picture is read.
 
     Raises:
-        DataError: the file is missing, cut short, damaged, or not such an image.
+        DataError: the file is missing, cut short, damaged, larger than the pixel limit, or not such an image.
+        MissingDependencyError: the file needs a package that is not installed.
     """
-    try:
-        encoded = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    image = _with_pillow(encoded) if _pillow_is_right(encoded) else _with_opencv(encoded)
+    return decode_image(read_bytes(path, "image"), path)
+
+
+def decode_image(encoded: bytes, path: Path | str) -> np.ndarray:
+    """Return an encoded image as `read_image` does; errors name it by `path`."""
+    from segkc_deploy.data import tiff
+
+    if tiff.is_tiff(encoded):
+        return _decode_tiff(encoded, path, tiff.read_header(encoded, path, "image"))
+    file_format, size = _identify(encoded, path)
+    require_within_limit(path, size)
+    # OpenCV before version 5 ignores the EXIF data of a WebP, and reads neither GIF nor AVIF in every build.
+    image = _with_opencv(encoded) if file_format in {"JPEG", "MPO", "PNG", "BMP", "DIB"} else _with_pillow(encoded)
     if image is None:
         raise DataError(f"{path}: not a readable image: {_reason(encoded)}")
     return image
 
 
-def _pillow_is_right(encoded: bytes) -> bool:
-    """OpenCV multiplies the color of a TIFF by its alpha and, before version 5, ignores the EXIF data of a WebP.
-
-    For 16-bit TIFF, whose alpha OpenCV does leave alone, Pillow would drop the lower byte before we can round.
-    """
-    if encoded.startswith(b"RIFF"):
-        return True
-    if not encoded.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return False
+def read_bytes(path: Path, what: str) -> bytes:
+    """Return a file's content; raise a DataError that calls the file `what` where it cannot be read."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            bits = image.tag_v2.get(258, (1,))  # type: ignore[attr-defined]
-            return max(bits) <= 8
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such {what}") from None
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _identify(encoded: bytes, path: Path | str) -> tuple[str, tuple[int, int]]:
+    """Return the format and the size (height, width) that the header names."""
+    if encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIC_BRANDS:
+        _register_heic(path)
+    try:
+        with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+            return str(image.format), (image.height, image.width)
     except PILLOW_ERRORS:
-        return True
+        raise DataError(f"{path}: not a readable image: {_reason(encoded)}") from None
+
+
+def _register_heic(path: Path | str) -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise DataError(
+            f'{path}: not a readable image: HEIC; save it as JPEG or PNG, or `pip install "segkc-deploy[heic]"`'
+        ) from None
+    register_heif_opener()
+
+
+def _known_formats() -> list[str]:
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]  # AVIF and HEIF depend on how Pillow was built
+
+
+def _decode_tiff(encoded: bytes, path: Path | str, header: "TiffHeader") -> np.ndarray:
+    """Choose the library that reads this TIFF right.
+
+    Pillow knows every color space of 8 bits; OpenCV, which multiplies 8-bit color by alpha, leaves 16 bits alone.
+    Both misread or refuse files that store band after band, and bands without a color space.
+    """
+    from segkc_deploy.data import tiff
+
+    if reason := _unreadable_kind(header):
+        raise DataError(f"{path}: not a readable image: {reason}")
+    plain_bands = header.photometric != tiff.MIN_IS_BLACK or header.bands == 1
+    if not header.planar and plain_bands and header.bands <= 4 and header.bits <= 8:
+        image = _with_pillow(encoded)
+    elif not header.planar and plain_bands and header.bands != 2 and header.bits == 16 and header.photometric != 0:
+        image = _with_opencv(encoded)
+    else:
+        return _bands_to_rgb(tiff.read_values(encoded, path, "image"), header)
+    if image is None:
+        raise DataError(f"{path}: not a readable image: {_reason(encoded)}")
+    return image
+
+
+def _unreadable_kind(header: "TiffHeader") -> str | None:
+    from segkc_deploy.data import tiff
+
+    if header.kind == "f":
+        return f"{header.bits}-bit floating-point TIFF; save it with 8 or 16 bits a channel"
+    if header.kind != "u" or header.bits > 16:
+        sign = "signed " if header.kind == "i" else ""
+        return f"{header.bits}-bit {sign}TIFF; save it with 8 or 16 bits a channel, unsigned"
+    if header.bands > 4:
+        return f"{header.bands} bands; gray, RGB and RGB with one more band are read: save the three to use as RGB"
+    if header.photometric not in {tiff.MIN_IS_WHITE, tiff.MIN_IS_BLACK, tiff.RGB} and (
+        header.planar or header.bits > 8
+    ):
+        return f"a TIFF of {header.bits} bits in a color space other than gray and RGB; save it as RGB"
+    return None
+
+
+def _bands_to_rgb(values: np.ndarray, header: "TiffHeader") -> np.ndarray:
+    from segkc_deploy.data import tiff
+
+    # One band is gray, of two the second is alpha or something else, of three and four the first three are RGB.
+    values = values[..., :1] if header.bands < 3 else values[..., :3]
+    if header.bits != 8:
+        values = np.floor(values / (2**header.bits - 1) * 255 + 0.5).astype(np.uint8)
+    if header.photometric == tiff.MIN_IS_WHITE:
+        values = 255 - values
+    return tiff.turned(np.broadcast_to(values, (*values.shape[:2], 3)), header.orientation)
 
 
 def _with_opencv(encoded: bytes) -> np.ndarray | None:
@@ -86,12 +178,10 @@ def _reason(encoded: bytes) -> str:
     if not encoded:
         return "the file is empty"
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
             image.load()
-            if image.mode in {"F", "I"}:
-                return f"32-bit {image.format}; save it with 8 or 16 bits a channel"
             return "its last bytes are missing or damaged"
     except UnidentifiedImageError:
-        return "neither JPEG, PNG, WebP, BMP nor TIFF, or its header is damaged"
+        return "not a JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF file, or its header is damaged"
     except PILLOW_ERRORS as error:
         return " ".join(str(error).split())

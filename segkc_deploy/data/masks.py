@@ -2,72 +2,45 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from segkc_deploy.data.images import PILLOW_ERRORS, read_image
-from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.images import read_image
+from segkc_deploy.data.mask_files import mask_values
+from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.labels import Labels
-
-#: Lossless formats alone: JPEG changes class ids.
-MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp"})
 
 _MOST_VALUES_SHOWN = 8
 
 
-def raw_mask(path: Path) -> np.ndarray:
-    """Return the mask's values as the file holds them: uint8, or uint16 for a 16-bit file, (H, W).
-
-    A palette file gives its indices, a file of one bit gives 0 and 1.
-
-    Raises:
-        DataError: the file is missing, damaged, or holds colors instead of ids.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode in {"1", "P", "L"}:
-                return np.array(image, np.uint8)
-            values = np.array(image)
-            mode = image.mode
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such mask") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not a readable mask: not an image; save it as a single-channel PNG") from None
-    except PILLOW_ERRORS as error:
-        raise DataError(f"{path}: not a readable mask: {' '.join(str(error).split())}") from None
-    if values.ndim == 3:
-        raise DataError(f"{path}: {_colors_instead_of_ids(values, mode)}")
-    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-        raise DataError(f"{path}: {mode} values are no class ids; save it as a single-channel 8-bit PNG")
-    return values.astype(np.uint16)
-
-
 def apply_label_mapping(values: np.ndarray, label_mapping: Mapping[int, int]) -> np.ndarray:
-    """Return the uint8 or uint16 mask with every value that is a key of `label_mapping` replaced, all at once.
+    """Return the uint8, uint16 or int32 mask with every value that is a key of `label_mapping` replaced, all at once.
 
     Values that are no key stay as they are. Same shape and type as `values`.
     """
     if not label_mapping:
         return values
+    if values.dtype == np.int32:
+        found, places = np.unique(values, return_inverse=True)
+        mapped = np.array([label_mapping.get(value, value) for value in found.tolist()], np.int32)
+        return mapped[places].reshape(values.shape)
     table = _lookup_table(tuple(label_mapping.items()), values.dtype.str)
     return cv2.LUT(values, table).reshape(values.shape) if values.dtype == np.uint8 else table[values]
 
 
-def read_mask(path: Path, labels: Labels, label_mapping: Mapping[int, int]) -> np.ndarray:
-    """Return the mask as uint8 (H, W): class ids below `labels.num_classes`, or `labels.ignore_index`.
+def read_mask(sample: Sample, coding: MaskCoding) -> np.ndarray:
+    """Return a sample's mask as uint8 (H, W): class ids below `labels.num_classes`, or `labels.ignore_index`.
 
     Raises:
         DataError: the file is no mask, or holds values that are neither a class nor ignored after `label_mapping`.
     """
-    values = raw_mask(path)
-    mask = apply_label_mapping(values, label_mapping)
-    if _is_unknown(mask, labels).any():
-        unknown = unknown_ids(np.unique(values), labels, label_mapping)
-        raise DataError(f"{path}: {unknown_ids_message(unknown, labels)}")
+    values = mask_values(sample, coding)
+    mask = apply_label_mapping(values, coding.label_mapping)
+    if _is_unknown(mask, coding.labels).any():
+        unknown = unknown_ids(np.unique(values), coding.labels, coding.label_mapping)
+        raise DataError(f"{sample.mask}: {unknown_ids_message(unknown, coding.labels)}")
     return mask.astype(np.uint8, copy=False)
 
 
@@ -102,7 +75,7 @@ def read_sample(sample: Sample, sets: ImageSets) -> tuple[np.ndarray, np.ndarray
     image = read_image(sample.image)
     if sample.mask is None:
         return image, None
-    mask = read_mask(sample.mask, sets.labels, sets.label_mapping)
+    mask = read_mask(sample, sets.coding)
     if mask.shape != image.shape[:2]:
         raise DataError(size_mismatch(sample, image.shape[:2], mask.shape))
     return image, mask
@@ -123,20 +96,10 @@ def size_mismatch(sample: Sample, image_size: tuple[int, ...], mask_size: tuple[
 def _lookup_table(mapping: tuple[tuple[int, int], ...], dtype: str) -> np.ndarray:
     table = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     for value, class_id in mapping:
-        if value < len(table):
+        if 0 <= value < len(table):
             table[value] = class_id
     return table
 
 
 def _is_unknown(mapped: np.ndarray, labels: Labels) -> np.ndarray:
-    return (mapped >= labels.num_classes) & (mapped != labels.ignore_index)
-
-
-def _colors_instead_of_ids(values: np.ndarray, mode: str) -> str:
-    channels = values[..., :3] if mode in {"RGB", "RGBA"} else values[..., :1]
-    if (channels == channels[..., :1]).all():
-        return f"a {mode} image whose color channels are equal, where one is expected; save one channel as the mask"
-    return (
-        f"a {mode} image, where one class id a pixel is expected;"
-        " replace each color by its class id and save a single-channel or palette PNG"
-    )
+    return ((mapped >= labels.num_classes) | (mapped < 0)) & (mapped != labels.ignore_index)

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -11,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from segkc_deploy.data.files import files_by_id
 from segkc_deploy.data.images import IMAGE_SUFFIXES
-from segkc_deploy.data.masks import MASK_SUFFIXES
+from segkc_deploy.data.mask_files import MASK_SUFFIXES
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.errors import DataError
 
@@ -57,7 +58,10 @@ class Pool:
         Raises:
             DataError: images are not there; the message begins with `where`.
         """
-        by_path = {_without_suffix(_below(sample.image, self.root)): sample for sample in self.samples.values()}
+        by_path = {
+            unicodedata.normalize("NFC", _without_suffix(_below(sample.image, self.root))): sample
+            for sample in self.samples.values()
+        }
         chosen: dict[str, Sample] = {}
         missing = []
         for line in lines:
@@ -73,7 +77,7 @@ class Pool:
         return tuple(chosen.values())
 
     def _find(self, line: str, by_path: Mapping[str, Sample]) -> Sample | None:
-        name = _without_suffix(line.lstrip("/"))
+        name = unicodedata.normalize("NFC", _without_suffix(line.lstrip("/")))
         if sample := self.samples.get(name.removesuffix(self.image_ending)) or by_path.get(name):
             return sample
         image, *mask = line.split()

@@ -1,21 +1,30 @@
 """What `segkc-deploy check` learns from one sample: read once, kept small."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from segkc_deploy.data.headers import orientation, palette_of
 from segkc_deploy.data.images import read_image
-from segkc_deploy.data.masks import raw_mask, size_mismatch, unknown_ids
-from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.mask_files import mask_values
+from segkc_deploy.data.masks import size_mismatch, unknown_ids
+from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.errors import DataError
+from segkc_deploy.labels import Color
+
+#: 12-bit values in a file of 16 bits become 0 to 16.
+_DARK = 16
 
 
 @dataclass(frozen=True)
 class Reading:
     """One sample after it was read. Sizes are (height, width); what could not be read is None.
 
-    `values` counts the pixels of each value in the mask file, before `label_mapping`.
+    `values` counts the pixels of each value in the mask file, before `label_mapping`; `palette` has the colors of the
+    indices that a palette mask uses. `turned` images have an EXIF rotation that their mask lacks; `dark` ones hold no
+    value above 16 of 255, as 12-bit values in a file of 16 bits do.
     `unreadable` and `mismatch` are messages that name the file.
     """
 
@@ -23,34 +32,48 @@ class Reading:
     size: tuple[int, int] | None = None
     content: bytes = b""
     values: dict[int, int] | None = None
+    palette: Mapping[int, Color] = field(default_factory=dict)
+    turned: bool = False
+    dark: bool = False
     unreadable: tuple[str, ...] = ()
     mismatch: str | None = None
 
 
-def read(sample: Sample) -> Reading:
+def read(sample: Sample, coding: MaskCoding) -> Reading:
     """Read the image and, where there is one, the mask."""
     unreadable = []
     size = values = mismatch = None
     content = b""
+    turned = dark = False
     try:
         image = read_image(sample.image)
         size = image.shape[:2]
+        dark = bool(image.max() <= _DARK)
         # The pixels, not the file: the same picture saved as JPEG and again as PNG is still the same picture.
         content = hashlib.blake2b(image.data, key=repr(size).encode(), digest_size=16).digest()
     except DataError as error:
         unreadable.append(str(error))
     if sample.mask is not None:
         try:
-            mask = raw_mask(sample.mask)
-            counts = np.bincount(mask.ravel())
-            values = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+            mask = mask_values(sample, coding)
+            values = _counts(mask)
+            turned = orientation(sample.image) != 1 and orientation(sample.mask) == 1
             if size is not None and mask.shape != size:
                 mismatch = size_mismatch(sample, size, mask.shape)
         except DataError as error:
             unreadable.append(str(error))
-    return Reading(sample, size, content, values, tuple(unreadable), mismatch)
+    palette = palette_of(sample.mask, used_only=True) if sample.mask is not None and not coding.by_color else {}
+    return Reading(sample, size, content, values, palette, turned, dark, tuple(unreadable), mismatch)
+
+
+def _counts(mask: np.ndarray) -> dict[int, int]:
+    if mask.dtype == np.int32:
+        found, counts = np.unique(mask, return_counts=True)
+        return dict(zip(found.tolist(), counts.tolist(), strict=True))
+    counts = np.bincount(mask.ravel())
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
 def unknown(reading: Reading, sets: ImageSets) -> list[int]:
     """Return the values of the mask that are not known ids; empty where there is no mask."""
-    return unknown_ids(np.array(list(reading.values or ()), np.uint16), sets.labels, sets.label_mapping)
+    return unknown_ids(np.array(list(reading.values or ()), np.int32), sets.labels, sets.label_mapping)

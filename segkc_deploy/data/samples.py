@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segkc_deploy.labels import Labels
+from segkc_deploy.labels import Color, Labels
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,26 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class MaskCoding:
+    """What the values and colors in mask files mean.
+
+    `label_mapping` maps values in the files to class ids (or to `labels.ignore_index`). `colors` maps RGB colors to
+    class ids; RGB masks cannot be read without it. Palette masks are read by their colors where `by_color` is set, and
+    by their indices otherwise.
+    """
+
+    labels: Labels
+    label_mapping: Mapping[int, int] = field(default_factory=dict)
+    colors: Mapping[Color, int] = field(default_factory=dict)
+    by_color: bool = False
+
+
+@dataclass(frozen=True)
 class ImageSets:
-    """The three lists that training and evaluation work on, and what the mask values mean.
+    """The three lists that training and evaluation work on, and what the masks mean.
 
     `labeled` and `val` samples have masks, `unlabeled` ones need none; no image of `labeled` is in `unlabeled`.
-    `label_mapping` maps values in the mask files to class ids (or to `labels.ignore_index`).
+    `label_mapping`, `colors` and `by_color` are those of `MaskCoding`.
     """
 
     labels: Labels
@@ -32,3 +47,10 @@ class ImageSets:
     unlabeled: tuple[Sample, ...] = ()
     val: tuple[Sample, ...] = ()
     label_mapping: Mapping[int, int] = field(default_factory=dict)
+    colors: Mapping[Color, int] = field(default_factory=dict)
+    by_color: bool = False
+
+    @property
+    def coding(self) -> MaskCoding:
+        """What the values and colors in the mask files mean."""
+        return MaskCoding(self.labels, self.label_mapping, self.colors, self.by_color)

@@ -5,19 +5,30 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from segkc_deploy.data.labelmap import NAME as LABELMAP
+from segkc_deploy.data.labelmap import read_labelmap
 from segkc_deploy.data.layouts import IGNORED, LAYOUTS, MaskName
 from segkc_deploy.data.partitions import partitions
 from segkc_deploy.data.pools import without
-from segkc_deploy.data.resolve import LabeledImages, Places, Published, choose_mask_name, unlabeled_images
+from segkc_deploy.data.resolve import (
+    LabeledImages,
+    Places,
+    Published,
+    choose_mask_name,
+    expanded,
+    unlabeled_images,
+)
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.sections import LabeledSection, UnlabeledSection, ValSection
 from segkc_deploy.errors import ConfigError
-from segkc_deploy.labels import MAX_CLASSES, Labels, default_palette
+from segkc_deploy.labels import MAX_CLASSES, Color, Labels, default_palette
 from segkc_deploy.validation import load_yaml, validate
 
 _Channel = Annotated[int, Field(ge=0, le=255)]
 _Names = list[str]
-_Colors = dict[str, tuple[_Channel, _Channel, _Channel]]
+_Color = tuple[_Channel, _Channel, _Channel]
+_Colors = dict[str, _Color]
+_Value = Annotated[int, Field(ge=-(2**31) + 1, le=2**31 - 1)]
 
 
 class DataSpec(BaseModel):
@@ -31,7 +42,9 @@ class DataSpec(BaseModel):
     root: str = "."
     classes: _Names | _Colors | None = None
     ignore_index: int = Field(default=255, ge=0, le=255)
-    label_mapping: dict[Annotated[int, Field(ge=0, le=65535)], Annotated[int, Field(ge=0, le=255)]] = {}
+    label_mapping: dict[_Value, Annotated[int, Field(ge=0, le=255)]] = {}
+    mask_values: Literal["ids", "colors"] = "ids"
+    ignore_colors: list[_Color] = []
     labeled: LabeledSection | None = None
     unlabeled: UnlabeledSection | None = None
     val: ValSection | None = None
@@ -73,8 +86,8 @@ class DataSpec(BaseModel):
         classes = self.classes or (dict(known) if known else None)
         if classes is None:
             raise ConfigError(f"{self.path}: classes is missing; list the names in the order of their ids")
-        if isinstance(classes, dict):
-            palette = tuple(classes.values())
+        if colors := self._class_colors(classes):
+            palette = tuple(colors.values())
         else:
             same_classes = known is not None and len(known) == len(classes)
             palette = tuple(known.values()) if known and same_classes else default_palette(len(classes))
@@ -95,6 +108,7 @@ class DataSpec(BaseModel):
             DataError: a list names images that are not there, or masks are missing.
         """
         labels = self.labels()
+        colors = self._colors(labels)
         layout = LAYOUTS[self.layout]
         places = Places.of_spec(self.path, self.root)
         mask_name = choose_mask_name(layout, places, (self.labeled, self.val))
@@ -114,7 +128,41 @@ class DataSpec(BaseModel):
         labeled = _chosen(training, allow_missing_masks)
         val = _chosen(validation, allow_missing_masks)
         unlabeled = unlabeled_images(places, self.unlabeled or UnlabeledSection(), layout, training)
-        return ImageSets(labels, labeled, without(unlabeled, labeled + val), val, mapping)
+        by_color = self.mask_values == "colors"
+        return ImageSets(labels, labeled, without(unlabeled, labeled + val), val, mapping, colors, by_color)
+
+    def _class_colors(self, classes: _Names | _Colors) -> dict[str, Color]:
+        """Return the color of each class: the spec's, or those of CVAT's labelmap.txt, or none."""
+        if isinstance(classes, dict):
+            return dict(classes)
+        for folder in dict.fromkeys((self.path.parent, self.path.parent / expanded(self.root, f"{self.path}: root"))):
+            if (file := folder / LABELMAP).is_file():
+                known = read_labelmap(file)
+                if all(name in known for name in classes):
+                    return {name: known[name] for name in classes}
+        return {}
+
+    def _colors(self, labels: Labels) -> dict[Color, int]:
+        """Return the class id of each color that masks may hold; empty where no colors are given."""
+        classes = self.classes or dict(LAYOUTS[self.layout].classes or {})
+        colors: dict[Color, int] = {}
+        for class_id, (name, color) in enumerate(self._class_colors(classes).items()):
+            if color in colors:
+                if self.mask_values == "colors":
+                    raise ConfigError(
+                        f"{self.path}: classes: {name!r} has the color of {labels.names[colors[color]]!r},"
+                        " so masks cannot be read by color; give each class its own"
+                    )
+                return {}
+            colors[color] = class_id
+        if self.mask_values == "colors" and not colors:
+            raise ConfigError(
+                f"{self.path}: mask_values: colors needs the classes' colors: `classes: {{road: [128, 64, 128], …}}`,"
+                f" or CVAT's {LABELMAP} beside the spec"
+            )
+        if colors:
+            colors |= {color: labels.ignore_index for color in self.ignore_colors if color not in colors}
+        return colors
 
     def _mapping(self, mask_name: MaskName, labels: Labels) -> dict[int, int]:
         for value, class_id in self.label_mapping.items():

@@ -132,7 +132,10 @@ def test_a_file_cut_short_is_named(tmp_path: Path, name: str, options: dict[str,
     ("content", "reason"),
     [
         (b"", "not a readable image: the file is empty"),
-        (b"not an image", "not a readable image: neither JPEG, PNG, WebP, BMP nor TIFF, or its header is damaged"),
+        (
+            b"not an image",
+            "not a readable image: not a JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF file, or its header is damaged",
+        ),
         (None, "no such image"),
     ],
 )
@@ -148,5 +151,5 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes | None, reason
 def test_floating_point_tiff_is_refused_with_the_fix(tmp_path: Path) -> None:
     path = tmp_path / "a.tiff"
     assert cv2.imwrite(str(path), np.random.default_rng(0).random((16, 16), np.float32))
-    with pytest.raises(DataError, match="32-bit TIFF; save it with 8 or 16 bits a channel"):
+    with pytest.raises(DataError, match="32-bit floating-point TIFF; save it with 8 or 16 bits a channel"):
         read_image(path)

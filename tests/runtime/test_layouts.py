@@ -50,7 +50,7 @@ def test_voc_as_it_ships(voc: Path) -> None:
     assert (_ids(sets.labeled), _ids(sets.unlabeled), _ids(sets.val)) == (["a", "b"], [], ["c", "d"])
     assert sets.labels.num_classes == 21
     assert sets.label_mapping == {}
-    assert np.unique(read_mask(sets.val[0].mask or Path(), sets.labels, {})).tolist() == [0, 1, 20, 255]
+    assert np.unique(read_mask(sets.val[0], sets.coding)).tolist() == [0, 1, 20, 255]
 
 
 def test_voc_with_sbd_trains_on_its_masks_and_validates_on_the_original_ones(voc: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_artifact import expected_mask, make_artifact, manifest_of, network
 
+from segkc_deploy import predictor
 from segkc_deploy.errors import DataError
 from segkc_deploy.manifest import manifest_path, write_manifest
 from segkc_deploy.sources import find_images
@@ -76,7 +77,7 @@ def test_unreadable_images_are_named_and_the_rest_is_done(command, artifact, tmp
     left_out, error = finished.err.splitlines()
     assert left_out.startswith("left out: ")
     assert "b.png" in left_out
-    assert error.startswith("error: 1 of 3 images could not be read")
+    assert error.startswith("error: 1 of 3 images were left out")
 
 
 def test_images_with_one_stem_do_not_overwrite_each_other(command, artifact, tmp_path):
@@ -250,3 +251,50 @@ def test_a_full_disk_is_one_line(command, artifact, tmp_path, monkeypatch):
     monkeypatch.setattr("segkc_deploy.atomic.write_bytes", no_space)
     line = command.refused("predict", artifact, "--source", tmp_path / "a.png", "--out", tmp_path / "out")
     assert "a.png: cannot be written: No space left on device" in line
+
+
+def test_an_overlay_too_wide_for_jpeg_is_a_png_and_the_images_after_it_are_predicted(command, artifact, tmp_path):
+    write_image(tmp_path / "in" / "a.png", size=(4, 65_501))
+    write_image(tmp_path / "in" / "b.png")
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out")
+    assert command(*arguments).code == 0
+    expected = ["masks/a.png", "masks/b.png", "overlays/a.png", "overlays/b.jpg"]
+    assert files_below(tmp_path / "out") == expected
+    assert command(*arguments, "--overwrite", "--no-overlay").code == 0
+    assert files_below(tmp_path / "out") == expected[:2]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_image_too_large_for_the_memory_is_named_and_the_rest_is_done(
+    command, artifact, tmp_path, batch, monkeypatch
+):
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / "in" / f"{name}.png", size=(9, 9) if name == "b" else SIZE)
+    resize = predictor.resize_image
+
+    def short_of_memory(image, size):
+        if image.shape[0] == 9:
+            raise MemoryError
+        return resize(image, size)
+
+    monkeypatch.setattr(predictor, "resize_image", short_of_memory)
+    finished = command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", "--batch", batch)
+    assert finished.code == 2
+    assert "b.png: too little memory for its 9x9 pixels" in finished.err
+    assert [name for name in files_below(tmp_path / "out") if "masks" in name] == ["masks/a.png", "masks/c.png"]
+
+
+@pytest.mark.parametrize("pattern", ["in", "in/**/*.png"])
+def test_a_linked_folder_is_followed_once(tmp_path, pattern):
+    write_image(tmp_path / "elsewhere" / "b.png")
+    write_image(tmp_path / "in" / "a.png")
+    write_image(tmp_path / "in" / "@eaDir" / "c.png")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in", target_is_directory=True)
+    assert ids(tmp_path / pattern) == ["a", "linked/b"]
+
+
+@pytest.mark.parametrize("source", ["-", "https://example.org/a.jpg", "0", "clip.mp4", "rtsp://camera/1"])
+def test_sources_that_are_no_files_get_an_answer(source):
+    with pytest.raises(DataError, match="not read"):
+        find_images(source)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segkc_deploy.data.files import existing_folder
 from segkc_deploy.data.pools import Pool, without
-from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.data.spec import DataSpec, load_data_spec
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.labels import Labels
@@ -73,14 +73,10 @@ def true_masks(folder: Path, known: KnownData | None, labels: Labels, samples: t
         ConfigError: there is no such folder, or the spec has other classes.
         DataError: the folder has no mask of a sample.
     """
-    mapping, ending = (known.sets.label_mapping, known.form.mask_ending) if known else ({}, "")
-    if known is not None:
-        if known.sets.labels.names != labels.names:
-            raise ConfigError(
-                f"{known.spec.path}: has other classes than the run, so --masks cannot be compared with it"
-            )
-        labels = known.sets.labels
-    truth = Truth.of_folder(existing_folder(folder, "--masks"), ending, labels, mapping)
+    coding, ending = (known.sets.coding, known.form.mask_ending) if known else (MaskCoding(labels), "")
+    if known is not None and known.sets.labels.names != labels.names:
+        raise ConfigError(f"{known.spec.path}: has other classes than the run, so --masks cannot be compared with it")
+    truth = Truth.of_folder(existing_folder(folder, "--masks"), ending, coding)
     if not any(sample.id in truth.masks for sample in samples):
         raise DataError(f"{folder}: --masks has no mask of an image to rank; {samples[0].id}{ending}.png would be one")
     return truth

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from segkc_deploy.data.files import files_by_id
-from segkc_deploy.data.masks import MASK_SUFFIXES, read_mask, size_mismatch
-from segkc_deploy.data.samples import Sample
+from segkc_deploy.data.mask_files import MASK_SUFFIXES
+from segkc_deploy.data.masks import read_mask, size_mismatch
+from segkc_deploy.data.samples import MaskCoding, Sample
 from segkc_deploy.errors import DataError
-from segkc_deploy.labels import Labels
 from segkc_deploy.metrics import ConfusionMatrix
 from segkc_deploy.training.label_next.rank_correlation import spearman
 
@@ -25,13 +25,12 @@ class Truth:
     """The true masks by image id, and what their values mean."""
 
     masks: Mapping[str, Path]
-    labels: Labels
-    label_mapping: Mapping[int, int]
+    coding: MaskCoding
 
     @classmethod
-    def of_folder(cls, folder: Path, ending: str, labels: Labels, label_mapping: Mapping[int, int]) -> "Truth":
+    def of_folder(cls, folder: Path, ending: str, coding: MaskCoding) -> "Truth":
         """Find the masks below `folder`, named id + `ending` + suffix."""
-        return cls(files_by_id(folder, MASK_SUFFIXES, ending), labels, label_mapping)
+        return cls(files_by_id(folder, MASK_SUFFIXES, ending), coding)
 
     def errors(self, sample: Sample, prediction: np.ndarray) -> dict[str, float] | None:
         """Return the errors of a predicted mask, uint8 (H, W); None where nothing of the sample is labeled.
@@ -42,10 +41,11 @@ class Truth:
         file = self.masks.get(sample.id)
         if file is None:
             return None
-        true = read_mask(file, self.labels, self.label_mapping)
+        true = read_mask(replace(sample, mask=file), self.coding)
         if true.shape != prediction.shape:
             raise DataError(size_mismatch(replace(sample, mask=file), prediction.shape, true.shape))
-        matrix = ConfusionMatrix(self.labels.num_classes, self.labels.ignore_index)
+        labels = self.coding.labels
+        matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
         matrix.update(true, prediction)
         scores = matrix.scores()
         if scores.pixels == 0:

@@ -1,0 +1,55 @@
+"""Pictures for the eye, where no figure can tell which of two readings of a mask is right."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segkc_deploy import atomic
+from segkc_deploy.data.headers import orientation
+from segkc_deploy.data.images import read_image
+from segkc_deploy.data.masks import read_mask
+from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.tiff import turned
+from segkc_deploy.errors import DataError
+from segkc_deploy.overlay import blend
+from segkc_deploy.preprocess import resize_image, resize_mask
+
+_LONGEST_SIDE = 640
+_GAP = 8
+
+
+def write_turned_pictures(samples: Sequence[Sample], sets: ImageSets, folder: Path) -> list[Path]:
+    """Write one JPEG for each sample whose image has an EXIF rotation that its mask lacks.
+
+    The left picture shows the mask as it is read, the right one the mask rotated like the image. If the right one
+    fits, the mask was drawn on the unrotated image.
+
+    Returns:
+        The files, in the order of `samples`; samples that cannot be read have none.
+    """
+    written = []
+    for sample in samples:
+        try:
+            image, mask = read_image(sample.image), read_mask(sample, sets.coding)
+        except DataError:
+            continue  # the check reports the file
+        rotated = turned(mask, orientation(sample.image))
+        panels = [_panel(image, one, sets) for one in (mask, rotated)]
+        gap = np.full((panels[0].shape[0], _GAP, 3), 255, np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(np.hstack([panels[0], gap, panels[1]])).save(buffer, "JPEG", quality=90)
+        path = folder / f"{sample.id.replace('/', '_')}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(path, buffer.getvalue())
+        written.append(path)
+    return written
+
+
+def _panel(image: np.ndarray, mask: np.ndarray, sets: ImageSets) -> np.ndarray:
+    scale = min(1.0, _LONGEST_SIDE / max(image.shape[:2]))
+    size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
+    # A mask that lies on its side is stretched over the image: that it does not fit is what the picture shows.
+    return blend(resize_image(image, size), resize_mask(mask, size), sets.labels)

@@ -1,0 +1,111 @@
+"""What the headers of image and mask files say that changes the meaning of their pixels: EXIF turns and palettes."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segkc_deploy.data.images import PILLOW_ERRORS
+from segkc_deploy.data.mask_files import MASK_SUFFIXES
+from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.errors import DataError
+from segkc_deploy.labels import Color
+from segkc_deploy.progress import console
+
+_ORIENTATION = 274
+_THREADS = 8
+_MOST_NAMED = 5
+
+PALETTES_DIFFER = (
+    "the same palette index has different colors in different masks, so it is not the same class in all of them;"
+    " save all masks with one palette, or give each class its color in `classes` and add `mask_values: colors`"
+)
+TURNED = (
+    "images with an EXIF rotation whose masks have none: the image is rotated as a viewer shows it, the mask is read"
+    " as stored; if a mask was drawn on the unrotated image, its pixels get wrong labels without any other sign."
+    " Keep the pixels and remove the rotation with `exiftool -Orientation= FILE`"
+)
+
+
+def orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image file, 1 to 8; 1 where there is none or it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            value = image.getexif().get(_ORIENTATION, 1)
+    except PILLOW_ERRORS:
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def palette_of(path: Path, used_only: bool = False) -> dict[int, Color]:
+    """Return the RGB color of each index of a palette mask; empty for other files and unreadable ones.
+
+    Args:
+        path: the mask file.
+        used_only: leave out the indices that no pixel has, which takes decoding the file.
+    """
+    if path.suffix.lower() not in MASK_SUFFIXES:
+        return {}
+    try:
+        with Image.open(path) as image:
+            if image.mode != "P":
+                return {}
+            flat = image.getpalette("RGB") or []
+            used = set(np.unique(np.asarray(image)).tolist()) if used_only else set(range(len(flat) // 3))
+    except PILLOW_ERRORS:
+        return {}
+    colors = (tuple(flat[start : start + 3]) for start in range(0, len(flat), 3))
+    return {index: (red, green, blue) for index, (red, green, blue) in enumerate(colors) if index in used}
+
+
+@dataclass(frozen=True)
+class PaletteConflict:
+    """An index of a palette mask that has another color in the masks before it."""
+
+    mask: Path
+    index: int
+    color: Color
+    elsewhere: Color
+
+    def __str__(self) -> str:
+        return f"{self.mask}: index {self.index} is {list(self.color)}, but {list(self.elsewhere)} in other masks"
+
+
+def palette_conflicts(palettes: Iterable[tuple[Path, Mapping[int, Color]]]) -> Iterator[PaletteConflict]:
+    """Yield, for each mask that differs from those before it, the first index that does."""
+    first: dict[int, Color] = {}
+    for path, palette in palettes:
+        for index, color in palette.items():
+            if first.setdefault(index, color) != color:
+                yield PaletteConflict(path, index, color, first[index])
+                break
+
+
+def screen(sets: ImageSets) -> None:
+    """Look at the headers of all files with masks, for commands that read the pixels only later.
+
+    Warns on stderr of images with an EXIF rotation whose masks have none.
+
+    Raises:
+        DataError: palettes differ between the masks.
+    """
+    samples = [sample for sample in (*sets.labeled, *sets.val) if sample.mask is not None]
+    masks = [sample.mask for sample in samples if sample.mask is not None]
+    with ThreadPoolExecutor(_THREADS) as executor:
+        if not sets.by_color:
+            palettes = list(executor.map(palette_of, masks))
+            if any(palette_conflicts(zip(masks, palettes, strict=True))):
+                used = executor.map(lambda path: palette_of(path, used_only=True), masks)
+                if conflicts := list(palette_conflicts(zip(masks, used, strict=True))):
+                    raise DataError(f"{conflicts[0]} ({len(conflicts)} masks differ): {PALETTES_DIFFER}")
+        turns = executor.map(lambda sample: orientation(sample.image) != 1, samples)
+        turned = [sample for sample, turn in zip(samples, turns, strict=True) if turn]
+    turned = [sample for sample in turned if sample.mask is not None and orientation(sample.mask) == 1]
+    if turned:
+        names = ", ".join(str(sample.image) for sample in turned[:_MOST_NAMED])
+        more = f" and {len(turned) - _MOST_NAMED} more" if len(turned) > _MOST_NAMED else ""
+        text = f"warning: {TURNED}. Look at them with `check --pictures DIR`: {names}{more}"
+        console.print(text, style="yellow", markup=False, soft_wrap=True)

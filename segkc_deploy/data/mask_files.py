@@ -1,0 +1,151 @@
+"""The values of mask images as their files hold them, and class ids of masks that hold colors."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from segkc_deploy.data.images import PILLOW_ERRORS, read_bytes
+from segkc_deploy.data.pixel_limit import require_within_limit
+from segkc_deploy.data.samples import MaskCoding, Sample
+from segkc_deploy.errors import DataError
+from segkc_deploy.labels import Color
+
+if TYPE_CHECKING:
+    from segkc_deploy.data.tiff import TiffHeader
+
+#: Lossless formats alone: JPEG changes class ids.
+MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
+
+_LOSSLESS = ("PNG", "BMP", "DIB", "TIFF", "GIF")
+_LOSSY = ("JPEG", "WEBP", "AVIF")
+_LARGEST_VALUE = 2**31 - 1
+_MOST_COLORS_SHOWN = 4
+
+
+def mask_values(sample: Sample, coding: MaskCoding) -> np.ndarray:
+    """Return a sample's mask as its file holds it, (H, W): uint8, uint16 for 16 bits, int32 for other integers.
+
+    A palette file gives its indices, a file of one bit 0 and 1, a floating-point file of whole numbers these numbers.
+    A file of colors gives class ids by `coding.colors`. EXIF rotation is applied as for images.
+
+    Raises:
+        DataError: the file is missing, damaged, larger than the pixel limit, or no mask.
+    """
+    assert sample.mask is not None
+    return raw_mask(sample.mask, coding.colors, coding.by_color)
+
+
+def raw_mask(path: Path, colors: Mapping[Color, int] | None = None, by_color: bool = False) -> np.ndarray:
+    """Return the values of a mask image; see `mask_values`."""
+    from segkc_deploy.data import tiff
+
+    encoded = read_bytes(path, "mask")
+    if tiff.is_tiff(encoded):
+        header = tiff.read_header(encoded, path, "mask")
+        if header.lossy:
+            raise DataError(f"{path}: a TIFF with lossy compression, which changes class ids; save it without loss")
+        if header.kind != "u" or header.bits > 16 or header.planar or header.bands not in {1, 3, 4}:
+            return _tiff_values(encoded, path, header)
+    try:
+        with _opened(encoded, path) as image:
+            require_within_limit(path, (image.height, image.width))
+            upright = ImageOps.exif_transpose(image)
+            if image.mode == "P" and by_color:
+                return _ids_of_colors(np.asarray(upright.convert("RGB")), colors or {}, path)
+            if image.mode in {"1", "P", "L"}:
+                return np.array(upright, np.uint8)
+            values = np.asarray(upright)
+            mode = image.mode
+            rgb = np.asarray(upright.convert("RGB")) if mode in {"RGB", "RGBA"} else None
+    except PILLOW_ERRORS as error:
+        raise DataError(f"{path}: not a readable mask: {' '.join(str(error).split())}") from None
+    if rgb is not None and colors:
+        return _ids_of_colors(rgb, colors, path)
+    if values.ndim == 3:
+        raise DataError(f"{path}: {_colors_instead_of_ids(values, mode)}")
+    return _as_ids(values, path)
+
+
+def _opened(encoded: bytes, path: Path) -> Image.Image:
+    """Open a lossless image, told by its content: a JPEG named `.png` is still a JPEG."""
+    try:
+        return Image.open(io.BytesIO(encoded), formats=_LOSSLESS)
+    except UnidentifiedImageError:
+        pass
+    try:
+        with Image.open(io.BytesIO(encoded), formats=[name for name in _LOSSY if name in Image.OPEN]) as image:
+            found = image.format
+    except PILLOW_ERRORS:
+        raise DataError(f"{path}: not a readable mask: not an image; save it as a single-channel PNG") from None
+    raise DataError(
+        f"{path}: {found} data, whatever the file's name says; {found} changes class ids:"
+        " export the mask again as PNG, TIFF or BMP"
+    )
+
+
+def _tiff_values(encoded: bytes, path: Path, header: "TiffHeader") -> np.ndarray:
+    from segkc_deploy.data import tiff
+
+    if header.bands != 1:
+        raise DataError(f"{path}: {header.bands} bands, where one class id a pixel is expected; save one band")
+    values = tiff.read_values(encoded, path, "mask")[..., 0]
+    return _as_ids(tiff.turned(values, header.orientation), path)
+
+
+def _as_ids(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return numbers of any type as uint16 or, where they do not fit, int32."""
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        if not finite.all():
+            raise DataError(f"{path}: holds NaN or infinite values, which are no class ids; replace them by 255")
+        if (values != np.rint(values)).any():
+            example = values[values != np.rint(values)].flat[0]
+            raise DataError(f"{path}: holds fractions such as {example:.6g}; class ids are whole numbers")
+    elif values.dtype.kind not in "iub":
+        raise DataError(f"{path}: {values.dtype} values are no class ids; save it as a single-channel 8-bit PNG")
+    least, most = (int(bound) for bound in (values.min(), values.max()))
+    if least < -_LARGEST_VALUE or most > _LARGEST_VALUE:
+        raise DataError(f"{path}: holds {least if least < 0 else most}, which is no class id; save 8 or 16 bits")
+    return values.astype(np.uint16 if least >= 0 and most <= np.iinfo(np.uint16).max else np.int32)
+
+
+def _ids_of_colors(rgb: np.ndarray, colors: Mapping[Color, int], path: Path) -> np.ndarray:
+    """Return the class id of each pixel's color, uint8 (H, W)."""
+    keys = np.array([_key(color) for color in colors], np.uint32)
+    ids = np.array(list(colors.values()), np.uint8)
+    order = np.argsort(keys)
+    found = rgb.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    places = np.searchsorted(keys[order], found).clip(max=len(keys) - 1)
+    if (unknown := keys[order][places] != found).any():
+        raise DataError(f"{path}: {_unknown_colors(found[unknown])}")
+    return ids[order][places]
+
+
+def _key(color: Color) -> int:
+    red, green, blue = color
+    return red << 16 | green << 8 | blue
+
+
+def _unknown_colors(keys: np.ndarray) -> str:
+    found, counts = np.unique(keys, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:_MOST_COLORS_SHOWN]
+    shown = ", ".join(f"[{found[i] >> 16}, {found[i] >> 8 & 255}, {found[i] & 255}] ({counts[i]} pixels)" for i in most)
+    more = f" and {len(found) - len(most)} more" if len(found) > len(most) else ""
+    return (
+        f"holds colors of no class: {shown}{more}; add them to `classes`, or to `ignore_colors`"
+        f"{'; many colors come from lossy saving or smoothed edges: export again without' if more else ''}"
+    )
+
+
+def _colors_instead_of_ids(values: np.ndarray, mode: str) -> str:
+    channels = values[..., :3] if mode in {"RGB", "RGBA"} else values[..., :1]
+    if (channels == channels[..., :1]).all():
+        return f"a {mode} image whose color channels are equal, where one is expected; save one channel as the mask"
+    return (
+        f"a {mode} image, where one class id a pixel is expected; give each class its color in the data spec"
+        " (`classes: {road: [128, 64, 128], …}`), or put CVAT's labelmap.txt beside it"
+    )

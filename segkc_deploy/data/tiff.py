@@ -1,0 +1,151 @@
+"""TIFF files that Pillow and OpenCV misread or refuse: planar ones, more bands, signed and floating-point values."""
+
+import io
+import logging
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tifffile
+
+from segkc_deploy.data.pixel_limit import require_within_limit
+from segkc_deploy.errors import DataError, MissingDependencyError
+
+#: Everything that tifffile and its codecs raise for a damaged file.
+TIFFFILE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
+
+#: Compression tags of JPEG in its three forms, JPEG 2000, lossy WebP and JPEG XL: they change class ids.
+_LOSSY = frozenset({6, 7, 33003, 33005, 34712, 34892, 50001, 50002, 52546})
+_MOST_BANDS = 64
+
+# A damaged file becomes a DataError that names it; tifffile would also log its own lines, which do not.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True)
+class TiffHeader:
+    """What the first page of a TIFF file says about itself.
+
+    `kind` is NumPy's: `u` unsigned, `i` signed, `f` floating point. `planar` files store band after band.
+    `orientation` is the EXIF value, 1 to 8.
+    """
+
+    size: tuple[int, int]
+    bands: int
+    bits: int
+    kind: str
+    planar: bool
+    photometric: int
+    orientation: int
+    lossy: bool
+
+
+def is_tiff(encoded: bytes) -> bool:
+    """Return whether the bytes begin as TIFF or BigTIFF files do."""
+    return encoded.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+
+
+def read_header(encoded: bytes, path: Path | str, what: Literal["image", "mask"]) -> TiffHeader:
+    """Return the header of a TIFF file.
+
+    Raises:
+        DataError: it is damaged, or the image is larger than the pixel limit.
+    """
+    try:
+        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+            header = _header_of(file)
+    except TIFFFILE_ERRORS as error:
+        raise DataError(f"{path}: not a readable {what}: its TIFF header is damaged ({_in_one_line(error)})") from None
+    require_within_limit(path, header.size)
+    if header.bands > _MOST_BANDS:
+        raise DataError(f"{path}: not a readable {what}: its header names {header.bands} bands")
+    return header
+
+
+def read_values(encoded: bytes, path: Path | str, what: Literal["image", "mask"]) -> np.ndarray:
+    """Return the values of the first page as stored, (H, W, bands), with no rotation applied.
+
+    Call `read_header` first, which checks the size.
+
+    Raises:
+        DataError: the file is damaged or cut short.
+        MissingDependencyError: its compression needs the package `imagecodecs`.
+    """
+    try:
+        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+            page = _first_page(file)
+            ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+            if max(ends, default=0) > len(encoded):
+                raise DataError(f"{path}: not a readable {what}: its last bytes are missing")
+            header = _header_of(file)
+            values = page.asarray()
+    except TIFFFILE_ERRORS as error:
+        text = _in_one_line(error)
+        if "imagecodecs" in text:
+            raise MissingDependencyError(
+                f'{path}: its TIFF compression needs `pip install "segkc-deploy[tiff]"`, or save it uncompressed'
+            ) from None
+        raise DataError(f"{path}: not a readable {what}: {text}") from None
+    height, width = header.size
+    shape = (header.bands, height, width) if header.planar else (height, width, header.bands)
+    if values.size != np.prod(shape):
+        raise DataError(f"{path}: not a readable {what}: its header contradicts its data")
+    values = values.reshape(shape)
+    return np.moveaxis(values, 0, 2) if header.planar else values
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return (H, W, …) pixels as a viewer shows them that follows the EXIF `orientation` (1 to 8)."""
+    if orientation in {5, 6, 7, 8}:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _first_page(file: tifffile.TiffFile) -> tifffile.TiffPage:
+    page = file.pages[0]
+    if not isinstance(page, tifffile.TiffPage):
+        raise ValueError("no image")
+    return page
+
+
+def _header_of(file: tifffile.TiffFile) -> TiffHeader:
+    page = _first_page(file)
+    if page.dtype is None:
+        raise ValueError("bits or sample format that no array has")
+    tag = page.tags.get(274)
+    orientation = tag.value if tag is not None else 1
+    return TiffHeader(
+        size=(int(page.imagelength), int(page.imagewidth)),
+        bands=int(page.samplesperpixel),
+        bits=int(page.bitspersample),
+        kind=page.dtype.kind if page.dtype.kind != "b" else "u",
+        planar=int(page.planarconfig) == 2 and int(page.samplesperpixel) > 1,
+        photometric=int(page.photometric),
+        orientation=orientation if orientation in range(1, 9) else 1,
+        lossy=int(page.compression) in _LOSSY,
+    )
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
