@@ -45,7 +45,7 @@ def gate_row(path: Path, manifest: Manifest, *, study: str, labels: str, seed: i
         "ran_on": found.ran_on,
         "max_logit_difference": found.max_logit_difference,
         "bytes": manifest.bytes,
-        "kept_layers": len(layers.kept) if layers else None,
+        "kept_layers": len(layers.fallbacks) if layers else None,
     }
     return StudyRow.model_validate(figures)
 

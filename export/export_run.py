@@ -19,17 +19,17 @@ from segkc_deploy.export.engines.base import BuildRequest, Engine, Range
 from segkc_deploy.export.engines.registry import find_engine
 from segkc_deploy.export.graph_activations import graph_activation_peak
 from segkc_deploy.export.graph_runner import GraphRunner
-from segkc_deploy.export.layer_comparison import compare_layers, where_astray, write_differences
+from segkc_deploy.export.layer_comparison import compare_layers, first_divergence, write_differences
 from segkc_deploy.export.layer_precision import layer_precision_of
-from segkc_deploy.export.precision.choose import Precise, in_precision
+from segkc_deploy.export.mask_head import attach_mask_head
+from segkc_deploy.export.precision.convert import ConvertedGraph, convert_precision
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.real_images import RealImages, real_images
 from segkc_deploy.export.settings import ExportSettings
-from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.export.to_onnx import add_metadata, base_graph, checked, fix_batch
 from segkc_deploy.export.torch_activations import torch_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops
-from segkc_deploy.export.verify import shortcoming, verify
+from segkc_deploy.export.verify import failure_reason, verify
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import Contract, Manifest, Normalization, Source, Verification, sha256_of
@@ -37,7 +37,7 @@ from segkc_deploy.predictor import Predictor
 from segkc_deploy.preprocess import resize_image
 from segkc_deploy.progress import console
 from segkc_deploy.runners.base import Runner
-from segkc_deploy.runners.opening import open_runner
+from segkc_deploy.runners.factory import create_runner
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.network_file import NetworkCard, load_network
@@ -65,15 +65,15 @@ def export_run(
 
     Args:
         run: the run directory.
-        data: the data spec: its validation images judge the artifact, its training images calibrate.
+        data: the data spec: its validation images verify the artifact, its training images calibrate.
         settings: engine, precision, sizes, limits.
         out: folder of the artifact; by default the run directory.
-        verify_source: an image, a folder or a glob pattern of images, without masks, that judge instead.
+        verify_source: an image, a folder or a glob pattern of images, without masks, that verify instead.
 
     Raises:
         UserError: the run, the data, the engine or a setting cannot be used.
         BuildError: the engine's builder refused the graph.
-        VerificationError: the artifact does not agree with the junior. It is kept as `<name>.rejected`.
+        VerificationError: the artifact does not agree with the junior. It is renamed `<name>.rejected`.
     """
     settings = settings or ExportSettings()
     engine = find_engine(settings.engine)
@@ -81,16 +81,19 @@ def export_run(
         raise ConfigError(
             f"--engine {engine.name} --precision {settings.precision}: this engine takes {', '.join(engine.precisions)}"
         )
-    if settings.tail not in (None, *engine.tails):
-        raise ConfigError(f"--engine {engine.name} --tail {settings.tail}: this engine takes {', '.join(engine.tails)}")
+    if settings.upsampling not in (None, *engine.upsampling):
+        raise ConfigError(
+            f"--engine {engine.name} --upsampling {settings.upsampling}: this engine takes"
+            f" {', '.join(engine.upsampling)}"
+        )
     engine.check(settings.options, settings.precision)
     network, card = load_network(run / "junior.safetensors")
     images = real_images(card, data, verify_source, settings.verify_images, settings.calibration_images)
-    limits = settings.limits_kept
+    limits = settings.effective_limits
     if limits.miou_loss is not None and not images.masks:
         raise ConfigError(
             f"--precision {settings.precision} is judged by its loss of mIoU, which needs masks:"
-            " leave --verify out, or give --min-agreement to judge by that alone"
+            " leave --verify out, or give --min-agreement to go by agreement alone"
         )
     export = _Export(run, network, card, engine, settings, images)
     candidate = Candidate(engine, (out or run) / f"junior-{settings.precision}{engine.suffix}")
@@ -125,16 +128,16 @@ class _Export:
     def make(self, candidate: Candidate) -> Exported:
         settings = self.settings
         base = base_graph(self.graph, self.size, settings.free_size)
-        precise = in_precision(
+        converted = convert_precision(
             base,
             settings.precision,
             self.engine.fused_attention,
             self.size,
             self.contract.align_corners,
             self.images,
-            settings.limits_kept.miou_loss,
+            settings.effective_limits.miou_loss,
         )
-        model = self._with_tail(precise.model)
+        model = self._with_mask_head(converted.model)
         manifest = self._manifest(candidate.artifact, self._activation_peak(model))
         model = self._complete(model, manifest)
         built = self.engine.build(self._request(model, candidate.path))
@@ -143,25 +146,25 @@ class _Export:
             | {
                 "build": built.build,
                 "layer_precision": (built.layer_precision or layer_precision_of(model)).model_copy(
-                    update={"kept": precise.kept, "calibration": precise.method}
+                    update={"fallbacks": converted.fallbacks, "calibration": converted.method}
                 ),
             }
         )
-        verification = self._verify(candidate, manifest, model, precise)
+        verification = self._verify(candidate, manifest, model, converted)
         manifest = manifest.model_copy(update={"verification": verification})
-        if reason := shortcoming(verification):
-            differences = compare_layers(precise.reference, precise.model, self._an_image())
-            error = candidate.reject(manifest, f"{reason}; {where_astray(differences)}")
+        if reason := failure_reason(verification):
+            differences = compare_layers(converted.reference, converted.model, self._an_image())
+            error = candidate.reject(manifest, f"{reason}; {first_divergence(differences)}")
             write_differences(candidate.layers, differences)
             raise error
         candidate.accept(manifest)
         return Exported(candidate.artifact, manifest)
 
-    def _with_tail(self, model: onnx.ModelProto) -> onnx.ModelProto:
+    def _with_mask_head(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """Return a graph of logits with the contract's outputs, for any batch."""
         size = None if self.settings.free_size else self.size
-        kind = "dense" if size is None else self.settings.tail or self.engine.tails[0]
-        return checked(attach_tail(model, self.settings.outputs, size, self.contract.align_corners, kind))
+        kind = "dense" if size is None else self.settings.upsampling or self.engine.upsampling[0]
+        return checked(attach_mask_head(model, self.settings.outputs, size, self.contract.align_corners, kind))
 
     def _activation_peak(self, model: onnx.ModelProto) -> int:
         """Return the peak for one image of what the engine is made from."""
@@ -207,11 +210,11 @@ class _Export:
         )
 
     def _verify(
-        self, candidate: Candidate, manifest: Manifest, model: onnx.ModelProto, precise: Precise
+        self, candidate: Candidate, manifest: Manifest, model: onnx.ModelProto, converted: ConvertedGraph
     ) -> Verification:
         """Run the artifact, or where this machine cannot, its graph."""
-        device = self.engine.judge(self.settings.precision, self.settings.options)
-        logits = emulate(precise.model) if self.engine.from_onnx else None
+        device = self.engine.verification_device(self.settings.precision, self.settings.options)
+        logits = emulate(converted.model) if self.engine.from_onnx else None
         # The network as it was trained, not the copy with baked positions that was exported. On the CPU: its own
         # rounding is then the same on every machine.
         outputs = tuple(dict.fromkeys((*self.settings.outputs, LOGITS)))
@@ -224,14 +227,14 @@ class _Export:
                 self.images,
             )
             subject: Literal["artifact", "graph"] = "graph" if isinstance(runner, GraphRunner) else "artifact"
-        limits = self.settings.limits_kept
-        kept = {"subject": subject, "required_agreement": limits.agreement, "max_miou_loss": limits.miou_loss}
-        return verification.model_copy(update=kept)
+        limits = self.settings.effective_limits
+        facts = {"subject": subject, "required_agreement": limits.agreement, "max_miou_loss": limits.miou_loss}
+        return verification.model_copy(update=facts)
 
     @contextmanager
     def _runner(self, path: Path, manifest: Manifest, device: str, model: onnx.ModelProto) -> Iterator[Runner]:
         """Yield what runs the artifact, or its graph where this machine cannot, activated."""
-        runner: Runner = open_runner(path, manifest, device) if device else GraphRunner(model)
+        runner: Runner = create_runner(path, manifest, device) if device else GraphRunner(model)
         try:
             runner.activate()
         except ConfigError as error:

@@ -29,7 +29,7 @@ def graph_activation_peak(model: onnx.ModelProto, image: np.ndarray) -> int:
     Args:
         model: a graph whose only input is `images`, uint8 (N, H, W, 3), N free or 1.
         image: uint8 (1, H, W, 3), the size to count for. The content matters only where a graph's shapes depend on it,
-            as those of a sparse tail do.
+            as those of sparse upsampling do.
     """
     (images,) = model.graph.input
     from_images = _computed_from(model, images.name)

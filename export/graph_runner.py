@@ -1,4 +1,4 @@
-"""Runs an ONNX graph that is still in memory, as its nodes say it: the judge where an engine cannot run here."""
+"""Runs an ONNX graph from memory, as its types say, where the engine built from it cannot run."""
 
 from collections.abc import Callable
 

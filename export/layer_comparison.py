@@ -1,4 +1,4 @@
-"""Where a graph goes astray: tensor by tensor against the FP32 graph from which it was made."""
+"""Find the first layer at which a converted graph diverges from the FP32 graph that it was made from."""
 
 import json
 import math
@@ -12,10 +12,10 @@ import onnx
 from segkc_deploy import atomic
 from segkc_deploy.export.precision.emulation import emulate
 
-#: Relative error from which a layer's result no longer is the reference's with rounding, but another one.
-ASTRAY = 0.1
+#: Relative error above which a layer counts as diverged; rounding alone stays well below it.
+DIVERGED = 0.1
 
-#: Tensors looked at in one pass: those of a large network do not fit into memory at once.
+#: Tensors compared in one pass: those of a large network do not fit into memory at once.
 _AT_ONCE = 8
 
 _LAYERS = frozenset(
@@ -37,8 +37,8 @@ class LayerDifference:
     largest: float | None
 
     @property
-    def astray(self) -> bool:
-        return self.relative_error is None or self.relative_error > ASTRAY
+    def diverged(self) -> bool:
+        return self.relative_error is None or self.relative_error > DIVERGED
 
 
 def compare_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto, image: np.ndarray) -> list[LayerDifference]:
@@ -58,23 +58,23 @@ def compare_layers(reference: onnx.ModelProto, candidate: onnx.ModelProto, image
     return [difference for part in _chunks(layers) for difference in _compare(reference, candidate, part, image)]
 
 
-def where_astray(differences: Sequence[LayerDifference]) -> str:
-    """Return in words where the graph leaves its reference; there is at least one layer."""
+def first_divergence(differences: Sequence[LayerDifference]) -> str:
+    """Return a sentence that names the first layer that diverges; `differences` must not be empty."""
     for difference in differences:
-        if difference.astray:
+        if difference.diverged:
             error = difference.relative_error
             how = "not finite" if error is None else f"relative error {error:.2g}"
-            return f"the first layer that goes astray is {difference.name} ({difference.op_type}, {how})"
+            return f"the first layer that diverges is {difference.name} ({difference.op_type}, {how})"
     worst = max(differences, key=lambda difference: difference.relative_error or 0.0)
     return (
-        f"layer by layer its graph stays within {ASTRAY:.0%} of the FP32 one"
-        f" (most at {worst.name}, {worst.op_type}: {worst.relative_error:.2g})"
+        f"every layer of its graph is within {DIVERGED:.0%} of the FP32 one"
+        f" (largest error at {worst.name}, {worst.op_type}: {worst.relative_error:.2g})"
     )
 
 
 def write_differences(path: Path, differences: Sequence[LayerDifference]) -> None:
     """Write the differences as JSON, atomically."""
-    rows = [asdict(difference) | {"astray": difference.astray} for difference in differences]
+    rows = [asdict(difference) | {"diverged": difference.diverged} for difference in differences]
     atomic.write_text(path, json.dumps(rows, indent=1, allow_nan=False) + "\n")
 
 

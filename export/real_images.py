@@ -15,13 +15,13 @@ from segkc_deploy.training.network_file import NetworkCard
 
 @dataclass(frozen=True)
 class RealImages:
-    """What an export sees of the world.
+    """The images that an export uses.
 
     Attributes:
         sets: the data set; its `val` images, with or without masks, verify.
-        verification: the images that judge the artifact.
-        calibration: images from which the ranges of activations are taken; none of them judges, where there are others.
-        labeled: images with masks, among which a quantization is chosen; none of them judges.
+        verification: the images on which the artifact is verified.
+        calibration: images for the ranges of activations; other than `verification` where there are any.
+        labeled: images with masks, on which quantizations are compared; other than `verification`.
     """
 
     sets: ImageSets
@@ -30,8 +30,8 @@ class RealImages:
     labeled: tuple[Sample, ...]
 
     @property
-    def calibrates_on_judges(self) -> bool:
-        """Whether there are no other images than those that judge."""
+    def calibrates_on_verification(self) -> bool:
+        """Whether there are no images besides those for verification."""
         return not self.sets.labeled and not self.sets.unlabeled
 
     @property

@@ -8,7 +8,7 @@ from typing import Literal
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.deploy_graph import CONFIDENCE, LOGITS, MASKS, OUTPUT_NAMES
 from segkc_deploy.export.engines.base import BuildOptions, Range
-from segkc_deploy.export.precision.choose import PRECISIONS
+from segkc_deploy.export.precision.convert import PRECISIONS
 from segkc_deploy.export.verify import DEFAULT_LIMITS, Limits
 from segkc_deploy.training.models.fixed_size import check_size
 
@@ -25,10 +25,10 @@ class ExportSettings:
             (by default from half of `size` to twice).
         batch: batch sizes to build for; one number fixes the batch. By default any (ONNX), or 1 to 8.
         outputs: what the artifact gives, in that order.
-        tail: `dense` upsamples every logit before the argmax, as GPUs like it; `sparse` only those where classes meet,
-            which gives the same masks and is several times cheaper on a CPU. By default the engine's own choice; a
-            graph of free size, or with confidence, is dense.
-        limits: what the artifact has to keep; by default what `DEFAULT_LIMITS` says for the precision.
+        upsampling: how masks are made from logits. `dense` upsamples every logit before the argmax, which suits GPUs;
+            `sparse` upsamples only where classes meet, which gives the same masks and is several times cheaper on a
+            CPU. By default the engine's own choice; a graph of free size, or with confidence, is dense.
+        limits: what the artifact has to meet; by default what `DEFAULT_LIMITS` says for the precision.
         verify_images, calibration_images: how many real images are used, at most.
         options: of the engine's build.
     """
@@ -41,7 +41,7 @@ class ExportSettings:
     max_size: tuple[int, int] | None = None
     batch: Range | None = None
     outputs: Sequence[str] = (MASKS,)
-    tail: Literal["dense", "sparse"] | None = None
+    upsampling: Literal["dense", "sparse"] | None = None
     limits: Limits = field(default_factory=Limits)
     verify_images: int = 200
     calibration_images: int = 64
@@ -55,8 +55,8 @@ class ExportSettings:
             raise ConfigError(f"--outputs {','.join(self.outputs)}: name each once, out of {','.join(OUTPUT_NAMES)}")
         if not {MASKS, LOGITS} & set(self.outputs):
             raise ConfigError(f"--outputs {','.join(self.outputs)}: masks or logits have to be among them")
-        if self.tail == "sparse" and (self.free_size or CONFIDENCE in self.outputs):
-            raise ConfigError("--tail sparse is for graphs of fixed size without confidence; leave it out")
+        if self.upsampling == "sparse" and (self.free_size or CONFIDENCE in self.outputs):
+            raise ConfigError("--upsampling sparse is for graphs of fixed size without confidence; leave it out")
         for limit in (self.limits.agreement, self.limits.miou_loss):
             if limit is not None and not math.isfinite(limit):
                 raise ConfigError(f"a limit of {limit} limits nothing; give a number")
@@ -75,10 +75,10 @@ class ExportSettings:
             raise ConfigError("--min-size and --max-size are for graphs of free size: add --dynamic")
 
     @property
-    def limits_kept(self) -> Limits:
+    def effective_limits(self) -> Limits:
         """The limits that are set, and the precision's own where none is.
 
-        A quantization for which an agreement is asked is judged by that alone, unless a loss of mIoU is named too.
+        With a limit on agreement, a quantized artifact has no limit on its loss of mIoU unless one is set too.
         """
         usual, chosen = DEFAULT_LIMITS[self.precision], self.limits
         by_agreement_alone = usual.agreement is None and chosen.agreement is not None

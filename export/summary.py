@@ -49,5 +49,5 @@ def _proof(verification: Verification) -> Iterator[str]:
 def _layers(precision: LayerPrecision) -> Iterator[str]:
     for name, layers in sorted(precision.layers.items()):
         yield f"  {name}: {', '.join(f'{count} {operator}' for operator, count in sorted(layers.items()))}"
-    if precision.kept:
-        yield f"  kept in a higher precision: {len(precision.kept)} layers, listed in the manifest"
+    if precision.fallbacks:
+        yield f"  kept in FP32: {len(precision.fallbacks)} layers, listed in the manifest"

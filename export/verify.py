@@ -31,7 +31,7 @@ _SOME = 3
 
 @dataclass(frozen=True)
 class Limits:
-    """What an artifact has to keep; None where there is no such limit.
+    """What an artifact has to meet; None where there is no such limit.
 
     Attributes:
         agreement: least share of pixels (0-1) with the class that the PyTorch junior gives.
@@ -138,8 +138,8 @@ def verify(artifact: Predictor, reference: Predictor, logits: Logits | None, ima
     return Verification(**facts, **found.facts())
 
 
-def shortcoming(verification: Verification) -> str:
-    """Return in words what keeps an artifact from passing, or nothing."""
+def failure_reason(verification: Verification) -> str:
+    """Return why the artifact does not pass, or an empty string."""
     if verification.finite is False:
         return "logits are NaN or infinite"
     difference = verification.confidence_difference

@@ -14,8 +14,8 @@ from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.metrics import ConfusionMatrix, ImageCounts, Scores
+from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import track
-from segkc_deploy.read_ahead import read_ahead
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def count_pixels(
     total = ConfusionMatrix(labels.num_classes, labels.ignore_index)
     read = partial(_read, sets)
     sizes: set[tuple[int, int]] = set()
-    for sample, image, truth in track(read_ahead(read, samples), description, total=len(samples)):
+    for sample, image, truth in track(prefetch(read, samples), description, total=len(samples)):
         prediction = predict(image)
         matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
         try:

@@ -11,8 +11,9 @@ from segkc_deploy import atomic
 from segkc_deploy.errors import ArtifactError
 from segkc_deploy.labels import Labels
 
-#: Counts up when a reader of the older format could misread a newer manifest.
-FORMAT = "segkc-deploy-artifact/1"
+#: Counts up when a reader of the older format could misread a newer manifest. Format 1 is read too.
+FORMAT = "segkc-deploy-artifact/2"
+_FORMAT_1 = "segkc-deploy-artifact/1"
 
 _CHUNK = 1 << 20
 
@@ -98,8 +99,8 @@ class Build(_Part):
     seconds: float = Field(default=0.0, description="how long the build took")
 
 
-class KeptNode(_Part):
-    """A node of the graph that keeps a higher precision than was asked for, and why."""
+class FallbackNode(_Part):
+    """A node of the graph that has a higher precision than the artifact, and why."""
 
     name: str
     op_type: str
@@ -113,14 +114,14 @@ class LayerPrecision(_Part):
     `source` says how it is known: `graph` (the types in the ONNX graph) or `inspector` (the built engine's own).
     `layers` counts: precision to operator to number of layers, such as
     `{"fp16": {"Conv": 53}}`.
-    `kept` lists what stays above the precision that was asked for, and `calibration` says how the ranges of a
-    quantization were cut off.
+    `fallbacks` lists the nodes that have a higher precision than the artifact (kept in FP32), and `calibration` says
+    how the ranges of a quantization were cut off.
     """
 
     source: Literal["graph", "inspector"]
     calibration: str = ""
     layers: dict[str, dict[str, int]]
-    kept: tuple[KeptNode, ...] = ()
+    fallbacks: tuple[FallbackNode, ...] = ()
 
 
 class ShapeCheck(_Part):
@@ -249,9 +250,8 @@ def read_manifest(artifact: str | Path) -> Manifest:
     path = manifest_path(artifact)
     if not path.is_file():
         raise ArtifactError(f"{artifact}: its manifest {path.name} is missing; copy it beside the artifact")
-    _check_format(path)
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(json.dumps(_read_content(path)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -273,14 +273,28 @@ def _check_hash(path: Path, sha256: str) -> None:
         )
 
 
-def _check_format(path: Path) -> None:
-    """Refuse another format by its name, before its fields are read as if they were ours."""
+def _read_content(path: Path) -> dict[str, Any]:
+    """Return a manifest's JSON in the current format; another format is refused by its name, not by its fields."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError:
         content = None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: not a manifest; it is damaged: copy it again or export again")
-    if content.get("format") != FORMAT:
-        found = content.get("format")
+    found = content.get("format")
+    if found == _FORMAT_1:
+        return _from_format_1(content)
+    if found != FORMAT:
         raise ArtifactError(f"{path}: format {found!r}, but this version reads {FORMAT!r}; export again")
+    return content
+
+
+def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest of format 1 under the names of format 2: `fallbacks` was `kept`, `--upsampling` `--tail`."""
+    upgraded = content | {"format": FORMAT}
+    precision = content.get("layer_precision")
+    if isinstance(precision, dict) and "kept" in precision:
+        upgraded["layer_precision"] = {("fallbacks" if key == "kept" else key): precision[key] for key in precision}
+    if isinstance(content.get("command"), str):
+        upgraded["command"] = content["command"].replace(" --tail ", " --upsampling ")
+    return upgraded

@@ -12,8 +12,8 @@ from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.overlay import overlay
 from segkc_deploy.prediction_record import note, remove_earlier
 from segkc_deploy.predictor import Predictor
+from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import console, track
-from segkc_deploy.read_ahead import read_ahead
 from segkc_deploy.sources import SourceImage
 
 _JPEG_QUALITY = 92
@@ -62,7 +62,7 @@ def predict_files(
     remove_earlier(out)
     failed = 0
     batch: list[tuple[SourceImage, np.ndarray]] = []
-    for image, pixels in track(read_ahead(_read, images), "Predicting", total=len(images)):
+    for image, pixels in track(prefetch(_read, images), "Predicting", total=len(images)):
         if isinstance(pixels, DataError):
             failed += 1
             _report_left_out(pixels)

@@ -14,10 +14,10 @@ from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ArtifactError, ConfigError, DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import Contract, Manifest, read_manifest
+from segkc_deploy.mask_head import mask_from_logits
 from segkc_deploy.preprocess import network_size, resize_image, resize_mask
 from segkc_deploy.runners.base import Runner
-from segkc_deploy.runners.opening import open_runner
-from segkc_deploy.tail import mask_from_logits
+from segkc_deploy.runners.factory import create_runner
 
 _Result = TypeVar("_Result")
 
@@ -43,7 +43,7 @@ def load(
     """
     path = Path(path)
     manifest = read_manifest(path)
-    runner = open_runner(path, manifest, device, threads, cuda_graph)
+    runner = create_runner(path, manifest, device, threads, cuda_graph)
     runner.activate()
     return Predictor(runner, manifest.labels, manifest.contract, manifest)
 

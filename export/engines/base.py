@@ -93,8 +93,8 @@ class Engine(ABC):
     companion_suffixes: ClassVar[Sequence[str]] = ()
     #: whether the file is made from the ONNX graph, rather than from the PyTorch network
     from_onnx: ClassVar[bool] = True
-    #: how masks may be made from logits, the usual way first: every logit upsampled, or only where classes meet
-    tails: ClassVar[Sequence[Literal["dense", "sparse"]]] = ("dense",)
+    #: how the mask head may upsample, the default first: every logit, or only those where classes meet
+    upsampling: ClassVar[Sequence[Literal["dense", "sparse"]]] = ("dense",)
     #: whether one file runs any number of images at once, without being told how many
     any_batch: ClassVar[bool] = False
 
@@ -113,6 +113,6 @@ class Engine(ABC):
             BuildError: the engine's own builder refused the graph.
         """
 
-    def judge(self, precision: str, options: BuildOptions) -> str:
+    def verification_device(self, precision: str, options: BuildOptions) -> str:
         """Return the device on which the built file is verified here, or nothing where it cannot run here."""
         return "auto"

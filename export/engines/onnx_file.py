@@ -17,7 +17,7 @@ class OnnxEngine(Engine):
     #: CPU provider has no kernels and its CUDA provider none for Resize
     precisions = ("fp32", "fp16", "int8")
     any_batch = True
-    tails = ("sparse", "dense")
+    upsampling = ("sparse", "dense")
 
     def check(self, options: BuildOptions, precision: str) -> None:
         if options != BuildOptions():
@@ -27,9 +27,9 @@ class OnnxEngine(Engine):
         atomic.write_bytes(request.path, request.model.SerializeToString())
         return Built()
 
-    def judge(self, precision: str, options: BuildOptions) -> str:
-        # FP32 and INT8 on the CPU even where there is a GPU: the graph is judged, not a GPU's rounding. Of FP16 the CPU
-        # says nothing: it runs chains of nodes in FP32, where nothing overflows.
+    def verification_device(self, precision: str, options: BuildOptions) -> str:
+        # FP32 and INT8 on the CPU even where there is a GPU: the graph is verified, not a GPU's rounding. A CPU cannot
+        # verify FP16: it runs chains of nodes in FP32, where nothing overflows.
         if precision != "fp16":
             return "cpu"
         on_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and not cuda_obstacle()

@@ -36,7 +36,7 @@ class OpenVINOEngine(Engine):
     #: As fast taken apart, and older releases do not know the one operator.
     fused_attention = False
     companion_suffixes = (WEIGHTS,)
-    tails = ("sparse", "dense")
+    upsampling = ("sparse", "dense")
     any_batch = True
 
     def check(self, options: BuildOptions, precision: str) -> None:

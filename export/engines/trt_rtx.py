@@ -63,7 +63,7 @@ class TensorRTRTXEngine(Engine):
             layer_precision=None if cuda_obstacle() else session.inspect(plan),
         )
 
-    def judge(self, precision: str, options: BuildOptions) -> str:
+    def verification_device(self, precision: str, options: BuildOptions) -> str:
         if cuda_obstacle():
             return ""
         named = options.compute_capabilities

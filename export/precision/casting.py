@@ -6,11 +6,11 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from segkc_deploy.export.precision.formats import Format
-from segkc_deploy.export.precision.keeping import SHAPES, opset_of
+from segkc_deploy.export.precision.fp32_fallback import SHAPES, opset_of
 from segkc_deploy.export.precision.ranges import float_activations
 
 
-def cast_graph(model: onnx.ModelProto, target: Format, kept: Iterable[str]) -> onnx.ModelProto:
+def cast_graph(model: onnx.ModelProto, target: Format, kept_in_fp32: Iterable[str]) -> onnx.ModelProto:
     """Return `model` in `target`'s format, its inputs and outputs as they were.
 
     Every tensor is computed in one type; where the other type is read too, one Cast serves all who read it. The other
@@ -19,9 +19,9 @@ def cast_graph(model: onnx.ModelProto, target: Format, kept: Iterable[str]) -> o
     Args:
         model: float32 graph.
         target: the 16-bit format.
-        kept: first outputs of the nodes that stay in float32.
+        kept_in_fp32: first outputs of the nodes that stay in float32.
     """
-    caster = _Caster(model, target, frozenset(kept))
+    caster = _Caster(model, target, frozenset(kept_in_fp32))
     for node in model.graph.node:
         caster.add(node)
     return caster.model()
@@ -30,10 +30,10 @@ def cast_graph(model: onnx.ModelProto, target: Format, kept: Iterable[str]) -> o
 class _Caster:
     """Takes the nodes of a graph in their order and gives back the graph with casts between them."""
 
-    def __init__(self, model: onnx.ModelProto, target: Format, kept: frozenset[str]) -> None:
+    def __init__(self, model: onnx.ModelProto, target: Format, kept_in_fp32: frozenset[str]) -> None:
         self._source = model
         self._target = target
-        self._kept = kept
+        self._kept_in_fp32 = kept_in_fp32
         self._opset = opset_of(model)
         self._activations = float_activations(model)
         self._weights = {entry.name: entry for entry in model.graph.initializer if entry.data_type == TensorProto.FLOAT}
@@ -47,7 +47,7 @@ class _Caster:
         """Take the next node, in the precision it is to have."""
         new = NodeProto()
         new.CopyFrom(node)
-        low = node.output[0] not in self._kept and bool(self._activations.keys() & set(node.output))
+        low = node.output[0] not in self._kept_in_fp32 and bool(self._activations.keys() & set(node.output))
         for index, name in enumerate(node.input):
             if node.op_type in SHAPES:
                 new.input[index] = self._name(name, low=name in self._computed_low)

@@ -14,7 +14,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from segkc_deploy.export.layer_precision import element_types
-from segkc_deploy.manifest import KeptNode
+from segkc_deploy.manifest import FallbackNode
 
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 
@@ -75,12 +75,12 @@ class Layer:
         return _FLOATS[self.element_type]
 
 
-def find_layers(model: onnx.ModelProto, number_format: Format) -> tuple[list[Layer], list[KeptNode]]:
+def find_layers(model: onnx.ModelProto, number_format: Format) -> tuple[list[Layer], list[FallbackNode]]:
     """Return the layers of `model` that engines can run in `number_format`, and those they cannot, with the reason."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type in _FLOATS}
     types = element_types(model)
     layers: list[Layer] = []
-    kept: list[KeptNode] = []
+    fallbacks: list[FallbackNode] = []
     for node in model.graph.node:
         if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm") or types[node.input[0]] not in _FLOATS:
             continue
@@ -88,12 +88,14 @@ def find_layers(model: onnx.ModelProto, number_format: Format) -> tuple[list[Lay
         element_type = types[node.input[0]]
         reason = _obstacle(node, weights, number_format)
         if reason:
-            kept.append(KeptNode(name=name, op_type=node.op_type, precision=_FLOATS[element_type], reason=reason))
+            fallbacks.append(
+                FallbackNode(name=name, op_type=node.op_type, precision=_FLOATS[element_type], reason=reason)
+            )
             continue
         layers.append(
             Layer(name, node.op_type, node.output[0], node.input[0], node.input[1], _channel_axis(node), element_type)
         )
-    return layers, kept
+    return layers, fallbacks
 
 
 def insert_qdq(

@@ -10,7 +10,7 @@ import onnx
 from segkc_deploy.export.precision.calibration import METHODS, Histogram, collect
 from segkc_deploy.export.precision.qdq import FP8, INT8, Format, Layer, find_layers, insert_qdq
 from segkc_deploy.export.precision.sensitivity import changed_pixels
-from segkc_deploy.manifest import KeptNode
+from segkc_deploy.manifest import FallbackNode
 from segkc_deploy.progress import track
 
 #: The loss of mIoU, in percentage points, within which a quantization stays unless another is asked for.
@@ -38,7 +38,7 @@ class Quantized:
     Attributes:
         model: the graph; same inputs and outputs as before.
         method: how activations were cut off: `max`, `percentile-99.999`, `percentile-99.99` or `entropy`.
-        kept: convolutions and products that were not quantized, and why.
+        fallbacks: convolutions and products that were not quantized, and why.
         tried: everything that was measured on the way, in that order.
         miou_before: mIoU of the graph without quantization, in percent.
         miou: mIoU of `model`, in percent.
@@ -46,7 +46,7 @@ class Quantized:
 
     model: onnx.ModelProto
     method: str
-    kept: tuple[KeptNode, ...]
+    fallbacks: tuple[FallbackNode, ...]
     tried: tuple[Trial, ...]
     miou_before: float
     miou: float
@@ -63,7 +63,7 @@ def quantize(
 
     The calibration method with the highest mIoU wins. Where it still loses more than `budget`, the layers that change
     the most pixels when they alone are quantized are left out, as few as it takes, but never more than half of them:
-    if that does not suffice, the best candidate comes back as it is, to be judged by the caller.
+    if that does not suffice, the best candidate is returned, and the caller's limits decide.
 
     Args:
         model: opset 19 or later, uint8 NHWC `images` to float32 `logits` (N, C, h, w); attention taken apart.
@@ -76,7 +76,7 @@ def quantize(
         VerificationError: the network is not finite on one of the images.
     """
     number_format = _FORMATS[precision]
-    layers, kept = find_layers(model, number_format)
+    layers, fallbacks = find_layers(model, number_format)
     assert layers, "there is nothing to quantize in this graph"
     histograms = collect(model, {layer.activation for layer in layers}, batches)
     before = miou(model)
@@ -85,8 +85,8 @@ def quantize(
     if before - best.trial.miou > budget:
         shares = changed_pixels(model, layers, search.cuts(best.trial.method), number_format, _a_few(batches))
         best = search.leave_out(best, sorted(layers, key=lambda layer: -shares[layer]), before - budget)
-        kept += [_kept(layer, shares[layer], precision) for layer in best.left_out]
-    return Quantized(best.model, best.trial.method, tuple(kept), tuple(search.tried), before, best.trial.miou)
+        fallbacks += [_fallback(layer, shares[layer], precision) for layer in best.left_out]
+    return Quantized(best.model, best.trial.method, tuple(fallbacks), tuple(search.tried), before, best.trial.miou)
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def _a_few(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [images[index] for index in chosen]
 
 
-def _kept(layer: Layer, share: float, precision: str) -> KeptNode:
+def _fallback(layer: Layer, share: float, precision: str) -> FallbackNode:
     reason = (
         f"quantized to {precision} alone, it changes {share:.2%} of the pixels' classes; left out for the mIoU budget"
     )
-    return KeptNode(name=layer.name, op_type=layer.op_type, precision=layer.precision, reason=reason)
+    return FallbackNode(name=layer.name, op_type=layer.op_type, precision=layer.precision, reason=reason)

@@ -19,13 +19,13 @@ def export(
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")] = "fp32",
     data: Annotated[
         Path | None,
-        typer.Option(help="Data spec: validation images judge, training images calibrate; by default the run's."),
+        typer.Option(help="Data spec: validation images verify, training images calibrate; by default the run's."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the artifact; by default the run directory.")] = None,
     outputs: Annotated[str, typer.Option(help="Any of masks,confidence,logits.")] = "masks",
-    tail: Annotated[
+    upsampling: Annotated[
         Literal["dense", "sparse"] | None,
-        typer.Option(help="How masks are made of logits: sparse is for CPUs (onnx, openvino), dense for TensorRT."),
+        typer.Option(help="How masks are made from logits: sparse for CPUs (onnx, openvino), dense for TensorRT."),
     ] = None,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a Triton model repository into this folder (onnx and trt).")
@@ -54,7 +54,7 @@ def export(
     verify: Annotated[
         str | None,
         typer.Option(
-            help="Images without masks (file, folder or glob) that judge instead of the data spec's.",
+            help="Images without masks (file, folder or glob) that verify instead of the data spec's.",
             rich_help_panel=_PROOF,
         ),
     ] = None,
@@ -131,7 +131,7 @@ def export(
         max_size=parse_size(max_size, "--max-size") if max_size else None,
         batch=Range(*parse_range(batch, "--batch")) if batch else None,
         outputs=tuple(name.strip() for name in outputs.split(",")),
-        tail=tail,
+        upsampling=upsampling,
         limits=Limits(min_agreement, max_miou_loss),
         verify_images=verify_images,
         calibration_images=calibration_images,
@@ -147,7 +147,7 @@ def export(
     )
     if data is None:
         data = read_config(RunDirectory(run))[1]
-        # Images without masks suffice to judge most precisions where the run's own data has not come along.
+        # Images without masks suffice to verify most precisions where the run's own data has not come along.
         if verify and not data.is_file():
             data = None
     if triton is not None and strip_weights:

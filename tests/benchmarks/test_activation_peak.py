@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.graph_activations import graph_activation_peak
 from segkc_deploy.export.liveness import Step, most_live
-from segkc_deploy.export.tail import attach_tail
+from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.export.torch_activations import torch_activation_peak
 from segkc_deploy.training.models.segmenter import Segmenter
@@ -165,7 +165,7 @@ def test_pytorch_and_the_exported_graph_agree(network: Segmenter) -> None:
     """Two independent ways to the same figure: operations as they run, and nodes with inferred shapes."""
     size = (64, 96)
     deployed = DeployGraph(network, size)
-    model = attach_tail(base_graph(deployed, size), ("masks",), size, align_corners=False)
+    model = attach_mask_head(base_graph(deployed, size), ("masks",), size, align_corners=False)
     largest = max(
         np.prod([dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]) for value in model.graph.value_info
     )
@@ -175,7 +175,7 @@ def test_pytorch_and_the_exported_graph_agree(network: Segmenter) -> None:
 
 
 def test_shapes_that_depend_on_the_image_are_those_of_the_image() -> None:
-    """The sparse tail computes only where classes meet, which in an even picture is nowhere."""
+    """Sparse upsampling computes only where classes meet, which in an even picture is nowhere."""
     size = (8 * _HEIGHT, 8 * _WIDTH)
     base = onnx.parser.parse_model(f"""
     <ir_version: 10, opset_import: ["": 23]>
@@ -185,8 +185,8 @@ def test_shapes_that_depend_on_the_image_are_those_of_the_image() -> None:
         logits = AveragePool <kernel_shape = [8, 8], strides = [8, 8]> (planes)
     }}
     """)
-    model = attach_tail(base, ("masks",), size, False, "sparse")
+    model = attach_mask_head(base, ("masks",), size, False, "sparse")
     even = graph_activation_peak(model, np.full((1, *size, 3), 7, np.uint8))
-    # Pixels and their planes in float, before the tail: all that the even picture needs at once.
+    # Pixels and their planes in float, before the mask head: all that the even picture needs at once.
     assert even == 2 * 4 * 3 * size[0] * size[1]
     assert graph_activation_peak(model, image(size=size)) > 1.2 * even

@@ -19,14 +19,14 @@ from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, Verif
 from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.engines.base import BuildOptions, Range
 from segkc_deploy.export.export_run import Exported, export_run
-from segkc_deploy.export.precision.choose import Precise
+from segkc_deploy.export.mask_head import attach_mask_head
+from segkc_deploy.export.precision.convert import ConvertedGraph
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.settings import ExportSettings
-from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.export.torch_activations import run_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops, describe_run, load_run_predictor
-from segkc_deploy.export.verify import Limits, shortcoming
+from segkc_deploy.export.verify import Limits, failure_reason
 from segkc_deploy.manifest import Verification, companion_path, read_manifest, sha256_of
 from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
 from segkc_deploy.training.models.segmenter import Segmenter
@@ -113,7 +113,7 @@ def test_other_families_export_at_square_and_other_sizes(backbone: str, cells: t
     size = (cells[0] * network.size_multiple, cells[1] * network.size_multiple)
     path = tmp_path / "network.onnx"
     graph = DeployGraph(network, size)
-    onnx.save(attach_tail(base_graph(graph, size), ["masks"], size, graph.network.decoder.align_corners), path)
+    onnx.save(attach_mask_head(base_graph(graph, size), ["masks"], size, graph.network.decoder.align_corners), path)
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 3)).astype(np.uint8)
     with OnnxRuntimeRunner(path, device="cpu") as runner, TorchRunner(graph, device="cpu") as reference:
         for batch in (images, images[:1]):
@@ -121,36 +121,36 @@ def test_other_families_export_at_square_and_other_sizes(backbone: str, cells: t
             assert agreement >= 0.999
 
 
-def test_an_artifact_that_disagrees_is_kept_aside_with_the_layer_that_went_astray(
+def test_an_artifact_that_disagrees_is_kept_aside_with_the_layer_that_diverged(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from segkc_deploy.export import export_run as module
 
-    astray = ""
+    diverged = ""
 
-    def with_a_wrong_layer(base: onnx.ModelProto, *rest: Any) -> Precise:
-        nonlocal astray
+    def with_a_wrong_layer(base: onnx.ModelProto, *rest: Any) -> ConvertedGraph:
+        nonlocal diverged
         wrong = onnx.ModelProto()
         wrong.CopyFrom(base)
         layer = [node for node in wrong.graph.node if node.op_type == "Conv"][2]
-        astray = layer.output[0]
+        diverged = layer.output[0]
         (weights,) = (tensor for tensor in wrong.graph.initializer if tensor.name == layer.input[1])
         values = -numpy_helper.to_array(weights)
         weights.CopyFrom(numpy_helper.from_array(values, weights.name))
-        return Precise(wrong, base)
+        return ConvertedGraph(wrong, base)
 
-    monkeypatch.setattr(module, "in_precision", with_a_wrong_layer)
+    monkeypatch.setattr(module, "convert_precision", with_a_wrong_layer)
     with pytest.raises(VerificationError, match="of the pixels agree") as raised:
         export_run(run, data, out=tmp_path)
-    assert f"the first layer that goes astray is {astray}" in str(raised.value)
+    assert f"the first layer that diverges is {diverged}" in str(raised.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "junior-fp32.onnx.rejected",
         "junior-fp32.onnx.rejected.json",
         "junior-fp32.onnx.rejected.layers.json",
     ]
     layers = json.loads((tmp_path / "junior-fp32.onnx.rejected.layers.json").read_text())
-    assert next(layer["name"] for layer in layers if layer["astray"]) == astray
-    assert not layers[0]["astray"]
+    assert next(layer["name"] for layer in layers if layer["diverged"]) == diverged
+    assert not layers[0]["diverged"]
 
 
 def test_a_failed_export_leaves_the_good_artifact(exported: Exported, run: Path, data: Path) -> None:
@@ -245,9 +245,9 @@ def test_mistakes_are_told(run: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="this engine takes fp32, fp16, int8"):
         export_run(run, data, ExportSettings(precision="fp8"))
     with pytest.raises(ConfigError, match="this engine takes dense"):
-        export_run(run, data, ExportSettings(engine="aoti", tail="sparse"))
+        export_run(run, data, ExportSettings(engine="aoti", upsampling="sparse"))
     with pytest.raises(ConfigError, match="without confidence"):
-        ExportSettings(tail="sparse", outputs=("masks", "confidence"))
+        ExportSettings(upsampling="sparse", outputs=("masks", "confidence"))
     with pytest.raises(ConfigError, match="masks or logits have to be among them"):
         ExportSettings(outputs=("confidence",))
     with pytest.raises(ConfigError, match="a range begins at 1"):
@@ -293,10 +293,10 @@ def test_flops_are_two_per_multiply_add() -> None:
 
 
 def test_limits_are_the_precisions_own_unless_named() -> None:
-    assert ExportSettings(precision="fp16").limits_kept == Limits(0.995, None)
-    assert ExportSettings(precision="fp16", limits=Limits(miou_loss=1.0)).limits_kept == Limits(0.995, 1.0)
-    assert ExportSettings(precision="int8").limits_kept == Limits(None, 0.5)
-    assert ExportSettings(precision="int8", limits=Limits(agreement=0.9)).limits_kept == Limits(0.9, None)
+    assert ExportSettings(precision="fp16").effective_limits == Limits(0.995, None)
+    assert ExportSettings(precision="fp16", limits=Limits(miou_loss=1.0)).effective_limits == Limits(0.995, 1.0)
+    assert ExportSettings(precision="int8").effective_limits == Limits(None, 0.5)
+    assert ExportSettings(precision="int8", limits=Limits(agreement=0.9)).effective_limits == Limits(0.9, None)
 
 
 @pytest.mark.parametrize(
@@ -312,14 +312,18 @@ def test_each_output_is_judged_by_itself(
     """Masks can be made from the logits, but programs without this package read the outputs as they are."""
     from segkc_deploy.export import export_run as module
 
-    def wrong_tail(*arguments: Any) -> onnx.ModelProto:
-        model = attach_tail(*arguments)
+    def wrong_mask_head(*arguments: Any) -> onnx.ModelProto:
+        model = attach_mask_head(*arguments)
         for node in model.graph.node:
-            if node.name.startswith("tail/") or node.output[0] in ("masks", "confidence") or "tail/" in node.output[0]:
+            if (
+                node.name.startswith("mask_head/")
+                or node.output[0] in ("masks", "confidence")
+                or "mask_head/" in node.output[0]
+            ):
                 node.op_type = changes.get(node.op_type, node.op_type)
         return model
 
-    monkeypatch.setattr(module, "attach_tail", wrong_tail)
+    monkeypatch.setattr(module, "attach_mask_head", wrong_mask_head)
     with pytest.raises(VerificationError, match=told):
         export_run(run, data, ExportSettings(outputs=("masks", "confidence", "logits")), tmp_path)
 
@@ -378,7 +382,7 @@ def test_other_batches_and_sizes_are_tried(run: Path, data: Path, tmp_path: Path
     assert [check.shape for check in verification.shapes] == [(4, 64, 64), (1, 96, 160), (1, 64, 160), (1, 96, 64)]
     assert min(check.agreement for check in verification.shapes) >= 0.999
     worse = verification.shapes[2].model_copy(update={"agreement": 0.5})
-    assert "64x160" in shortcoming(verification.model_copy(update={"shapes": (worse,)}))
+    assert "64x160" in failure_reason(verification.model_copy(update={"shapes": (worse,)}))
 
 
 def test_two_exports_into_one_folder_do_not_meet(

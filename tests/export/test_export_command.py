@@ -31,7 +31,7 @@ def test_it_says_what_was_built_and_how_it_was_proven(
     assert manifest.contract.max_batch == 4
     assert [output.name for output in manifest.contract.outputs] == ["masks", "logits"]
     assert manifest.layer_precision is not None
-    assert {node.precision for node in manifest.layer_precision.kept} == {"fp32"}
+    assert {node.precision for node in manifest.layer_precision.fallbacks} == {"fp32"}
     assert (tmp_path / "models" / "junior-fp16" / "1" / "model.onnx").read_bytes() == path.read_bytes()
 
     again = command.refused("export", run, *options, "--triton", tmp_path / "models")
@@ -52,14 +52,14 @@ def test_below_the_limit_it_ends_with_1_and_the_layers(command: CommandLine, run
     finished = command("export", run, "--precision", "fp16", "--min-agreement", "1", "--out", tmp_path)
     assert finished.code == 1, finished
     (line,) = [line for line in finished.err.splitlines() if line.startswith("error: ")]
-    assert "(100.0000% are required); layer by layer its graph stays within 10%" in line
+    assert "(100.0000% are required); every layer of its graph is within 10%" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "junior-fp16.onnx.rejected",
         "junior-fp16.onnx.rejected.json",
         "junior-fp16.onnx.rejected.layers.json",
     ]
     layers = json.loads((tmp_path / "junior-fp16.onnx.rejected.layers.json").read_text())
-    assert not any(layer["astray"] for layer in layers)
+    assert not any(layer["diverged"] for layer in layers)
     assert max(layer["relative_error"] for layer in layers) > 1e-4
 
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 from small_graphs import convolution_graph, images
 
-from segkc_deploy.export.layer_comparison import compare_layers, where_astray, write_differences
+from segkc_deploy.export.layer_comparison import compare_layers, first_divergence, write_differences
 
 
 def scaled(model: onnx.ModelProto, weights: str, factor: float) -> onnx.ModelProto:
@@ -39,9 +39,9 @@ def test_a_wrong_layer_has_the_error_it_was_given(tmp_path: Path) -> None:
     by_name = {difference.name: difference for difference in differences}
     assert by_name["wide"].relative_error == 0
     assert by_name["narrow"].relative_error == pytest.approx(0.25, rel=1e-5)
-    assert "the first layer that goes astray is narrow (Conv, relative error 0.25)" in where_astray(differences)
+    assert "the first layer that diverges is narrow (Conv, relative error 0.25)" in first_divergence(differences)
     write_differences(tmp_path / "layers.json", differences)
-    assert [row["astray"] for row in rows(tmp_path / "layers.json")] == [
+    assert [row["diverged"] for row in rows(tmp_path / "layers.json")] == [
         difference.name in ("narrow", "parts", "logits") for difference in differences
     ]
 
@@ -54,8 +54,8 @@ def test_what_is_not_finite_is_null_and_astray(which: str, tmp_path: Path) -> No
     differences = compare_layers(*graphs, images(1))
     (narrow,) = (difference for difference in differences if difference.name == "narrow")
     assert narrow.relative_error is None
-    assert narrow.astray
+    assert narrow.diverged
     assert (narrow.largest is None) == (which == "reference")
     write_differences(tmp_path / "layers.json", differences)
     (row,) = (row for row in rows(tmp_path / "layers.json") if row["name"] == "narrow")
-    assert (row["relative_error"], row["largest"], row["astray"]) == (None, narrow.largest, True)
+    assert (row["relative_error"], row["largest"], row["diverged"]) == (None, narrow.largest, True)

@@ -85,7 +85,7 @@ def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
 def numeric(mixed: MixedPrecision) -> dict[str, str]:
     """Return the kept nodes whose reason is what their values are: output's name to reason."""
     words = ("reaches", "stays below", "would change", "sums terms")
-    return {node.name: node.reason for node in mixed.kept if any(word in node.reason for word in words)}
+    return {node.name: node.reason for node in mixed.fallbacks if any(word in node.reason for word in words)}
 
 
 # --- the formats -----------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_what_fp16_cannot_hold_is_found_and_kept(
     check_well_formed(mixed.model)
     assert numeric(mixed).keys() == kept
     assert relative_error(emulate(mixed.model)(held_out)[0], expected) < TOLERANCE["fp16"]
-    assert {node.precision for node in mixed.kept} == {"fp32"}
+    assert {node.precision for node in mixed.fallbacks} == {"fp32"}
     if naive_is_wrong:
         naive = emulate(naively_cast(model, "fp16"))(held_out)[0]
         assert not np.isfinite(naive).all() or (naive.argmax(1) == expected.argmax(1)).mean() < 0.9
@@ -275,7 +275,7 @@ def test_a_margin_is_left_for_other_images() -> None:
 def test_what_is_always_kept_says_why() -> None:
     for precision, extra in (("fp16", {}), ("bf16", {"patches": "reads pixels", "scores": "gives the logits"})):
         mixed = to_mixed_precision(attention_graph().model(), precision, [images(2)])
-        reasons = {node.name: node.reason for node in mixed.kept}
+        reasons = {node.name: node.reason for node in mixed.fallbacks}
         expected = {
             "pixels": "normalizes the pixels",
             "normal": "squares",
@@ -296,7 +296,7 @@ def test_operators_between_float32_layers_are_not_cast_for_nothing() -> None:
     graph.weights |= {"tiny": np.array(1e-6)}
     del graph.weights["third"]
     mixed = to_mixed_precision(graph.model(), "fp16", [images(2)])
-    reasons = {node.name: node.reason for node in mixed.kept}
+    reasons = {node.name: node.reason for node in mixed.fallbacks}
     assert "between float32 layers" in reasons["rectified"]
     check_well_formed(mixed.model)
 

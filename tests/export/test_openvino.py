@@ -19,8 +19,8 @@ from segkc_deploy.errors import ArtifactError, BuildError, ConfigError, MissingD
 from segkc_deploy.export.deploy_graph import OUTPUT_NAMES, DeployGraph
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Range
 from segkc_deploy.export.engines.openvino_ir import OpenVINOEngine
+from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
-from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.manifest import Contract, TensorContract, companion_path
 from segkc_deploy.runners.openvino_runner import OpenVINORunner, compile_for_cpu, precision_hint
@@ -100,8 +100,8 @@ def test_outputs_are_those_of_pytorch_for_any_batch(tmp_path: Path, backbone: st
     graph = DeployGraph(segmenter, size, OUTPUT_NAMES).eval()
     base = decompose_attention(base_graph(graph, size))
     align_corners = segmenter.decoder.align_corners
-    build(attach_tail(base, OUTPUT_NAMES, size, align_corners), tmp_path / "junior.xml")
-    build(attach_tail(base, ["masks"], size, align_corners, OpenVINOEngine.tails[0]), tmp_path / "masks.xml")
+    build(attach_mask_head(base, OUTPUT_NAMES, size, align_corners), tmp_path / "junior.xml")
+    build(attach_mask_head(base, ["masks"], size, align_corners, OpenVINOEngine.upsampling[0]), tmp_path / "masks.xml")
 
     with (
         OpenVINORunner(tmp_path / "junior.xml", threads=1) as runner,

@@ -391,8 +391,8 @@ def _quantize_sensitive(budget: float) -> Quantized:
 
 def test_the_sensitive_layer_is_found_left_out_and_named() -> None:
     result = _quantize_sensitive(budget=5.0)
-    assert [node.name for node in result.kept] == ["third"]
-    assert "changes" in result.kept[0].reason
+    assert [node.name for node in result.fallbacks] == ["third"]
+    assert "changes" in result.fallbacks[0].reason
     everything = [trial for trial in result.tried if not trial.left_out]
     assert {trial.method for trial in everything} == {"max", "percentile-99.999", "percentile-99.99", "entropy"}
     assert max(trial.miou for trial in everything) < 95 <= result.miou
@@ -405,7 +405,7 @@ def test_the_sensitive_layer_is_found_left_out_and_named() -> None:
 
 def test_a_budget_that_is_met_leaves_nothing_out() -> None:
     result = _quantize_sensitive(budget=100.0)
-    assert result.kept == ()
+    assert result.fallbacks == ()
     assert result.miou == max(trial.miou for trial in result.tried)
     assert len(result.tried) == 4
 
@@ -413,7 +413,7 @@ def test_a_budget_that_is_met_leaves_nothing_out() -> None:
 def test_a_budget_that_cannot_be_met_gives_the_best_and_keeps_half_quantized() -> None:
     result = _quantize_sensitive(budget=-1.0)
     assert max(trial.left_out for trial in result.tried) == 3
-    assert len(result.kept) <= 3
+    assert len(result.fallbacks) <= 3
     assert result.miou == max(trial.miou for trial in result.tried)
     assert result.miou_before == 100.0
 

@@ -435,7 +435,7 @@ def test_rtx_builds_for_named_gpus_without_one(
     assert built.build.options["compute_capabilities"] == ["8.9", "12.0"]
     assert built.build.gpu is None
     assert built.layer_precision is None
-    assert TensorRTRTXEngine().judge("fp16", BuildOptions()) == ""
+    assert TensorRTRTXEngine().verification_device("fp16", BuildOptions()) == ""
     TensorRTRTXEngine().build(build_request(tmp_path / "other.rtx"))
     assert behavior.builds[1]["capabilities"] == []
 
@@ -445,7 +445,7 @@ def test_rtx_inspects_the_plan_where_there_is_a_gpu(
 ) -> None:
     use(RTX, behavior, monkeypatch)
     monkeypatch.setattr(trt_rtx, "cuda_obstacle", lambda: "")
-    assert TensorRTRTXEngine().judge("fp16", BuildOptions()) == "cuda"
+    assert TensorRTRTXEngine().verification_device("fp16", BuildOptions()) == "cuda"
     built = TensorRTRTXEngine().build(build_request(tmp_path / "tiny.rtx"))
     assert built.layer_precision is not None
     assert built.layer_precision.layers == {"fp16": {"Conv": 1}, "fp32": {"SoftMax": 1}}

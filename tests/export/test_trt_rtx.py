@@ -19,10 +19,10 @@ from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.engines import trt_rtx
 from segkc_deploy.export.engines.base import Range
 from segkc_deploy.export.engines.trt_rtx import TensorRTRTXEngine
+from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.precision.mixed import to_mixed_precision
 from segkc_deploy.export.precision.quantize import quantize
-from segkc_deploy.export.tail import attach_tail
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
@@ -81,7 +81,7 @@ def family(request: pytest.FixtureRequest) -> Family:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_family_builds_in_every_precision(family: Family, precision: str, tmp_path: Path) -> None:
     model = PRECISIONS[precision](decompose_attention(family.base), family.batches)
-    model = attach_tail(model, OUTPUTS, family.size, family.network.decoder.align_corners)
+    model = attach_mask_head(model, OUTPUTS, family.size, family.network.decoder.align_corners)
     request = build_request(
         tmp_path / "junior.rtx", model, precision, family.size, compute_capabilities=("8.9",), optimization_level=0
     )
@@ -101,7 +101,7 @@ def test_the_builder_itself_refuses_gpus_without_the_number_format(
     """What the engine refuses before any work is refused by NVIDIA's builder too, only late."""
     cnn = family_of("resnet10t")
     model = PRECISIONS[precision](cnn.base, cnn.batches)
-    model = attach_tail(model, ("masks",), cnn.size, cnn.network.decoder.align_corners)
+    model = attach_mask_head(model, ("masks",), cnn.size, cnn.network.decoder.align_corners)
     request = build_request(tmp_path / "junior.rtx", model, precision, cnn.size, compute_capabilities=(named,))
     with pytest.raises(ConfigError, match=precision):
         TensorRTRTXEngine().build(request)
@@ -113,7 +113,7 @@ def test_the_builder_itself_refuses_gpus_without_the_number_format(
 def test_height_and_width_may_be_free(tmp_path: Path) -> None:
     network = random_network("resnet10t")
     base = base_graph(DeployGraph(network, None), (64, 96), free_size=True)
-    model = attach_tail(base, ("masks",), None, network.decoder.align_corners)
+    model = attach_mask_head(base, ("masks",), None, network.decoder.align_corners)
     request = build_request(tmp_path / "junior.rtx", model, size=(64, 96))
     request = changed(request, heights=Range(64, 96, 160), widths=Range(64, 128, 256))
     built = TensorRTRTXEngine().build(request)

@@ -11,7 +11,7 @@ from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.evaluation import evaluate
 from segkc_deploy.metrics import ConfusionMatrix
-from segkc_deploy.read_ahead import read_ahead
+from segkc_deploy.prefetch import prefetch
 
 SIZE = (8, 12)
 
@@ -164,7 +164,7 @@ def test_reading_ahead_keeps_the_order_and_does_not_run_far_ahead():
         read.append(item)
         return 10 * item
 
-    results = read_ahead(remember, range(100), ahead=3)
+    results = prefetch(remember, range(100), ahead=3)
     assert [next(results) for _ in range(5)] == [0, 10, 20, 30, 40]
     assert max(read) <= 5 + 3
     assert list(results) == [10 * item for item in range(5, 100)]
@@ -175,7 +175,7 @@ def test_a_failed_read_is_raised_at_its_turn():
     def divide(item):
         return 1 / item
 
-    results = read_ahead(divide, [1, 2, 0, 4])
+    results = prefetch(divide, [1, 2, 0, 4])
     assert [next(results), next(results)] == [1, 0.5]
     with pytest.raises(ZeroDivisionError):
         next(results)

@@ -1,9 +1,11 @@
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from tiny_artifact import LABELS, make_artifact, manifest_of
 
+from segkc_deploy.engine_match import rebuild_command
 from segkc_deploy.errors import ArtifactError
 from segkc_deploy.manifest import companion_path, manifest_path, read_manifest, sha256_of, write_manifest
 
@@ -33,7 +35,7 @@ def test_what_was_written_is_read(tmp_path):
 def test_the_file_is_plain_json_with_these_keys(tmp_path):
     """Readers in other languages rely on the names: a change of them is a change of `format`."""
     stored = json.loads(manifest_path(make_artifact(tmp_path)).read_text())
-    assert stored["format"] == "segkc-deploy-artifact/1"
+    assert stored["format"] == "segkc-deploy-artifact/2"
     assert list(stored) == [
         *("format", "artifact", "sha256", "bytes", "companions", "engine", "precision", "contract", "labels"),
         *("normalization", "parameters", "flops", "activation_peak_bytes", "source", "layer_precision", "build"),
@@ -53,6 +55,19 @@ def test_the_file_is_plain_json_with_these_keys(tmp_path):
         "resize": "stretch",
     }
     assert stored["labels"]["names"] == ["dark", "red", "green", "blue"]
+
+
+def test_a_manifest_of_format_1_is_read(tmp_path):
+    artifact = make_artifact(tmp_path)
+    old = json.loads((Path(__file__).parents[1] / "support" / "manifest_format_1.json").read_text())
+    assert (old["format"], list(old["layer_precision"])[-1]) == ("segkc-deploy-artifact/1", "kept")
+    manifest_path(artifact).write_text(json.dumps(old | {"sha256": sha256_of(artifact)}))
+    manifest = read_manifest(artifact)
+    assert manifest.format == "segkc-deploy-artifact/2"
+    assert [node.reason for node in manifest.layer_precision.fallbacks] == ["sums exponentials"]
+    assert rebuild_command(manifest).endswith("--precision fp16 --upsampling sparse")
+    write_manifest(artifact, manifest)
+    assert read_manifest(artifact) == manifest
 
 
 def test_sha256_is_that_of_the_whole_file(tmp_path):
@@ -127,8 +142,8 @@ def test_a_missing_manifest_is_named(tmp_path):
 
 def test_a_manifest_of_another_format_is_refused(tmp_path):
     artifact = make_artifact(tmp_path)
-    edit(artifact, format="segkc-deploy-artifact/2")
-    assert "segkc-deploy-artifact/2" in refusal(artifact)
+    edit(artifact, format="segkc-deploy-artifact/3")
+    assert "segkc-deploy-artifact/3" in refusal(artifact)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""The runtime's tail against PyTorch: upsample every logit in float64, then argmax."""
+"""The runtime's mask head against PyTorch: upsample every logit in float64, then argmax."""
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from segkc_deploy.tail import mask_from_logits
+from segkc_deploy.mask_head import mask_from_logits
 
 SIZES = [
     ((7, 9), (28, 36)),
@@ -71,7 +71,7 @@ def test_a_class_that_wins_at_no_corner_can_win_between_them():
 def test_work_in_parts_gives_the_same_mask(monkeypatch):
     logits, size = blobs((30, 40, 7)), (121, 163)
     whole = mask_from_logits(logits, size, False)
-    monkeypatch.setattr("segkc_deploy.tail._PIXELS_AT_ONCE", 100)
+    monkeypatch.setattr("segkc_deploy.mask_head._PIXELS_AT_ONCE", 100)
     np.testing.assert_array_equal(mask_from_logits(logits, size, False), whole)
 
 

@@ -9,8 +9,8 @@ import torch
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.errors import DataError
+from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import console, track
-from segkc_deploy.read_ahead import read_ahead
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.true_errors import Truth
 from segkc_deploy.training.label_next.uncertainty import image_scores
@@ -42,7 +42,7 @@ def rank_images(networks: RunNetworks, samples: tuple[Sample, ...], truth: Truth
 
 def readable(samples: tuple[Sample, ...], description: str) -> Iterator[tuple[Sample, np.ndarray]]:
     """Yield each sample with its image, uint8 (H, W, 3) RGB; name those that cannot be read on stderr."""
-    for sample, image in track(read_ahead(_read, samples), description, total=len(samples)):
+    for sample, image in track(prefetch(_read, samples), description, total=len(samples)):
         if isinstance(image, DataError):
             console.print(f"left out: {image}", style="yellow", markup=False, soft_wrap=True)
         else:

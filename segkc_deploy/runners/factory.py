@@ -9,7 +9,7 @@ from segkc_deploy.runners.base import Runner
 ENGINES = ("onnx", "trt", "trt-rtx", "openvino", "aoti")
 
 
-def open_runner(
+def create_runner(
     path: Path, manifest: Manifest, device: str = "auto", threads: int | None = None, cuda_graph: bool = False
 ) -> Runner:
     """Return the runner for the artifact at `path`, not yet activated. Only the engine's own library is imported.

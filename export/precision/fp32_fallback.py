@@ -1,4 +1,4 @@
-"""Which nodes stay in float32 when a graph goes to 16 bits, and why."""
+"""Which nodes are kept in FP32 when a graph is converted to 16 bits, and why."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from segkc_deploy.export.precision.formats import Format
 from segkc_deploy.export.precision.ranges import PRODUCTS, Ranges
 
-#: A value that comes closer to the format's largest than this factor is kept: other images than those of the
-#: calibration give other maxima.
+#: A node is kept in FP32 if a value comes closer than this factor to the format's largest number: images outside the
+#: calibration set can give larger values.
 MARGIN = 4.0
-#: Weights that change by more than this, relative to their norm, are kept. Rounding alone changes them by 0.02% in
-#: FP16 and by 0.2% in BF16; more is lost where they lie below the format's smallest normal number.
+#: Weights that change by more than this, relative to their norm, are kept in FP32. Rounding alone changes them by 0.02%
+#: in FP16 and by 0.2% in BF16; weights below the format's smallest normal number lose more.
 MAX_WEIGHT_ERROR = 0.01
 
 _SQUARES = "sums squares over many values"
@@ -35,7 +35,7 @@ _ALWAYS = {
 #: Operators that an engine cannot build in a format.
 _NOT_BUILT = {("bf16", "ConvTranspose"): "TensorRT builds no ConvTranspose in BF16"}
 
-#: In a format with no more binary digits than a pixel has, what reads the pixels and what gives the logits is kept:
+#: In a format with no more binary digits than a pixel has, the layers that read pixels or give logits stay in FP32:
 #: normalized pixels would be wrong by up to half a step of their 256, and logits of neighboring classes would tie. On a
 #: compact convolutional network the first cost half of all the pixels that changed class in BF16; on a vision
 #: transformer the second did. Both layers are small.
@@ -47,8 +47,8 @@ SHAPES = frozenset({"Shape", "Size"})
 _ADDED = {"Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,), "Add": (0, 1), "Sub": (0, 1)}
 
 
-class Keeper:
-    """Finds the nodes of a float32 graph that stay in float32.
+class FP32Fallback:
+    """Finds the nodes of a float32 graph that fall back to FP32.
 
     Args:
         model: the graph, without fused attention.
@@ -74,13 +74,13 @@ class Keeper:
         self._positions = self._computed_from(numbers - self._pixels)
         self._last = self._last_layers()
 
-    def kept(self) -> dict[str, str]:
-        """Return why a node stays in float32, by the name of its first output, for each node that does."""
+    def reasons(self) -> dict[str, str]:
+        """Return the nodes that are kept in FP32: the name of the first output, and the reason."""
         computing = [node for node in self._graph.node if node.op_type not in SHAPES and self._floats(node)]
-        kept = {node.output[0]: reason for node in computing if (reason := self._reason(node))}
-        low = [node for node in computing if node.output[0] not in kept]
+        found = {node.output[0]: reason for node in computing if (reason := self._reason(node))}
+        low = [node for node in computing if node.output[0] not in found]
         reason = "stands between float32 layers: casting costs more than it saves"
-        return kept | {node.output[0]: reason for node in _without_product(low)}
+        return found | {node.output[0]: reason for node in _without_product(low)}
 
     def _floats(self, node: NodeProto) -> bool:
         return any(name in self._activations or name in self._weights for name in [*node.input, *node.output])

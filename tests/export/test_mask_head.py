@@ -1,4 +1,4 @@
-"""The tail of an exported graph, against PyTorch's upsampling and argmax in float64."""
+"""The mask head of an exported graph, against PyTorch's upsampling and argmax in float64."""
 
 import itertools
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from segkc_deploy.export.tail import attach_tail
+from segkc_deploy.export.mask_head import attach_mask_head
 
 CLASSES = 5
 LOW, HIGH = (9, 14), (36, 49)
@@ -82,7 +82,7 @@ def smooth_logits(count):
 @pytest.mark.parametrize("size", [HIGH, (27, 14), (5, 20)], ids=["up", "mixed", "down"])
 def test_masks_and_confidence_are_those_of_upsampled_logits(align_corners, count, size):
     logits = random_logits(count)
-    got = run(attach_tail(base_graph(size), OUTPUTS, size, align_corners), logits, size)
+    got = run(attach_mask_head(base_graph(size), OUTPUTS, size, align_corners), logits, size)
     reference = upsampled(logits, size, align_corners)
     assert got["masks"].dtype == np.uint8
     assert_same_masks(got["masks"], reference)
@@ -97,7 +97,7 @@ def test_masks_and_confidence_are_those_of_upsampled_logits(align_corners, count
 @pytest.mark.parametrize("make", [random_logits, smooth_logits])
 def test_sparse_masks_are_those_of_upsampled_logits(align_corners, count, size, make):
     logits = make(count)
-    model = attach_tail(base_graph(size), ["logits", "masks"], size, align_corners, "sparse")
+    model = attach_mask_head(base_graph(size), ["logits", "masks"], size, align_corners, "sparse")
     assert not any(attribute.s == b"linear" for node in model.graph.node for attribute in node.attribute)
     got = run(model, logits, size)
     assert got["masks"].shape == (count, *size)
@@ -106,17 +106,17 @@ def test_sparse_masks_are_those_of_upsampled_logits(align_corners, count, size, 
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_a_sparse_tail_works_where_no_neighbors_differ(align_corners):
+def test_sparse_upsampling_works_where_no_neighbors_differ(align_corners):
     logits = np.zeros((2, CLASSES, *LOW), dtype=np.float32)
     logits[0, 3] = logits[1, 1] = 1
-    got = run(attach_tail(base_graph(), ["masks"], HIGH, align_corners, "sparse"), logits, HIGH)
+    got = run(attach_mask_head(base_graph(), ["masks"], HIGH, align_corners, "sparse"), logits, HIGH)
     np.testing.assert_array_equal(got["masks"], np.broadcast_to([[[3]], [[1]]], (2, *HIGH)))
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(36, 49), (52, 24)])
 def test_a_free_height_and_width_come_from_the_images(align_corners, size):
-    model = attach_tail(base_graph(None, None), OUTPUTS, None, align_corners)
+    model = attach_mask_head(base_graph(None, None), OUTPUTS, None, align_corners)
     assert [dim.dim_param for dim in model.graph.output[0].type.tensor_type.shape.dim] == ["batch", "height", "width"]
     low = (size[0] // 4, size[1] // 3)
     logits = random_logits(2, low)
@@ -132,7 +132,7 @@ def test_a_free_height_and_width_come_from_the_images(align_corners, size):
 def test_outputs_are_those_asked_for_in_that_order_and_nothing_is_computed_in_vain(outputs, kind):
     base = base_graph()
     before = base.SerializeToString()
-    model = attach_tail(base, outputs, HIGH, False, kind)
+    model = attach_mask_head(base, outputs, HIGH, False, kind)
     assert base.SerializeToString() == before
     assert [output.name for output in model.graph.output] == list(outputs)
     read = {name for node in model.graph.node for name in node.input} | set(outputs)
@@ -146,7 +146,7 @@ def test_outputs_are_those_asked_for_in_that_order_and_nothing_is_computed_in_va
 def test_confidence_of_very_large_logits_is_finite():
     logits = np.zeros((1, 2, 3, 3), dtype=np.float32)
     logits[:, 1] = 5000
-    got = run(attach_tail(base_graph((6, 6), (3, 3), 2), ["confidence", "masks"], (6, 6), False), logits, (6, 6))
+    got = run(attach_mask_head(base_graph((6, 6), (3, 3), 2), ["confidence", "masks"], (6, 6), False), logits, (6, 6))
     np.testing.assert_array_equal(got["confidence"], 1)
     np.testing.assert_array_equal(got["masks"], 1)
 
@@ -154,6 +154,6 @@ def test_confidence_of_very_large_logits_is_finite():
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_equal_scores_go_to_the_first_class(kind):
     got = run(
-        attach_tail(base_graph(), ["masks"], HIGH, True, kind), np.ones((1, CLASSES, *LOW), dtype=np.float32), HIGH
+        attach_mask_head(base_graph(), ["masks"], HIGH, True, kind), np.ones((1, CLASSES, *LOW), dtype=np.float32), HIGH
     )
     np.testing.assert_array_equal(got["masks"], 0)

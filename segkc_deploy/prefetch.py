@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4) -> Iterator[Result]:
+def prefetch(read: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4) -> Iterator[Result]:
     """Yield `read(item)` for each item, in order, with up to `ahead` further items being read by two threads.
 
     An exception that `read` raises is raised when its item's turn comes.

@@ -1,4 +1,4 @@
-"""The end of an artifact's graph: from logits at the decoder's resolution to what the contract promises."""
+"""The mask head of an artifact's graph: from logits at the decoder's resolution to the contract's outputs."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -7,16 +7,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from segkc_deploy.tail import cells_along
+from segkc_deploy.mask_head import cells_along
 
-#: Outputs that a tail can give, each with its element type.
+#: Outputs that a mask head can give, each with its element type.
 OUTPUT_TYPES = {"masks": TensorProto.UINT8, "confidence": TensorProto.FLOAT, "logits": TensorProto.FLOAT}
 
 #: `Resize` with sizes in any layout, `ReduceMax` with axes as an input.
 _LEAST_OPSET = 18
 
 
-def attach_tail(
+def attach_mask_head(
     model: onnx.ModelProto,
     outputs: Sequence[str],
     size: tuple[int, int] | None,
@@ -33,7 +33,7 @@ def attach_tail(
         size: (height, width) of masks and confidence; the size of `images` if None.
         align_corners: how logits are upsampled (bilinear): corners aligned, or pixel centers.
         kind: `dense` upsamples every logit, which is what GPUs are good at. `sparse` computes only where neighboring
-            logits differ in their winner (see `segkc_deploy.tail`): on a CPU two to seven times as fast, with the
+            logits differ in their winner (see `segkc_deploy.mask_head`): on a CPU two to seven times as fast, with the
             same masks. TensorRT's parser refuses its NonZero without plugins. It needs a fixed `size`, and with
             `confidence`, for which every logit is needed, it is the same as `dense`.
     """
@@ -50,7 +50,7 @@ def attach_tail(
     shapes = {"masks": [count, *high], "confidence": [count, *high], "logits": [count, *low, classes]}
 
     nodes = _Nodes(graph)
-    planes = _rename(graph, base.name, "tail/logits")
+    planes = _rename(graph, base.name, "mask_head/logits")
     sparse = kind == "sparse" and "masks" in outputs and "confidence" not in outputs
     rows = ""
     if "logits" in outputs or sparse:
@@ -71,7 +71,7 @@ def attach_tail(
 
 
 class _Nodes:
-    """Appends nodes and constants to a graph; every name begins with `tail/`."""
+    """Appends nodes and constants to a graph; every name begins with `mask_head/`."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
@@ -93,7 +93,7 @@ class _Nodes:
 
     def _name(self, kind: str) -> str:
         self._count += 1
-        return f"tail/{kind}_{self._count}"
+        return f"mask_head/{kind}_{self._count}"
 
 
 def _upsample(nodes: _Nodes, logits: str, size: tuple[int, int] | None, align_corners: bool) -> str:
