@@ -1,8 +1,8 @@
-# `make demo` and `make test` need nothing but Python 3.11 or 3.12; both set up .venv first.
+# `make demo` and `make test` need nothing but Python 3.11 or newer; both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint docs check setup clean
+.PHONY: demo test test-all lint docs tables check setup clean
 
 demo: .venv/installed
 	$(BIN)/segkc-deploy demo --out demo --overwrite
@@ -22,7 +22,16 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test
+# The documentation as a site, in build/site; a broken link or an outdated table fails.
+docs: .venv/installed
+	$(BIN)/python docs/tools/tables.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The generated tables of the Markdown files.
+tables: .venv/installed
+	$(BIN)/python docs/tools/tables.py
+
+check: lint docs test
 
 setup: .venv/installed
 

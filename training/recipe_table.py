@@ -7,13 +7,13 @@ from typing import Any
 from segkc_deploy.training.published import DataSet, published
 from segkc_deploy.training.recipe import Recipe
 
-_COLUMNS = ("name", "method", "networks", "data", "crop", "batch", "schedule")
+COLUMNS = ("name", "method", "networks", "data", "crop", "batch", "schedule")
 
 
 def recipe_table(recipes: Iterable[Recipe]) -> list[str]:
     """Return a line of headings and a line for each recipe, columns aligned."""
-    rows = [_COLUMNS, *map(_cells, recipes)]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(_COLUMNS))]
+    rows = [COLUMNS, *map(recipe_cells, recipes)]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS))]
     return [" ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
@@ -37,8 +37,8 @@ def as_json(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _cells(recipe: Recipe) -> tuple[str, ...]:
-    """A line of the table."""
+def recipe_cells(recipe: Recipe) -> tuple[str, ...]:
+    """Return one recipe's cells of the table, in the order of `COLUMNS`."""
     networks = "+".join(_short(spec.backbone) for spec in (recipe.junior, recipe.senior) if spec)
     height, width = recipe.crop_size
     steps, epochs = recipe.schedule.steps, recipe.schedule.epochs

@@ -1,0 +1,162 @@
+"""Write the generated tables of the Markdown files; with `--check`, only name the files whose tables are outdated.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`; NAME is a key of `TABLES`. The tables come
+from the package itself and from the files in `benchmarks/results/`. `make tables` runs this.
+"""
+
+import json
+import math
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from segkc_deploy.cli import app
+from segkc_deploy.training.recipe_file import load_recipe, shipped_recipes
+from segkc_deploy.training.recipe_table import COLUMNS, recipe_cells
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks/results"
+MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], right_from: int = 99) -> str:
+    """Return a Markdown table; the columns from `right_from` on are aligned to the right."""
+    alignment = ["--:" if column >= right_from else ":--" for column in range(len(header))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, alignment, *rows))
+
+
+def commands() -> str:
+    """Return every command with the first sentence of its help."""
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    rows = [(f"`{name}`", _first_sentence(command.help)) for name, command in known.items()]
+    return table(("command", "what it does"), rows)
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<=[.])\s", paragraph)[0].replace("|", "\\|")
+
+
+def recipes() -> str:
+    """Return every shipped recipe, as `segkc-deploy recipes` lists them."""
+    rows = [recipe_cells(load_recipe(name)) for name in shipped_recipes()]
+    return table(COLUMNS, [(f"`{name}`", *cells) for name, *cells in rows])
+
+
+def report_rows() -> str:
+    """Return the README's rows: what each form of the network costs and keeps, from the committed report."""
+    report = _report()
+    interleaved = {way["name"]: way for way in report["in_turn"]["ways"]}
+    rows = []
+    for name, label in REPORT_ROWS.items():
+        (row,) = [row for row in report["rows"] if row["name"] == name]
+        accuracy = row["accuracy"]
+        low, high = accuracy["miou_interval"]
+        agreement = f"{math.floor(1000 * accuracy['agreement']) / 1000}%" if row["role"] == "artifact" else "–"
+        size = (f"{row['parameters'] / 1e6:.2f} M", f"{row['file_bytes'] / 2**20:.1f} MiB")
+        score = f"{accuracy['miou']:.1f} ({low:.1f} to {high:.1f})"
+        rows.append((label, *size, score, agreement, f"{interleaved[name]['total']['p50']:.1f} ms"))
+    header = ("network", "parameters", "file", "mIoU (95% interval)", "pixels with the junior's class", "latency p50")
+    return table(header, rows, right_from=1)
+
+
+#: The rows that the README shows: their names in the report, and what a reader who does not know it calls them.
+REPORT_ROWS = {
+    "segkc-speed senior": "senior, PyTorch",
+    "segkc-speed junior": "junior, PyTorch",
+    "junior-fp32.onnx": "exported junior, ONNX Runtime, FP32",
+    "junior-int8.onnx": "exported junior, ONNX Runtime, INT8",
+    "junior-fp32.xml": "exported junior, OpenVINO, FP32",
+}
+
+
+def report_interleaved() -> str:
+    """Return the interleaved timing of the committed report, the usual baselines first."""
+    rows = []
+    for way in _report()["in_turn"]["ways"]:
+        low, high = way["speed_interval"]
+        name = way["name"].removeprefix("segkc-speed ")
+        numbers = (f"{way['total']['p50']:.1f} ms", f"{way['speed']:.2f} ({low:.2f} to {high:.2f})")
+        rows.append((name, way["engine"], *numbers, f"{way['same_masks']:.1f}%"))
+    header = ("contender", "engine", "latency p50", "times as fast (95% interval)", "pixels with the baseline's class")
+    return table(header, rows, right_from=2)
+
+
+def _report() -> dict[str, Any]:
+    return json.loads((RESULTS / "camvid-report/benchmark.json").read_text())
+
+
+def methods() -> str:
+    """Return the junior's mIoU of every method with several seeds: mean ± sample standard deviation."""
+    rows = [row for row in _study("camvid-methods") if row["role"] == "junior" and row["labels"] == "1/8"]
+    lines = []
+    for name, group in _grouped(rows, "row"):
+        scores = [row["miou"] for row in group]
+        if len(scores) > 1:
+            score = f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f}"
+            lines.append((f"`{name}`", str(len(scores)), score))
+    return table(("row", "seeds", "junior mIoU (%)"), lines, right_from=1)
+
+
+def _study(name: str) -> list[dict[str, Any]]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _grouped(rows: list[dict[str, Any]], key: str) -> Iterable[tuple[str, list[dict[str, Any]]]]:
+    """Yield the groups of rows with one value of `key`, in the order of their first rows."""
+    order = list(dict.fromkeys(row[key] for row in rows))
+    ordered = sorted(rows, key=lambda row: order.index(row[key]))
+    return ((value, list(group)) for value, group in groupby(ordered, key=lambda row: row[key]))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "recipes": recipes,
+    "report-rows": report_rows,
+    "report-interleaved": report_interleaved,
+    "methods": methods,
+}
+
+
+def with_tables(text: str) -> str:
+    """Return a Markdown file's text with every marked table written anew."""
+
+    def written(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{TABLES[match['name']]()}\n{match[3]}"
+
+    return MARKED.sub(written, text)
+
+
+def markdown_files() -> list[Path]:
+    """Return the Markdown files that may hold generated tables."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def outdated() -> dict[Path, str]:
+    """Return the files whose tables are not current, each with its current text."""
+    texts = {path: path.read_text(encoding="utf-8") for path in markdown_files()}
+    current = {path: with_tables(text) for path, text in texts.items()}
+    return {path: text for path, text in current.items() if text != texts[path]}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the tables, or with `--check` name the files that hold outdated ones; return the exit code."""
+    found = outdated()
+    for path, text in found.items():
+        print(
+            path.relative_to(ROOT),
+            "holds an outdated table; `make tables` writes it" if "--check" in arguments else "written",
+        )
+        if "--check" not in arguments:
+            path.write_text(text, encoding="utf-8")
+    return 1 if found and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,55 @@
+"""One word for one thing: names that were replaced do not come back. CONTRIBUTING.md has the table of words."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("segkc_deploy", "training", "export", "benchmarks", "tests", "docs")
+SUFFIXES = (".py", ".md", ".yaml", ".html", ".js", ".sh", ".cpp")
+
+#: What may name an old word: this list, and the committed reports, which are data.
+EXEMPT = ("tests/repository/test_words.py", "benchmarks/results/")
+
+#: A name that is not used, as a regular expression, and the field's word for it.
+WORDS = {
+    r"foreign_values": "unknown_ids",
+    r"share_done": "progress",
+}
+
+
+def files() -> Iterator[Path]:
+    """Yield the sources, templates, recipes and pages, each once: not through the links, and no vendored code."""
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
+    for path in (*found, *ROOT.glob("*.md")):
+        through_a_link = any(parent.is_symlink() for parent in path.parents)
+        if not through_a_link and "vendor" not in path.parts and not name_of(path).startswith(EXEMPT):
+            yield path
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def text_of(path: Path) -> str:
+    """The file's text; in CONTRIBUTING.md without the table that names the words."""
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r"^\| use \| not \|\n(?:\|.*\n)+", "", text, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    return {name_of(path): text_of(path) for path in files()}
+
+
+@pytest.mark.parametrize(("pattern", "instead"), WORDS.items(), ids=WORDS.values())
+def test_a_replaced_name_does_not_come_back(texts: dict[str, str], pattern: str, instead: str) -> None:
+    found = [f"{name}: {match[0]}" for name, text in texts.items() for match in re.finditer(pattern, text)]
+    assert found == [], f"say {instead}"
+
+
+def test_the_scan_sees_every_kind_of_file(texts: dict[str, str]) -> None:
+    assert {"README.md", "docs/method.md", "segkc_deploy/predictor.py", "training/recipes/segkc-cpu.yaml"} <= set(texts)
+    assert not any(name.startswith("segkc_deploy/training/") for name in texts)
