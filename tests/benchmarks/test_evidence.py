@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -20,7 +19,7 @@ from tiny_data import CLASSES, tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.benchmarks.evidence.__main__ import main
 from segkc_deploy.benchmarks.evidence.cells import CellFiles, Session, State, Workplace, train_cell
-from segkc_deploy.benchmarks.evidence.figures import PairedDifference, StudyFigures, paired
+from segkc_deploy.benchmarks.evidence.figures import PairedDifference, paired
 from segkc_deploy.benchmarks.evidence.grid import Cell, chosen_cells, load_study, write_data_spec, write_recipes
 from segkc_deploy.benchmarks.evidence.tables import main as tables_main
 from segkc_deploy.benchmarks.evidence.tables import study_text
@@ -598,39 +597,3 @@ def test_the_tables_are_those_of_the_rows(path: Path) -> None:
     assert results.is_file() == tables.is_file()
     if results.is_file():
         assert study_text(read_rows(results)) + "\n" == tables.read_text()  # as printed
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/method.md"])
-def test_the_documentation_gives_the_scores_that_were_measured(name: str) -> None:
-    root = Path(__file__).parents[2]
-    figures = StudyFigures(read_rows(root / "benchmarks" / "results" / "camvid-methods.json"))
-    text = " ".join((root / name).read_text().split())
-    for row in ("supervised", "fixmatch", "unimatch-v2", "cps", "cps-hetero", "segkc", "segkc-strong", "segkc+speed"):
-        scores = figures.scores(row, "1/8")
-        assert len(scores) == 3
-        assert f"{statistics.fmean(scores.values()):.1f} ± {statistics.stdev(scores.values()):.1f}" in text
-
-
-@pytest.mark.parametrize(
-    ("name", "study", "row", "labels", "text"),
-    [
-        ("README.md", "long", "supervised", "1/8", "labels alone gets {} with these 46"),
-        ("README.md", "long", "supervised", "full", "and {} with all 367 (one seed)"),
-        ("docs/method.md", "long", "supervised", "1/16", "reaches {} with 23"),
-        ("docs/method.md", "long", "supervised", "1/8", "{} with 46 and"),
-        ("docs/method.md", "long", "supervised", "full", "{} with 367 ("),
-        ("docs/method.md", "drives", "supervised", "same-drive", "that drive `supervised` gets {},"),
-        ("docs/method.md", "drives", "supervised", "other-drives", "with 46 of the other two {}:"),
-        ("docs/method.md", "drives-long", "supervised", "other-drives", "the steps `supervised` gets {},"),
-        ("docs/method.md", "drives-long", "segkc", "other-drives", "`segkc` {},"),
-        ("docs/method.md", "drives-long", "unimatch-v2", "other-drives", "`unimatch-v2` {},"),
-        ("docs/method.md", "drives-long", "fixmatch", "other-drives", "`fixmatch` {},"),
-        ("docs/method.md", "drives-long", "supervised", "same-drive", "and `supervised` {} with as many"),
-    ],
-)
-def test_the_documentation_gives_what_other_labels_gave(
-    name: str, study: str, row: str, labels: str, text: str
-) -> None:
-    scores = StudyFigures(read_rows(STUDIES.parent / "results" / f"camvid-{study}.json")).scores(row, labels).values()
-    told = f"{statistics.fmean(scores):.1f}" + (f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else "")
-    assert text.format(told) in " ".join((STUDIES.parents[1] / name).read_text().split())

@@ -17,7 +17,6 @@ from segkc_deploy.benchmarks.gate import main as gate_main
 from segkc_deploy.benchmarks.report import formatting, page_file
 from segkc_deploy.benchmarks.report.report_files import write_report
 from segkc_deploy.benchmarks.report.verdict import verdict
-from segkc_deploy.benchmarks.result_file import read_result
 from segkc_deploy.benchmarks.results import append_rows, read_rows, study_rows
 from segkc_deploy.benchmarks.schema import (
     Accuracy,
@@ -370,28 +369,6 @@ def test_the_gates_figures_become_a_study(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_bar_in_a_header_is_escaped() -> None:
     assert markdown(["a|b", "c"], [["d", "e|f"]], right_from=1) == "| a\\|b | c |\n| :-- | --: |\n| d | e\\|f |\n"
-
-
-def test_the_readme_gives_the_figures_of_the_committed_report() -> None:
-    root = Path(__file__).parents[2]
-    committed = read_result(root / "benchmarks/results/camvid-report/benchmark.json")
-    assert committed.in_turn is not None
-    ways = {way.name: way for way in committed.in_turn.ways}
-    readme = (root / "README.md").read_text()
-    for way, name in (
-        ("segkc-speed junior, torch.compile", "`torch.compile`"),
-        ("segkc-speed junior, plain torch.onnx.export", "plain `torch.onnx.export`"),
-        ("junior-fp32.onnx", "our ONNX file, FP32"),
-        ("junior-fp32.xml", "our OpenVINO file, FP32"),
-        ("junior-int8.onnx", "our ONNX file, INT8 (a CPU without VNNI)"),
-    ):
-        found = ways[way]
-        assert found.total is not None and found.speed is not None and found.speed_interval is not None
-        low, high = found.speed_interval
-        assert f"| {name} | {found.total.p50:.1f} ms | {found.speed:.2f} ({low:.2f} to {high:.2f}) |" in readme
-    eager = ways[committed.in_turn.reference]
-    assert eager.total is not None
-    assert f"| eager PyTorch | {eager.total.p50:.1f} ms | 1 |" in readme
 
 
 def test_the_committed_page_is_small_and_has_no_photograph() -> None:
