@@ -49,12 +49,12 @@ def test_cross_entropy_is_zero_where_nothing_counts() -> None:
     assert logits.grad.abs().max() == 0
 
 
-def test_pseudo_label_loss_divides_by_valid_not_by_confident_pixels(rng: np.random.Generator) -> None:
+def test_pseudo_label_loss_divides_by_valid_pixels_not_by_their_weights(rng: np.random.Generator) -> None:
     logits, labels = rng.normal(size=(N, C, H, W)), rng.integers(0, C, (N, H, W))
-    confident, ignored = rng.random((N, H, W)) < 0.4, rng.random((N, H, W)) < 0.2
+    weights, ignored = rng.random((N, H, W)).round(1), rng.random((N, H, W)) < 0.2
     losses = per_pixel_cross_entropy(logits, labels)
-    expected = losses[confident & ~ignored].sum() / (~ignored).sum()
-    tensors = (torch.from_numpy(array) for array in (logits, labels, confident, ignored))
+    expected = (losses * weights)[~ignored].sum() / (~ignored).sum()
+    tensors = (torch.from_numpy(array) for array in (logits, labels, weights, ignored))
     assert pseudo_label_loss(*tensors, average="valid").item() == pytest.approx(expected, rel=1e-6)
 
 

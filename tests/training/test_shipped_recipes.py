@@ -116,7 +116,9 @@ def test_own_data_needs_no_epochs_and_splits_its_batch(name: str) -> None:
 # --- One step each
 
 #: timm's networks for tests: the same kinds as the real ones, with some ten thousand weights.
-_TINY = {"vit": "test_vit", "convnext": "test_convnext", "resnet": "test_resnet", "mobilenetv4": "test_resnet"}
+_TINY = {"vit": "test_vit", "convnext": "test_convnext"} | dict.fromkeys(
+    ("resnet", "mobilenetv4", "tf_efficientnet_lite"), "test_resnet"
+)
 
 
 def _reduced(name: str, keep_backbones: bool, side: int) -> Recipe:
@@ -242,6 +244,7 @@ def test_the_list_fits_100_columns_and_has_a_line_for_each_recipe(command: Comma
         "segkc", "dinov2-s+dinov2-b", "cityscapes", "798", "8+8", "180", "epochs",
     ]  # fmt: skip
     assert by_name["own-data-8gb"] == ["segkc", "dinov2-s+dinov2-b", "any", "308", "8+8", "10k", "steps"]
+    assert by_name["own-data-cpu"] == ["segkc", "lite0+lite2", "any", "192", "4+4", "1k", "steps"]
     assert by_name["supervised-cpu"] == ["supervised", "mnv4-s-050", "any", "192x256", "4+4", "900", "steps"]
 
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from segkc_deploy.training.terms.complementary_dropout import complementary_dropout
 from segkc_deploy.training.terms.losses import ohem_loss, pseudo_label_loss
 from segkc_deploy.training.terms.relation import relation_loss
-from segkc_deploy.training.terms.threshold import Threshold
+from segkc_deploy.training.terms.threshold import FixedThreshold, SoftWeights
 
 N, C, H, W = 2, 4, 6, 8
 
@@ -115,29 +115,40 @@ def test_memory_of_the_relation_loss_does_not_grow_with_the_image() -> None:
 
 
 def test_a_threshold_is_reached_by_equality() -> None:
-    threshold = Threshold(0.5, 3, adaptive=False, momentum=0.9)
     labels, confidence = torch.tensor([[[0, 1, 2]]]), torch.tensor([[[0.5, 0.49, 0.9]]])
-    assert threshold.confident(labels, confidence).tolist() == [[[True, False, True]]]
-    own = Threshold([0.5, 0.4, 0.95], 3, adaptive=False, momentum=0.9)
-    assert own.confident(labels, confidence).tolist() == [[[True, True, False]]]
+    assert FixedThreshold(0.5, 3)(labels, confidence).tolist() == [[[1, 0, 1]]]
+    assert FixedThreshold([0.5, 0.4, 0.95], 3)(labels, confidence).tolist() == [[[1, 1, 0]]]
 
 
-def test_adaptive_thresholds_follow_the_mean_confidence_of_each_class(rng: np.random.Generator) -> None:
-    threshold = Threshold(0.8, 3, adaptive=True, momentum=0.75)
-    labels, confidence = rng.integers(0, 2, (2, 5, 5)), rng.random((2, 5, 5))
-    valid = rng.random((2, 5, 5)) < 0.7
-    assert threshold.per_class().tolist() == pytest.approx([0.8] * 3)  # nothing is known yet
-    given = [confidence[valid & (labels == label)].mean() for label in (0, 1)]
-    for _ in range(2):
-        threshold.update(
-            torch.from_numpy(labels), torch.from_numpy(confidence.astype(np.float32)), torch.from_numpy(valid)
-        )
-        confidence = confidence / 2
-    means = [0.75 * mean + 0.25 * mean / 2 for mean in given]
-    factors = [mean / max(means) for mean in means]
-    factors.append(min(factors))  # class 2 is never given
-    np.testing.assert_allclose(threshold.per_class().numpy(), 0.8 * np.array(factors), rtol=1e-5)
-    assert threshold.state_dict().keys() == {"mean_confidence"}
+def test_soft_weights_follow_each_classs_mean_and_variance(rng: np.random.Generator) -> None:
+    """In float64: three batches count equally, later ones by the momentum; class 2 is never given."""
+    momentum, soft = 0.75, SoftWeights(3, momentum=0.75)
+    shape = (2, 7, 9)
+    mean, variance = np.zeros(2), np.zeros(2)
+    for batch in range(1, 7):
+        labels, valid = rng.integers(0, 2, shape), rng.random(shape) < 0.7
+        confidence = rng.random(shape) ** (1 + labels) * 0.9
+        soft.update(torch.from_numpy(labels), torch.from_numpy(confidence.astype(np.float32)), torch.from_numpy(valid))
+        share = max(1 / batch, 1 - momentum)
+        for label in (0, 1):
+            given = confidence[valid & (labels == label)]
+            mean[label] += share * (given.mean() - mean[label])
+            variance[label] += share * (given.var() - variance[label])
+    below = np.minimum(confidence - mean[labels], 0)
+    expected = np.exp(-(below**2) / (2 * variance[labels] / 4))
+    got = soft(torch.from_numpy(labels), torch.from_numpy(confidence.astype(np.float32))).numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+    assert 0 < (expected < 1).mean() < 1
+    assert soft(torch.full((1, 1, 1), 2), torch.rand(1, 1, 1)).item() == 1
+    assert soft.state_dict().keys() == {"mean", "variance", "batches"}
+
+
+def test_a_class_of_one_confidence_keeps_finite_weights() -> None:
+    soft = SoftWeights(2, momentum=0.9)
+    labels, confidence = torch.zeros(1, 2, 2, dtype=torch.int64), torch.full((1, 2, 2), 0.8)
+    soft.update(labels, confidence, torch.ones(1, 2, 2, dtype=torch.bool))
+    assert soft(labels, confidence).tolist() == [[[1, 1], [1, 1]]]
+    assert soft(labels, confidence - 0.1).max().item() == pytest.approx(0, abs=1e-6)
 
 
 def test_complementary_dropout_shares_out_the_channels() -> None:

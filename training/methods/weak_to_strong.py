@@ -21,7 +21,7 @@ from segkc_deploy.training.models.groups import Alone, Pair
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.terms.losses import pseudo_label_loss, pseudo_labels
 from segkc_deploy.training.terms.relation import relation_loss
-from segkc_deploy.training.terms.threshold import Threshold
+from segkc_deploy.training.terms.threshold import LabelWeights, weights_by
 
 #: What each network has, by role (`junior`, `senior`): feature maps, or logits.
 Features = dict[str, list[Tensor]]
@@ -46,13 +46,11 @@ class WeakToStrongConfig(MethodConfig):
     """Settings that all methods with unlabeled images have."""
 
     strong_views: int = Field(default=2, ge=1, le=2)
-    confidence_threshold: _Threshold | list[_Threshold] = Field(
-        default=0.95, description="from which confidence on a pseudo-label counts; one number, or one per class"
+    confidence_threshold: Literal["soft"] | _Threshold | list[_Threshold] = Field(
+        default="soft",
+        description="which pseudo-labels count. soft: each by a weight from 0 to 1 that follows the teacher's usual"
+        " confidence in its class; a number, or one per class: those of at least this confidence",
     )
-    threshold_rule: Literal["fixed", "per-class"] = Field(
-        default="fixed", description="per-class: lower for classes of which the teacher is less sure so far"
-    )
-    threshold_momentum: float = Field(default=0.99, ge=0, lt=1, description="of the per-class rule's running means")
     labels_from_ema: bool = Field(default=True, description="pseudo-labels from the averaged networks")
     pseudo_label_average: Literal["valid", "confident"] = Field(
         default="valid", description="over which pixels the loss on pseudo-labels is averaged"
@@ -123,11 +121,8 @@ class WeakToStrong(Method):
                 f"recipe {recipe.name}: method.confidence_threshold has {len(threshold)} values, not one for each of"
                 f" the {num_classes} classes"
             )
-        self.thresholds = nn.ModuleDict(
-            {
-                role: Threshold(threshold, num_classes, config.threshold_rule == "per-class", config.threshold_momentum)
-                for role in self.teacher_of
-            }
+        self.label_weights = nn.ModuleDict(
+            {teacher: weights_by(threshold, num_classes, recipe.ema.decay) for teacher in self.teacher_of.values()}
         )
 
     def _check_mixing(self, recipe: Recipe) -> None:
@@ -210,12 +205,12 @@ class WeakToStrong(Method):
     def _unlabeled_loss(self, logits: Sequence[Tensor], views: Sequence[View], guidance: Guidance, role: str) -> Tensor:
         """Mean over the views of the loss against the teacher's pseudo-labels."""
         teacher = self.teacher_of[role]
-        confident = self._confident(teacher, guidance)
+        weights = self._weights(teacher, guidance)
         terms = [
             pseudo_label_loss(
                 own,
                 view.follow(guidance.labels[teacher]),
-                view.follow(confident),
+                view.follow(weights),
                 view.ignored,
                 self.config.pseudo_label_average,
             )
@@ -223,13 +218,9 @@ class WeakToStrong(Method):
         ]
         return torch.stack(terms).mean()
 
-    def _threshold(self, teacher: str) -> Threshold:
-        threshold = self.thresholds[teacher]
-        assert isinstance(threshold, Threshold)
-        return threshold
-
-    def _confident(self, teacher: str, guidance: Guidance) -> Tensor:
-        return self._threshold(teacher).confident(guidance.labels[teacher], guidance.confidences[teacher])
+    def _weights(self, teacher: str, guidance: Guidance) -> Tensor:
+        weights: Tensor = self.label_weights[teacher](guidance.labels[teacher], guidance.confidences[teacher])
+        return weights
 
     def _add_relation(self, output: StepOutput, role: str, done: Pass, guidance: Guidance, step: int) -> None:
         """SPEED's relation distillation, of each network with itself on the weak view: deepest features, and logits."""
@@ -261,12 +252,13 @@ class WeakToStrong(Method):
         return torch.stack(terms).mean()
 
     def _monitor(self, output: StepOutput, guidance: Guidance, valid: Tensor) -> None:
-        """The share of valid pixels that each network learns from its teacher; then the thresholds take them in."""
+        """The mean weight of the valid pixels' labels, by who learns them; then the statistics take them in."""
         for role, teacher in self.teacher_of.items():
-            confident = self._confident(teacher, guidance)
-            output.monitors[f"mask_ratio_{role}"] = (confident & valid).sum() / valid.sum().clamp(min=1)
-        for role in self.teacher_of:
-            self._threshold(role).update(guidance.labels[role], guidance.confidences[role], valid)
+            weights = self._weights(teacher, guidance)
+            output.monitors[f"mask_ratio_{role}"] = (weights * valid).sum() / valid.sum().clamp(min=1)
+        for teacher, module in self.label_weights.items():
+            assert isinstance(module, LabelWeights)
+            module.update(guidance.labels[teacher], guidance.confidences[teacher], valid)
 
 
 def _ramp(step: int, steps: int) -> float:

@@ -30,24 +30,27 @@ def ohem_loss(logits: Tensor, mask: Tensor, ignore_index: int, threshold: float,
 
 
 def pseudo_label_loss(
-    logits: Tensor, labels: Tensor, confident: Tensor, ignored: Tensor, average: Literal["valid", "confident"]
+    logits: Tensor, labels: Tensor, weights: Tensor, ignored: Tensor, average: Literal["valid", "confident"]
 ) -> Tensor:
-    """Cross-entropy against pseudo-labels, summed over confident pixels and divided by a number of pixels.
+    """Cross-entropy against pseudo-labels, weighted, summed, and divided by a number of pixels.
 
     Dividing by all valid pixels, not by the confident ones, keeps few confident pixels from shouting (FixMatch,
     arXiv 2001.07685; UniMatch V2).
 
     Args:
         logits: (N, C, H, W).
-        labels: int64 (N, H, W), classes given by the other network.
-        confident: bool (N, H, W), whether a label's confidence reaches the threshold.
+        labels: int64 (N, H, W), classes given by the teacher.
+        weights: (N, H, W), from 0 to 1, how much each label counts.
         ignored: bool (N, H, W), true on padding.
-        average: divide by the pixels that are not ignored (`valid`), or by those of them that are `confident`.
+        average: divide by the number of pixels that are not ignored (`valid`), or by the sum of their weights
+            (`confident`).
     """
     per_pixel = F.cross_entropy(logits.float(), labels, reduction="none")
-    counted = confident & ~ignored
-    divisor = counted if average == "confident" else ~ignored
-    return (per_pixel * counted).sum() / divisor.sum().clamp(min=1)
+    valid = (~ignored).to(per_pixel.dtype)
+    counted = weights * valid
+    if average == "valid":
+        return (per_pixel * counted).sum() / valid.sum().clamp(min=1)
+    return (per_pixel * counted).sum() / counted.sum().clamp(min=1)
 
 
 def pseudo_labels(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,57 +1,97 @@
-"""From which confidence on a pseudo-label counts: one threshold, one per class, or per class by what was seen."""
+"""How much each pseudo-label counts: by a fixed threshold, or by how confident the teacher usually is in its class."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+#: As in SoftMatch's published code, whose Gaussian is twice as narrow as the confidences' own.
+_SIGMAS = 2.0
 
-class Threshold(nn.Module):
-    """Tells which pseudo-labels are confident enough.
 
-    With `adaptive`, class c has the threshold τ_c · m_c / max m, where m_c is the running mean confidence of the
-    pixels that were given class c: classes that are learned slowly are not kept out (the idea of FlexMatch, arXiv
-    2110.08263; for pixels, whose classes are not balanced, we take confidences where it counts samples). A class that
-    was not given yet has the lowest factor of the others.
+class LabelWeights(nn.Module, ABC):
+    """Weighs pseudo-labels by their confidence."""
+
+    @abstractmethod
+    def forward(self, labels: Tensor, confidence: Tensor) -> Tensor:
+        """Return the weights (N, H, W), from 0 to 1, of `labels` (N, H, W) that have `confidence` (N, H, W)."""
+
+    @abstractmethod
+    def update(self, labels: Tensor, confidence: Tensor, valid: Tensor) -> None:
+        """Take in a batch's labels and confidences where `valid`, all (N, H, W)."""
+
+
+class FixedThreshold(LabelWeights):
+    """A label counts where its confidence reaches the threshold (FixMatch, arXiv 2001.07685).
 
     Args:
-        threshold: τ from 0 to 1, or one per class.
+        threshold: from 0 to 1, or one per class.
         num_classes: number of classes.
-        adaptive: whether thresholds follow the running mean confidences.
-        momentum: of the running means.
     """
 
-    base: Tensor
-    mean_confidence: Tensor
+    per_class: Tensor
 
-    def __init__(self, threshold: float | Sequence[float], num_classes: int, adaptive: bool, momentum: float) -> None:
+    def __init__(self, threshold: float | Sequence[float], num_classes: int) -> None:
         super().__init__()
-        self.adaptive, self.momentum = adaptive, momentum
         per_class = [threshold] * num_classes if isinstance(threshold, int | float) else list(threshold)
-        self.register_buffer("base", torch.tensor(per_class, dtype=torch.float32), persistent=False)
-        # 0 stands for a class that was not given yet: no confidence is as low.
-        self.register_buffer("mean_confidence", torch.zeros(num_classes))
+        self.register_buffer("per_class", torch.tensor(per_class, dtype=torch.float32), persistent=False)
 
-    def per_class(self) -> Tensor:
-        """Return the threshold of each class, (C,)."""
-        if not self.adaptive:
-            return self.base
-        factors = self.mean_confidence / self.mean_confidence.max().clamp(min=torch.finfo(torch.float32).tiny)
-        given = self.mean_confidence > 0
-        return self.base * torch.where(given, factors, torch.where(given, factors, 1.0).min())
+    def forward(self, labels: Tensor, confidence: Tensor) -> Tensor:
+        return (confidence >= self.per_class[labels]).to(confidence.dtype)
 
-    def confident(self, labels: Tensor, confidence: Tensor) -> Tensor:
-        """Return which of `labels` (N, H, W) reach their class's threshold with their `confidence` (N, H, W)."""
-        return confidence >= self.per_class()[labels]
+    def update(self, labels: Tensor, confidence: Tensor, valid: Tensor) -> None:
+        """A fixed threshold takes nothing in."""
+
+
+class SoftWeights(LabelWeights):
+    """Labels count by how their confidence compares with the teacher's usual confidence in their class.
+
+    A label of class c with confidence p has the weight exp(-min(p - μ_c, 0)² / (2 (σ_c / 2)²)): 1 from the class's
+    running mean μ_c on, and falling below it by the class's running standard deviation σ_c. A class that was not given
+    yet has the weight 1. This is SoftMatch (arXiv 2301.10921) with statistics per class, an option of its code: classes
+    share the pixels so unevenly that common statistics would be those of the most frequent class.
+
+    Args:
+        num_classes: number of classes.
+        momentum: of the running statistics. Until a class has been given in 1 / (1 - momentum) batches, they are the
+            plain means over those batches.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(self, num_classes: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(num_classes))
+        self.register_buffer("variance", torch.ones(num_classes))
+        # In how many batches a class was given.
+        self.register_buffer("batches", torch.zeros(num_classes))
+
+    def forward(self, labels: Tensor, confidence: Tensor) -> Tensor:
+        below = (confidence.float() - self.mean[labels]).clamp(max=0)
+        # A class of which all labels had the same confidence has the variance 0.
+        variance = self.variance[labels].clamp(min=torch.finfo(torch.float32).eps)
+        return torch.exp(-0.5 * _SIGMAS**2 * below.square() / variance)
 
     @torch.no_grad()
     def update(self, labels: Tensor, confidence: Tensor, valid: Tensor) -> None:
-        """Move the running means by a batch's labels and confidences where `valid`, all (N, H, W)."""
-        if not self.adaptive:
-            return
-        classes = labels[valid]
-        counts = torch.zeros_like(self.mean_confidence).index_add_(0, classes, torch.ones_like(confidence[valid]))
-        sums = torch.zeros_like(self.mean_confidence).index_add_(0, classes, confidence[valid])
-        now = sums / counts.clamp(min=1)
-        moved = torch.where(self.mean_confidence > 0, torch.lerp(now, self.mean_confidence, self.momentum), now)
-        self.mean_confidence.copy_(torch.where(counts > 0, moved, self.mean_confidence))
+        classes, values = labels[valid], confidence[valid].float()
+        zeros = torch.zeros_like(self.mean)
+        counts = zeros.index_add(0, classes, torch.ones_like(values))
+        mean = zeros.index_add(0, classes, values) / counts.clamp(min=1)
+        variance = zeros.index_add(0, classes, (values - mean[classes]).square()) / counts.clamp(min=1)
+        given = counts > 0
+        self.batches += given
+        share = (1 / self.batches.clamp(min=1)).clamp(min=1 - self.momentum) * given
+        self.mean.lerp_(mean, share)
+        self.variance.lerp_(variance, share)
+
+
+def weights_by(threshold: str | float | Sequence[float], num_classes: int, momentum: float) -> LabelWeights:
+    """Return what `confidence_threshold` of a recipe stands for: `soft`, or one or several numbers."""
+    if isinstance(threshold, str):
+        return SoftWeights(num_classes, momentum)
+    return FixedThreshold(threshold, num_classes)
