@@ -47,7 +47,7 @@ def test_a_wrong_layer_has_the_error_it_was_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["reference", "candidate"])
-def test_what_is_not_finite_is_null_and_astray(which: str, tmp_path: Path) -> None:
+def test_what_is_not_finite_is_null_and_diverges(which: str, tmp_path: Path) -> None:
     sound = convolution_graph().model()
     overflowing = scaled(scaled(sound, "second", 1e30), "third", 1e30)
     graphs = (overflowing, sound) if which == "reference" else (sound, overflowing)

@@ -1,4 +1,4 @@
-"""Who may import whom: the runtime never needs the workshop, and the workshop's parts keep to their neighbors."""
+"""Who may import whom: the runtime needs none of the other folders, and they import only what the table allows."""
 
 import ast
 import sys
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LINKED = ("training", "export", "benchmarks")
 
 #: Libraries that a device does not have; the runtime and its command line work without them.
-WORKSHOP_LIBRARIES = ("torch", "torchvision", "timm", "lightning", "safetensors", "onnx", "onnxscript", "onnxslim")
+ABSENT_LIBRARIES = ("torch", "torchvision", "timm", "lightning", "safetensors", "onnx", "onnxscript", "onnxslim")
 
 #: Runs artifacts that are PyTorch's own, and imports it when it has one to run.
 TORCH_RUNNER = f"{PACKAGE}.runners.aoti_runner"
@@ -98,11 +98,11 @@ def forbidden(arrow: Import) -> bool:
     if within(arrow.target, *LINKED):
         return True  # the top-level folder itself, which would be a second module object
     if area(arrow.importer) == PACKAGE:
-        workshop = within(arrow.target, *WORKSHOP_LIBRARIES) or area(arrow.target) != PACKAGE
+        elsewhere = within(arrow.target, *ABSENT_LIBRARIES) or area(arrow.target) != PACKAGE
         allowed = within(arrow.importer, f"{PACKAGE}.cli") or (
             arrow.importer == TORCH_RUNNER and within(arrow.target, "torch")
         )
-        return workshop and not (arrow.when == "call" and allowed)
+        return elsewhere and not (arrow.when == "call" and allowed)
     if area(arrow.target) in (PACKAGE, area(arrow.importer)):
         return False
     return not within(arrow.target, *(f"{PACKAGE}.{name}" for name in ALLOWED[area(arrow.importer)]))

@@ -1,4 +1,4 @@
-"""A device has neither torch nor the other packages of the workshop: everything it does has to work without them."""
+"""A device has neither torch nor the other packages that training and export need: the runtime works without them."""
 
 import subprocess
 import sys
