@@ -114,6 +114,7 @@ def _jobs(obstacle: str) -> Iterator[Ability]:
     yield train
     yield _extra_ability("export", "export")
     yield _extra_ability("benchmark", "benchmark")
+    yield _extra_ability("serve", "serve")
 
 
 def _ability(name: str, kind: str, found: str | Missing, missing: tuple[Missing, ...]) -> Ability:

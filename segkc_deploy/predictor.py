@@ -73,6 +73,11 @@ class Predictor:
         return self._runner.description
 
     @property
+    def gives_confidence(self) -> bool:
+        """Whether `predict_with_confidence` works with this artifact."""
+        return "confidence" in (output.name for output in self.contract.outputs)
+
+    @property
     def last_device_ms(self) -> float | None:
         """How long the network took on the GPU in the last `infer`, in milliseconds, without copies to and from the
         host; None unless `time_device` asked for it and the engine tells it."""
@@ -131,18 +136,14 @@ class Predictor:
             ArtifactError: the artifact does not give a confidence.
             DataError: an array is not a uint8 RGB image, or a file cannot be read as one.
         """
-        if "confidence" not in (output.name for output in self.contract.outputs):
+        if not self.gives_confidence:
             name = self.manifest.artifact if self.manifest else "the network"
             raise ArtifactError(f"{name}: gives no confidence; export it with --outputs masks,confidence")
 
         def finish(
             outputs: dict[str, np.ndarray], sizes: Sequence[tuple[int, int]]
         ) -> list[tuple[np.ndarray, np.ndarray]]:
-            confidences = [
-                cv2.resize(confidence, (width, height), interpolation=cv2.INTER_LINEAR)
-                for confidence, (height, width) in zip(outputs["confidence"], sizes, strict=True)
-            ]
-            return list(zip(self.postprocess(outputs, sizes), confidences, strict=True))
+            return list(zip(self.postprocess(outputs, sizes), self.confidences(outputs, sizes), strict=True))
 
         return self._run(images, batch_size, finish)
 
@@ -177,6 +178,13 @@ class Predictor:
                 mask_from_logits(logits, size, align) for logits, size in zip(outputs["logits"], sizes, strict=True)
             ]
         return [resize_mask(mask, size) for mask, size in zip(outputs["masks"], sizes, strict=True)]
+
+    def confidences(self, outputs: dict[str, np.ndarray], sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """Return one confidence for each of `sizes` (height, width), float32 0-1, from the network's `confidence`."""
+        return [
+            cv2.resize(confidence, (width, height), interpolation=cv2.INTER_LINEAR)
+            for confidence, (height, width) in zip(outputs["confidence"], sizes, strict=True)
+        ]
 
     def _run(
         self,

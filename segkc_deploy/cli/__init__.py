@@ -6,17 +6,16 @@ from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     benchmark,
     check,
     compare,
-    convert,
     demo,
     doctor,
     evaluate,
     export,
     import_weights,
-    init,
     label_next,
     predict,
     recipes,
     report,
+    serve,
     train,
 )
 from segkc_deploy.cli.app import app

@@ -66,6 +66,21 @@ def decode_image(encoded: bytes, path: Path | str) -> np.ndarray:
     return image
 
 
+def encoded_size(encoded: bytes, path: Path | str) -> tuple[int, int]:
+    """Return the (height, width) in pixels that an image's header states, before any EXIF rotation.
+
+    Nothing is decoded, so an image can be refused for its size before it takes memory. Errors name it by `path`.
+
+    Raises:
+        DataError: the header is damaged, or of no format that `decode_image` reads.
+    """
+    from segkc_deploy.data import tiff
+
+    if tiff.is_tiff(encoded):
+        return tiff.read_header(encoded, path, "image").size
+    return _identify(encoded, path)[1]
+
+
 def read_bytes(path: Path, what: str) -> bytes:
     """Return a file's content; raise a DataError that calls the file `what` where it cannot be read."""
     try:

@@ -18,8 +18,6 @@ from segkc_deploy.errors import NonFiniteLossError, SegKCError, UserError, Verif
 
 COMMANDS = (
     "check",
-    "init",
-    "convert",
     "recipes",
     "train",
     "eval",
@@ -27,6 +25,7 @@ COMMANDS = (
     "import-weights",
     "export",
     "predict",
+    "serve",
     "benchmark",
     "compare",
     "report",

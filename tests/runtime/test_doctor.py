@@ -18,7 +18,7 @@ from segkc_deploy.doctor import Ability, diagnose
 from segkc_deploy.errors import ConfigError
 
 ENGINES = ["onnx on the CPU", "onnx on CUDA", "onnx on TensorRT", "trt", "trt-rtx", "openvino", "aoti"]
-JOBS = ["predict", "train", "export", "benchmark"]
+JOBS = ["predict", "train", "export", "benchmark", "serve"]
 NO_GPU = "there is no NVIDIA driver (libcuda.so.1 was not found); install it"
 
 
@@ -107,7 +107,8 @@ def test_an_empty_machine_lacks_everything_and_says_so(site: Site) -> None:
     site.requires = ["numpy>=1.26", 'torch>=2.11; extra == "train"', 'onnx>=1.18; extra == "export"', "jinja2"]
     diagnosis = diagnose()
     assert diagnosis.gpu_obstacle == NO_GPU
-    assert [ability.name for ability in diagnosis.abilities if ability.works] == ["benchmark"]  # it asks for nothing
+    # These two ask for nothing.
+    assert [ability.name for ability in diagnosis.abilities if ability.works] == ["benchmark", "serve"]
     assert all(missing.fix for ability in diagnosis.abilities for missing in ability.missing)
 
 

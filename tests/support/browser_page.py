@@ -10,6 +10,9 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
+#: Pages that ask for a camera get Chromium's test picture, and nobody has to allow it.
+_FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
 
 @contextmanager
 def started_browser() -> Iterator[Any]:
@@ -18,7 +21,7 @@ def started_browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no chromium or google-chrome on the PATH")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *_FAKE_CAMERA])
         yield browser
         browser.close()
 

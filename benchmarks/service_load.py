@@ -1,0 +1,162 @@
+"""What the service adds to bare inference, and how it bears load.
+
+    python -m segkc_deploy.benchmarks.service_load junior-fp32.onnx --image street.jpg --seconds 600 --out load.json
+
+`segkc-deploy serve` is started as a process of its own, on this machine. First one client asks, in turn with the same
+work in this process (decode the file, resize, infer, mask, PNG), so that both see the same state of the machine; their
+difference is what HTTP, queue and threads cost. Then `--clients` ask without a pause, each over its own connection,
+while the service's memory is read once a second.
+"""
+
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import typer
+
+from segkc_deploy import atomic
+from segkc_deploy.data.images import decode_image
+from segkc_deploy.machine import describe_machine
+from segkc_deploy.predictor import Predictor, load
+
+_REFUSALS = frozenset({413, 429, 503})
+
+
+def measure(
+    artifact: Annotated[Path, typer.Argument(help="What to serve.")],
+    image: Annotated[Path, typer.Option(help="The picture that every request sends.")],
+    clients: Annotated[int, typer.Option(min=1, help="Clients under load.")] = 8,
+    seconds: Annotated[float, typer.Option(min=0, help="How long the load lasts; 0 leaves it out.")] = 60,
+    turns: Annotated[int, typer.Option(min=1, help="Requests of the comparison with bare inference.")] = 300,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A JSON file for the result.")] = None,
+) -> None:
+    """Measure the service; see the module's docstring."""
+    body = image.read_bytes()
+    with started_service(artifact, threads) as (port, process):
+        with load(artifact, threads=threads) as predictor:
+            comparison = compare(port, predictor, body, turns)
+        under_load = bear(port, process, body, clients, seconds) if seconds else None
+    result = {
+        "artifact": artifact.name,
+        "image_bytes": len(body),
+        "threads": threads,
+        "alone": comparison,
+        "load": under_load,
+        "machine": describe_machine(),
+    }
+    if out is not None:
+        atomic.write_text(out, json.dumps(result, indent=2) + "\n")
+    typer.echo(json.dumps({name: result[name] for name in ("alone", "load")}, indent=2))
+
+
+@contextmanager
+def started_service(artifact: Path, threads: int | None = None) -> Iterator[tuple[int, psutil.Process]]:
+    """Serve `artifact` on a free port while the block runs; yield the port and the process."""
+    command = [sys.executable, "-m", "segkc_deploy", "serve", str(artifact), "--port", "0"]
+    command += ["--threads", str(threads)] if threads else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            line = next(line for line in process.stdout if line.startswith("Listening on "))
+            yield int(line.split()[2].rpartition(":")[2]), psutil.Process(process.pid)
+        finally:
+            process.terminate()
+
+
+def compare(port: int, predictor: Predictor, body: bytes, turns: int) -> dict[str, Any]:
+    """Return latencies in milliseconds of the service and of the same work without it, asked in turn."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    ways: dict[str, Callable[[], Any]] = {
+        "service": lambda: _ask(connection, body),
+        "bare": lambda: _bare(predictor, body),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(turns + 10):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            if turn >= 10:  # the first ones warm up
+                taken[name].append(time.perf_counter() - started)
+    connection.close()
+    added = 1000 * (np.median(taken["service"]) - np.median(taken["bare"]))
+    return {name: percentiles(values) for name, values in taken.items()} | {"added_p50_ms": round(float(added), 3)}
+
+
+def bear(port: int, process: psutil.Process, body: bytes, clients: int, seconds: float) -> dict[str, Any]:
+    """Return what `clients` that ask without a pause get, and the service's memory meanwhile."""
+    ends = time.monotonic() + seconds
+    latencies: list[float] = []
+    statuses: Counter[int] = Counter()
+    lock = threading.Lock()
+
+    def ask_on() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        while time.monotonic() < ends:
+            started = time.perf_counter()
+            status = _ask(connection, body)
+            taken = time.perf_counter() - started
+            with lock:
+                statuses[status] += 1
+                if status == 200:
+                    latencies.append(taken)
+            if status != 200:
+                time.sleep(0.05)
+        connection.close()
+
+    workers = [threading.Thread(target=ask_on) for _ in range(clients)]
+    for worker in workers:
+        worker.start()
+    memory = []
+    while time.monotonic() < ends:
+        memory.append(process.memory_info().rss / 2**20)
+        time.sleep(1)
+    for worker in workers:
+        worker.join()
+    tenth = max(len(memory) // 10, 1)
+    return {
+        "clients": clients,
+        "seconds": seconds,
+        "statuses": {str(status): count for status, count in sorted(statuses.items())},
+        "others": sum(count for status, count in statuses.items() if status != 200 and status not in _REFUSALS),
+        "images_per_s": round(statuses[200] / seconds, 2),
+        "service": percentiles(latencies),
+        "memory_mib": {
+            "after_a_tenth": round(float(np.median(memory[tenth : 2 * tenth] or memory)), 1),
+            "last_tenth": round(float(np.median(memory[-tenth:])), 1),
+            "most": round(max(memory), 1),
+        },
+    }
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Return p50, p90 and p99 in milliseconds."""
+    values = 1000 * np.percentile(seconds, [50, 90, 99]) if seconds else [float("nan")] * 3
+    return {f"p{rank}_ms": round(float(value), 3) for rank, value in zip((50, 90, 99), values, strict=True)}
+
+
+def _ask(connection: http.client.HTTPConnection, body: bytes) -> int:
+    connection.request("POST", "/predict", body)
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+def _bare(predictor: Predictor, body: bytes) -> bytes:
+    mask = predictor.predict(decode_image(body, "the image"))
+    return cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+if __name__ == "__main__":
+    typer.run(measure)

@@ -1,0 +1,126 @@
+"""Dynamic batching: images that wait at the same time go through the network together."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Outputs = dict[str, np.ndarray]
+
+
+class QueueFullError(Exception):
+    """More images wait for the network than may."""
+
+
+@dataclass(frozen=True)
+class BatchedOutputs:
+    """The network's outputs for one image, without the batch axis, and how they came about.
+
+    Attributes:
+        outputs: by name, such as `masks` (height, width) at the network's size.
+        waited_s, ran_s: seconds in the queue, and seconds that the batch took.
+        batch: how many images the batch had.
+    """
+
+    outputs: Outputs
+    waited_s: float
+    ran_s: float
+    batch: int
+
+
+@dataclass
+class _Job:
+    image: np.ndarray
+    result: "asyncio.Future[BatchedOutputs]"
+    arrived: float = field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """Gives one network, which runs in a thread of its own, batches of the images that wait.
+
+    While a batch runs, images arrive; the next batch takes those of them that have the size of the first, in order of
+    arrival. Without a delay a lone image never waits for others. For one event loop, in which `work` runs as a task.
+
+    Args:
+        run: the network, from uint8 (N, H, W, 3) to its outputs by name, each (N, …).
+        largest: most images of a batch.
+        most_waiting: most images that wait.
+        delay_s: how long the first image of a batch waits for others while the batch is not full.
+    """
+
+    def __init__(
+        self, run: Callable[[np.ndarray], Outputs], largest: int, most_waiting: int, delay_s: float = 0.0
+    ) -> None:
+        self._run = run
+        self._largest = largest
+        self._most_waiting = most_waiting
+        self._delay_s = delay_s
+        self._waiting: deque[_Job] = deque()
+        self._arrival = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many images wait for the network."""
+        return len(self._waiting)
+
+    async def infer(self, image: np.ndarray) -> BatchedOutputs:
+        """Return the network's outputs for `image`, uint8 (H, W, 3) at the network's size.
+
+        An image whose caller is cancelled while it waits is not run.
+
+        Raises:
+            QueueFullError: too many images wait already.
+            Exception: whatever the network raises.
+        """
+        if len(self._waiting) >= self._most_waiting:
+            raise QueueFullError
+        job = _Job(image, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
+        self._arrival.set()
+        return await job.result
+
+    async def work(self) -> None:
+        """Run batches until cancelled."""
+        with ThreadPoolExecutor(1, thread_name_prefix="network") as thread:
+            while True:
+                self._arrival.clear()
+                if not self._waiting:
+                    await self._arrival.wait()
+                if self._delay_s and len(self._waiting) < self._largest:
+                    await asyncio.sleep(self._delay_s)
+                if jobs := self._next_batch():
+                    await self._run_batch(thread, jobs)
+
+    def _next_batch(self) -> list[_Job]:
+        """Take the oldest image and those of its size out of the queue, leaving out what nobody waits for any more."""
+        jobs: list[_Job] = []
+        left: deque[_Job] = deque()
+        for job in self._waiting:
+            if job.result.done():
+                continue
+            if len(jobs) < self._largest and (not jobs or job.image.shape == jobs[0].image.shape):
+                jobs.append(job)
+            else:
+                left.append(job)
+        self._waiting = left
+        return jobs
+
+    async def _run_batch(self, thread: ThreadPoolExecutor, jobs: list[_Job]) -> None:
+        started = time.perf_counter()
+        images = np.stack([job.image for job in jobs])
+        running = asyncio.get_running_loop().run_in_executor(thread, self._run, images)
+        await asyncio.wait([running])
+        ran_s = time.perf_counter() - started
+        error = running.exception()
+        for position, job in enumerate(jobs):
+            if job.result.done():  # its caller gave up while the batch ran
+                continue
+            if error is not None:
+                job.result.set_exception(error)
+                continue
+            outputs = {name: values[position] for name, values in running.result().items()}
+            job.result.set_result(BatchedOutputs(outputs, started - job.arrived, ran_s, len(jobs)))

@@ -1,0 +1,81 @@
+"""Listen on an address and serve until a signal ends it."""
+
+import ipaddress
+import os
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.serve.limits import Limits
+from segkc_deploy.serve.protocol import ImpatientProtocol
+
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; `port` 0 takes any free one.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With its protocol named, which `socket.create_server` leaves out: asyncio turns Nagle's algorithm off only for
+        # sockets that say they are TCP, and with it every answer waits 40 ms for the client's acknowledgment.
+        listening = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":  # elsewhere it would let two services share a port
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(512)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port}: cannot listen there: {error.strerror}; choose another --host or --port"
+        ) from None
+    return listening
+
+
+def is_local(host: str) -> bool:
+    """Whether an address is this machine's own, which no other machine reaches."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def host_names(host: str) -> tuple[str, ...]:
+    """Return the names under which a service that listens on `host` may be addressed; `*` is any."""
+    return _LOCAL_NAMES if is_local(host) else ("*",)
+
+
+def address_of(listening: socket.socket) -> str:
+    """Return the URL of a socket that listens."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listening.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def server_for(app: FastAPI, limits: Limits, stop_seconds: int = 30) -> uvicorn.Server:
+    """Return a server to `run(sockets=[…])`. SIGTERM or Ctrl-C ends it after the requests that it works on.
+
+    Args:
+        app: the application.
+        limits: what is accepted.
+        stop_seconds: how long those requests may take.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=ImpatientProtocol,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=limits.connections,
+            timeout_graceful_shutdown=stop_seconds,
+        )
+    )

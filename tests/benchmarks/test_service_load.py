@@ -1,0 +1,26 @@
+"""The load test of the service, in short."""
+
+import json
+
+import cv2
+import numpy as np
+from tiny_artifact import make_artifact
+
+from segkc_deploy.benchmarks.service_load import measure, percentiles
+
+
+def test_it_compares_with_bare_inference_and_counts_every_answer(tmp_path):
+    artifact = make_artifact(tmp_path)
+    cv2.imwrite(str(tmp_path / "image.png"), np.zeros((8, 12, 3), np.uint8))
+    measure(artifact, tmp_path / "image.png", clients=3, seconds=1.5, turns=5, threads=1, out=tmp_path / "load.json")
+    result = json.loads((tmp_path / "load.json").read_text())
+    alone, load = result["alone"], result["load"]
+    assert abs(alone["service"]["p50_ms"] - alone["bare"]["p50_ms"] - alone["added_p50_ms"]) < 0.01
+    assert set(load["statuses"]) == {"200"}
+    assert load["statuses"]["200"] >= 3
+    assert load["others"] == 0
+    assert load["memory_mib"]["most"] > 0
+
+
+def test_percentiles_are_milliseconds():
+    assert percentiles([0.001 * value for value in range(1, 102)]) == {"p50_ms": 51, "p90_ms": 91, "p99_ms": 100}

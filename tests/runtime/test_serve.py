@@ -1,0 +1,269 @@
+"""The HTTP service over real sockets: its answers, its limits, and how it starts and ends."""
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from command_line import CommandLine
+from pycocotools import mask as coco_mask
+from running_service import RunningService, running_service
+from tiny_artifact import expected_mask, make_artifact
+
+from segkc_deploy.serve.server import listen
+
+SIZE = (8, 12)
+IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, image[..., ::-1])[1].tobytes()
+
+
+PNG = encoded(IMAGE)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("artifacts")
+    return [
+        make_artifact(folder, "sure.onnx", size=SIZE, outputs=("masks", "confidence")),
+        make_artifact(folder, "plain.onnx", size=SIZE),
+    ]
+
+
+@pytest.fixture(scope="module")
+def served(artifacts: list[Path]) -> Iterator[RunningService]:
+    with running_service(artifacts, body_mib=0.5, pixels=10_000) as service:
+        yield service
+
+
+def test_png_holds_the_class_ids(served: RunningService):
+    answer = served.predict(PNG)
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
+    mask = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(mask, expected_mask(IMAGE))
+    assert re.fullmatch(
+        r"body;dur=[\d.]+, decode;dur=[\d.]+, queue;dur=[\d.]+, network;dur=[\d.]+, mask;dur=[\d.]+",
+        answer.headers["server-timing"],
+    )
+
+
+def test_json_holds_areas_confidence_and_run_lengths(served: RunningService):
+    answer = json.loads(served.predict(PNG, "?format=json").body)
+    mask = expected_mask(IMAGE)
+    assert (answer["model"], answer["height"], answer["width"]) == ("sure", *SIZE)
+    assert sum(area["share"] for area in answer["classes"]) == pytest.approx(1)
+    assert all(0 < area["confidence"] <= 1 for area in answer["classes"])
+    for area in answer["classes"]:
+        assert area["pixels"] == np.count_nonzero(mask == area["id"])
+        counts = coco_mask.encode(np.asfortranarray((mask == area["id"]).astype(np.uint8)))["counts"]
+        assert answer["rle"][str(area["id"])] == {"size": list(SIZE), "counts": counts.decode()}
+
+
+def test_polygons_are_geojson(served: RunningService):
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, 15:] = (255, 0, 0)
+    answer = served.predict(encoded(image), "?format=polygons&model=plain")
+    assert answer.headers["content-type"] == "application/geo+json"
+    collection = json.loads(answer.body)
+    red = next(one for one in collection["features"] if one["properties"]["class"] == "red")
+    assert "confidence" not in red["properties"]
+    assert sorted(map(tuple, red["geometry"]["coordinates"][0][:-1])) == [(15, 0), (15, 20), (30, 0), (30, 20)]
+
+
+def test_a_rotated_jpeg_is_predicted_upright(served: RunningService, tmp_path: Path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[274] = 6  # turn it by a quarter
+    Image.fromarray(IMAGE).save(tmp_path / "turned.jpg", exif=exif)
+    answer = json.loads(served.predict((tmp_path / "turned.jpg").read_bytes(), "?format=json").body)
+    assert (answer["width"], answer["height"]) == SIZE
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status", "says"),
+    [
+        (b"", "", 400, "no image: send the file as the body"),
+        (b"not an image", "", 400, "not a readable image"),
+        (PNG[:60], "", 400, "not a readable image"),
+        (PNG, "?model=other", 404, "there are sure, plain"),
+        (encoded(np.zeros((101, 100, 3), np.uint8)), "", 413, "100 × 101 pixels, more than 10000"),
+        (PNG, "?format=gif", 422, "format"),
+        (PNG, "?tolerance=-1", 422, "tolerance"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused_with_a_reason(
+    served: RunningService, body: bytes, query: str, status: int, says: str
+):
+    answer = served.predict(body, query)
+    assert answer.status == status
+    assert says in answer.body.decode()
+
+
+def test_a_body_is_refused_by_its_declared_length_before_it_is_sent(served: RunningService):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 600000\r\n\r\n")
+        answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"larger than 0.5 MiB" in answer
+    assert b"connection: close" in answer.lower()
+
+
+def test_answers_do_not_wait_for_acknowledgments():
+    # asyncio looks at this before it turns Nagle's algorithm off.
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+
+
+def test_a_body_of_undeclared_length_is_cut_off_at_the_limit(served: RunningService):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        chunk = b"20000\r\n" + bytes(0x20000) + b"\r\n"
+        for _ in range(5):
+            connection.sendall(chunk)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_models_health_ready_and_openapi(served: RunningService):
+    sure, plain = json.loads(served.request("GET", "/models").body)
+    assert (sure["name"], plain["name"]) == ("sure", "plain")
+    assert sure["confidence"] and not plain["confidence"]
+    assert [entry["name"] for entry in sure["classes"]] == ["dark", "red", "green", "blue"]
+    assert json.loads(served.request("GET", "/health").body) == {"status": "ok"}
+    assert json.loads(served.request("GET", "/ready").body) == {"status": "ready"}
+    schema = json.loads(served.request("GET", "/openapi.json").body)
+    predict = schema["paths"]["/predict"]["post"]
+    assert set(predict["responses"]) >= {"200", "400", "401", "408", "413", "429", "503"}
+    assert set(predict["responses"]["200"]["content"]) == {"image/png", "application/json", "application/geo+json"}
+
+
+def test_metrics_count_answers_and_refusals(artifacts: list[Path]):
+    with running_service(artifacts[:1]) as service:
+        for body in (PNG, PNG, b"?"):
+            service.predict(body)
+        text = service.request("GET", "/metrics").body.decode()
+    assert 'segkc_deploy_requests_total{status="200"} 2.0' in text
+    assert 'segkc_deploy_requests_total{status="400"} 1.0' in text
+    assert 'segkc_deploy_images_total{model="sure"} 2.0' in text
+    assert "segkc_deploy_requests_in_work 0.0" in text
+
+
+def test_names_that_point_here_from_elsewhere_are_refused(served: RunningService):
+    assert served.request("GET", "/health", Host="evil.example").status == 400
+
+
+def test_a_key_locks_all_but_the_probes_and_the_page(artifacts: list[Path]):
+    with running_service(artifacts[:1], api_key="s3cret") as service:
+        for path in ("/models", "/metrics"):
+            assert service.request("GET", path).status == 401
+        assert service.predict(PNG).status == 401
+        assert service.predict(PNG, X_API_Key="s3cre").status == 401
+        assert service.predict(PNG, X_API_Key="s3cret").status == 200
+        assert {service.request("GET", path).status for path in ("/", "/health", "/ready")} == {200}
+
+
+@pytest.mark.parametrize(
+    ("limit", "status"), [({"client_requests": 4}, 429), ({"requests": 4}, 503), ({"waiting": 3}, 503)]
+)
+def test_too_many_requests_are_refused_and_none_is_lost(
+    artifacts: list[Path], monkeypatch: pytest.MonkeyPatch, limit: dict[str, int], status: int
+):
+    with running_service(artifacts[:1], batch=1, **limit) as service:
+        opened = threading.Event()
+        infer = service.models[0].batcher._run
+        monkeypatch.setattr(service.models[0].batcher, "_run", lambda images: (opened.wait(60), infer(images))[1])
+        with ThreadPoolExecutor(12) as pool:
+            waiting = [pool.submit(service.predict, PNG) for _ in range(12)]
+            while sum(future.done() for future in waiting) < 8:
+                time.sleep(0.01)
+            opened.set()
+            answers = [future.result() for future in waiting]
+    refused = [answer for answer in answers if answer.status != 200]
+    assert 3 <= len(answers) - len(refused) <= 4
+    assert {(answer.status, answer.headers["retry-after"]) for answer in refused} == {(status, "1")}
+
+
+def test_a_network_that_hangs_is_answered_in_time(artifacts: list[Path], monkeypatch: pytest.MonkeyPatch):
+    with running_service(artifacts[:1], seconds=0.3) as service:
+        opened = threading.Event()
+        monkeypatch.setattr(service.models[0].batcher, "_run", lambda images: opened.wait(30) or {})
+        answer = service.predict(PNG)
+        opened.set()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_slow_clients_are_refused(artifacts: list[Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("segkc_deploy.serve.protocol.HEAD_SECONDS", 0.3)
+    with running_service(artifacts[:1], body_seconds=0.3) as service:
+        address = ("127.0.0.1", service.port)
+        with socket.create_connection(address, timeout=30) as slow_body:
+            slow_body.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+            assert slow_body.recv(100).startswith(b"HTTP/1.1 408 ")
+        for head in (b"", b"GET /health HT"):
+            with socket.create_connection(address, timeout=30) as slow_head:
+                slow_head.sendall(head)
+                with pytest.raises(ConnectionResetError):
+                    assert slow_head.recv(100) == b""
+                    raise ConnectionResetError  # an orderly end is as good
+        connection = http.client.HTTPConnection(*address, timeout=30)
+        for _ in range(2):  # a connection that is used again is not taken for a slow one
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
+            time.sleep(0.5)
+        connection.close()
+
+
+def test_a_client_that_leaves_is_no_error(artifacts: list[Path], capfd: pytest.CaptureFixture[str]):
+    with running_service(artifacts[:1]) as service:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as leaving:
+            leaving.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+        while 'status="499"' not in service.request("GET", "/metrics").body.decode():
+            time.sleep(0.01)
+        assert service.predict(PNG).status == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_the_command_serves_until_a_signal_and_frees_its_port(artifacts: list[Path]):
+    port = 0
+    for _ in range(2):  # the second one gets the port of the first
+        command = [sys.executable, "-m", "segkc_deploy", "serve", str(artifacts[0]), "--port", str(port)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        assert lines[0].startswith("sure: onnxruntime ")
+        found = re.fullmatch(r"Listening on http://127\.0\.0\.1:(\d+) .*\n", lines[1])
+        assert found, process.communicate()
+        port = int(found[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("POST", "/predict", PNG)
+        assert connection.getresponse().status == 200
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+        assert (process.returncode, error) == (0, "")
+
+
+def test_mistakes_are_one_line(
+    command: CommandLine, artifacts: list[Path], served: RunningService, tmp_path: Path
+) -> None:
+    artifact = artifacts[0]
+    assert "choose another --host or --port" in command.refused("serve", artifact, "--port", served.port)
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "umlaut").write_text("schlüssel")
+    for name, says in (("none", "cannot be read"), ("empty", "no API key"), ("umlaut", "ASCII")):
+        assert says in command.refused("serve", artifact, "--api-key-file", tmp_path / name)
+    twins = [make_artifact(tmp_path / folder) for folder in ("a", "b")]
+    assert "two artifacts have this name" in command.refused("serve", *twins, "--port", 0)
