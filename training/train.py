@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 
-from segkc_deploy.data.headers import screen
 from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.data.screening import screen
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, UserError
 from segkc_deploy.training.batch_split import BatchSplit, split_batch

@@ -16,6 +16,7 @@ from segkc_deploy.benchmarks.evidence.figures import (
     get,
     paired,
 )
+from segkc_deploy.benchmarks.evidence.headroom import LEAST_HEADROOM, headroom_table
 from segkc_deploy.benchmarks.results import StudyRow, read_rows
 from segkc_deploy.benchmarks.tables import markdown, mean_and_spread, print_tables
 
@@ -26,6 +27,12 @@ spread: so it is called if there are at least {FEWEST_SEEDS_TO_JUDGE} seeds, all
 the 95% interval of their mean by Student's t does not hold 0 (with 3 seeds: 4.3 standard errors); with fewer seeds it
 is not judged. "Not averaged" is the same network
 without its moving average. Minutes are the wall time of a training with its start and validations.
+"""
+
+_HEADROOM_RULE = f"""\
+The headroom is what {BASELINE} gains with all labels instead of few. A row's share is its mean gain over the mean
+headroom, both over the seeds that the row, the few labels and all labels have; none is given below {LEAST_HEADROOM:g}
+points of headroom.
 """
 
 _PROCESSOR_RULE = """\
@@ -48,6 +55,8 @@ def study_text(rows: Sequence[StudyRow]) -> str:
         difference = paired(figures.scores(OURS, labels), figures.scores(best, labels))
         if difference:
             parts.append(f"Best method of one network: {best}. {OURS} − {best}: {difference}.\n")
+    if headroom := headroom_table(figures, labels):
+        parts.append(f"## Headroom, labels: {labels}\n\n{_HEADROOM_RULE}\n{headroom}")
     if len(figures.shares()) > 1:
         parts.append(f"## Other labels\n\n{_shares_table(figures)}")
     if variants:

@@ -35,7 +35,7 @@ def eval_command(
 
     from segkc_deploy import atomic
     from segkc_deploy.benchmarks.interval import RESAMPLES, SEED, miou_interval
-    from segkc_deploy.data.headers import screen
+    from segkc_deploy.data.screening import screen
     from segkc_deploy.data.spec import load_data_spec
 
     sets = load_data_spec(data).resolve()

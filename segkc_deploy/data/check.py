@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from segkc_deploy.data.annotations.pairing import BY_ORDER, is_paired_by_order
 from segkc_deploy.data.headers import PALETTES_DIFFER, TURNED, palette_conflicts
 from segkc_deploy.data.masks import unknown_ids_message
 from segkc_deploy.data.reading import Reading, read, unknown
@@ -82,6 +83,8 @@ def _findings(by_set: dict[str, list[Reading]], sets: ImageSets) -> Iterator[Fin
     yield from _if_any("error", "size-mismatch", "masks of another size than their image", _mismatches(every))
     yield from _unknown_ids(every, sets)
     yield from _palettes(every, sets)
+    ordered = (f"{one.sample.image} with {one.sample.mask}" for one in every if _by_order(one.sample))
+    yield from _if_any("warning", "paired-by-order", BY_ORDER, ordered)
     turned = (f"{one.sample.image} (mask {one.sample.mask})" for one in every if one.turned)
     yield from _if_any("warning", "turned", f"{TURNED}. See them with `check --pictures DIR`", turned)
     dark = (str(one.sample.image) for one in every if one.dark)
@@ -95,6 +98,10 @@ def _findings(by_set: dict[str, list[Reading]], sets: ImageSets) -> Iterator[Fin
         yield from _never_labeled(name, group, sets)
     yield from _duplicates("error", "labeled", by_set)
     yield from _duplicates("warning", "unlabeled", by_set)
+
+
+def _by_order(sample: Sample) -> bool:
+    return sample.mask is not None and is_paired_by_order(sample.mask)
 
 
 def _if_any(level: Literal["error", "warning"], kind: str, message: str, files: Iterable[str]) -> Iterator[Finding]:

@@ -1,23 +1,17 @@
 """What the headers of image and mask files say that changes the meaning of their pixels: EXIF turns and palettes."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from segkc_deploy.data.images import PILLOW_ERRORS
+from segkc_deploy.data.images import PILLOW_ERRORS, read_image
 from segkc_deploy.data.mask_files import MASK_SUFFIXES
-from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.errors import DataError
 from segkc_deploy.labels import Color
-from segkc_deploy.progress import console
 
 _ORIENTATION = 274
-_THREADS = 8
-_MOST_NAMED = 5
 
 PALETTES_DIFFER = (
     "the same palette index has different colors in different masks, so it is not the same class in all of them;"
@@ -38,6 +32,22 @@ def orientation(path: Path) -> int:
     except PILLOW_ERRORS:
         return 1
     return value if value in range(1, 9) else 1
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return the (height, width) of an image file as `read_image` gives it, from the header where that suffices.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}
+    except PILLOW_ERRORS:
+        height, width = read_image(path).shape[:2]
+        turned = False
+    return (width, height) if turned else (height, width)
 
 
 def palette_of(path: Path, used_only: bool = False) -> dict[int, Color]:
@@ -82,30 +92,3 @@ def palette_conflicts(palettes: Iterable[tuple[Path, Mapping[int, Color]]]) -> I
             if first.setdefault(index, color) != color:
                 yield PaletteConflict(path, index, color, first[index])
                 break
-
-
-def screen(sets: ImageSets) -> None:
-    """Look at the headers of all files with masks, for commands that read the pixels only later.
-
-    Warns on stderr of images with an EXIF rotation whose masks have none.
-
-    Raises:
-        DataError: palettes differ between the masks.
-    """
-    samples = [sample for sample in (*sets.labeled, *sets.val) if sample.mask is not None]
-    masks = [sample.mask for sample in samples if sample.mask is not None]
-    with ThreadPoolExecutor(_THREADS) as executor:
-        if not sets.by_color:
-            palettes = list(executor.map(palette_of, masks))
-            if any(palette_conflicts(zip(masks, palettes, strict=True))):
-                used = executor.map(lambda path: palette_of(path, used_only=True), masks)
-                if conflicts := list(palette_conflicts(zip(masks, used, strict=True))):
-                    raise DataError(f"{conflicts[0]} ({len(conflicts)} masks differ): {PALETTES_DIFFER}")
-        turns = executor.map(lambda sample: orientation(sample.image) != 1, samples)
-        turned = [sample for sample, turn in zip(samples, turns, strict=True) if turn]
-    turned = [sample for sample in turned if sample.mask is not None and orientation(sample.mask) == 1]
-    if turned:
-        names = ", ".join(str(sample.image) for sample in turned[:_MOST_NAMED])
-        more = f" and {len(turned) - _MOST_NAMED} more" if len(turned) > _MOST_NAMED else ""
-        text = f"warning: {TURNED}. Look at them with `check --pictures DIR`: {names}{more}"
-        console.print(text, style="yellow", markup=False, soft_wrap=True)

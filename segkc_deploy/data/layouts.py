@@ -163,8 +163,8 @@ ADE20K_SHIFTED = replace(ADE20K, mask_names=(MaskName(),))
 
 # The 81 classes that semi-supervised segmentation is scored on: background, then the objects in the order of their ids.
 COCO = Layout(
-    train=Split("train2017", ("masks/train2017", "masks")),
-    val=Split("val2017", ("masks/val2017", "masks")),
+    train=Split("train2017", ("masks/train2017", "masks", "annotations/instances_train2017.json")),
+    val=Split("val2017", ("masks/val2017", "masks", "annotations/instances_val2017.json")),
     classes=_colored(("background", *class_names.COCO_THINGS)),
 )
 

@@ -30,12 +30,22 @@ def mask_values(sample: Sample, coding: MaskCoding) -> np.ndarray:
     """Return a sample's mask as its file holds it, (H, W): uint8, uint16 for 16 bits, int32 for other integers.
 
     A palette file gives its indices, a file of one bit 0 and 1, a floating-point file of whole numbers these numbers.
-    A file of colors gives class ids by `coding.colors`. EXIF rotation is applied as for images.
+    A file of colors gives class ids by `coding.colors`. EXIF rotation is applied as for images. Annotation files are
+    rasterized.
 
     Raises:
         DataError: the file is missing, damaged, larger than the pixel limit, or no mask.
     """
+    from segkc_deploy.data.annotations.rasterize import rasterize
+    from segkc_deploy.data.annotations.reading import ANNOTATION_SUFFIXES, annotated_image
+    from segkc_deploy.data.annotations.task_pngs import is_task_png, read_task
+
     assert sample.mask is not None
+    if is_task_png(sample.mask):
+        return rasterize(read_task(sample.mask), coding.class_ids, coding.background, str(sample.mask))
+    if sample.mask.suffix.lower() in ANNOTATION_SUFFIXES:
+        image = annotated_image(sample.mask, sample.image, coding.object_names)
+        return rasterize(image, coding.class_ids, coding.background, f"{sample.mask} ({sample.image.name})")
     return raw_mask(sample.mask, coding.colors, coding.by_color)
 
 

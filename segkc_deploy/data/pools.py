@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
+from segkc_deploy.data.annotations.pairing import pair_masks
 from segkc_deploy.data.files import files_by_id
 from segkc_deploy.data.images import IMAGE_SUFFIXES
-from segkc_deploy.data.mask_files import MASK_SUFFIXES
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.errors import DataError
 
@@ -31,11 +31,15 @@ class Pool:
     def of_folders(
         cls, root: Path, images: Path, masks: Iterable[Path] = (), image_ending: str = "", mask_ending: str = ""
     ) -> "Pool":
-        """Pair the images below a folder with the masks below others; the first folder that has a mask gives it."""
-        mask_files: dict[str, Path] = {}
-        for folder in masks:
-            mask_files = files_by_id(folder, MASK_SUFFIXES, mask_ending) | mask_files
+        """Pair the images below a folder with masks; the first place that has a mask gives it.
+
+        A place is a folder of masks or annotation files, or an annotation file of many images.
+        """
         image_files = files_by_id(images, IMAGE_SUFFIXES, image_ending)
+        mask_files: dict[str, Path] = {}
+        for place in masks:
+            beside_images = place.resolve() == images.resolve()
+            mask_files = pair_masks(image_files, place, mask_ending, beside_images) | mask_files
         samples = {name: Sample(name, image, mask_files.get(name)) for name, image in image_files.items()}
         return cls(samples, root, image_ending)
 

@@ -32,6 +32,11 @@ class Places:
         where = f"{self.spec}: {key}"
         return existing_folder(self.root / expanded(text, where), where)
 
+    def masks(self, text: str, key: str) -> Path:
+        """Return a folder, or an annotation file of many images."""
+        file = self.root / expanded(text, f"{self.spec}: {key}")
+        return file if file.is_file() else self.folder(text, key)
+
     def list_file(self, text: str, key: str) -> Path:
         where = f"{self.spec}: {key}"
         candidates = [parent / expanded(text, where) for parent in (self.spec.parent, self.root)]
@@ -72,10 +77,10 @@ class LabeledImages:
     @cached_property
     def masks(self) -> tuple[Path, ...]:
         if self.section.masks is not None:
-            return (self.places.folder(self.section.masks, f"{self.key}.masks"),)
-        there = tuple(path for path in (self.places.root / text for text in self.split.masks) if path.is_dir())
+            return (self.places.masks(self.section.masks, f"{self.key}.masks"),)
+        there = tuple(path for path in (self.places.root / text for text in self.split.masks) if path.exists())
         if not there and self.split.masks:
-            self.places.folder(self.split.masks[-1], f"{self.key}.masks")
+            self.places.folder(self.split.masks[0], f"{self.key}.masks")
         return there
 
     @cached_property

@@ -25,13 +25,28 @@ class MaskCoding:
 
     `label_mapping` maps values in the files to class ids (or to `labels.ignore_index`). `colors` maps RGB colors to
     class ids; RGB masks cannot be read without it. Palette masks are read by their colors where `by_color` is set, and
-    by their indices otherwise.
+    by their indices otherwise. `name_mapping` maps labels of annotation files that are no class names to class ids;
+    `object_names` are the labels of YOLO's class numbers.
     """
 
     labels: Labels
     label_mapping: Mapping[int, int] = field(default_factory=dict)
     colors: Mapping[Color, int] = field(default_factory=dict)
     by_color: bool = False
+    name_mapping: Mapping[str, int] = field(default_factory=dict)
+    object_names: tuple[str, ...] = ()
+
+    @property
+    def class_ids(self) -> dict[str, int]:
+        """The class id of each label that annotation files may hold; labelme's `__ignore__` is ignored."""
+        ids = {name: class_id for class_id, name in enumerate(self.labels.names)}
+        return {"__ignore__": self.labels.ignore_index} | ids | dict(self.name_mapping)
+
+    @property
+    def background(self) -> int:
+        """The value of pixels that no shape covers: the class `background`, or `ignore_index` without one."""
+        names = [name.lower().strip("_") for name in self.labels.names]
+        return names.index("background") if "background" in names else self.labels.ignore_index
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,7 @@ class ImageSets:
     """The three lists that training and evaluation work on, and what the masks mean.
 
     `labeled` and `val` samples have masks, `unlabeled` ones need none; no image of `labeled` is in `unlabeled`.
-    `label_mapping`, `colors` and `by_color` are those of `MaskCoding`.
+    The fields from `label_mapping` on are those of `MaskCoding`.
     """
 
     labels: Labels
@@ -49,8 +64,12 @@ class ImageSets:
     label_mapping: Mapping[int, int] = field(default_factory=dict)
     colors: Mapping[Color, int] = field(default_factory=dict)
     by_color: bool = False
+    name_mapping: Mapping[str, int] = field(default_factory=dict)
+    object_names: tuple[str, ...] = ()
 
     @property
     def coding(self) -> MaskCoding:
         """What the values and colors in the mask files mean."""
-        return MaskCoding(self.labels, self.label_mapping, self.colors, self.by_color)
+        return MaskCoding(
+            self.labels, self.label_mapping, self.colors, self.by_color, self.name_mapping, self.object_names
+        )

@@ -1,10 +1,12 @@
 """The data spec: a YAML file that says where the images and masks are and what the masks' values mean."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from segkc_deploy.data.annotations.yolo_names import object_names
+from segkc_deploy.data.foreign_spec import foreign_spec
 from segkc_deploy.data.labelmap import NAME as LABELMAP
 from segkc_deploy.data.labelmap import read_labelmap
 from segkc_deploy.data.layouts import IGNORED, LAYOUTS, MaskName
@@ -42,7 +44,7 @@ class DataSpec(BaseModel):
     root: str = "."
     classes: _Names | _Colors | None = None
     ignore_index: int = Field(default=255, ge=0, le=255)
-    label_mapping: dict[_Value, Annotated[int, Field(ge=0, le=255)]] = {}
+    label_mapping: dict[_Value | str, Annotated[int, Field(ge=0, le=255)]] = {}
     mask_values: Literal["ids", "colors"] = "ids"
     ignore_colors: list[_Color] = []
     labeled: LabeledSection | None = None
@@ -129,7 +131,17 @@ class DataSpec(BaseModel):
         val = _chosen(validation, allow_missing_masks)
         unlabeled = unlabeled_images(places, self.unlabeled or UnlabeledSection(), layout, training)
         by_color = self.mask_values == "colors"
-        return ImageSets(labels, labeled, without(unlabeled, labeled + val), val, mapping, colors, by_color)
+        return ImageSets(
+            labels,
+            labeled,
+            without(unlabeled, labeled + val),
+            val,
+            {value: class_id for value, class_id in mapping.items() if isinstance(value, int)},
+            colors,
+            by_color,
+            {name: class_id for name, class_id in mapping.items() if isinstance(name, str)},
+            object_names((*labeled, *val), labels, places),
+        )
 
     def _class_colors(self, classes: _Names | _Colors) -> dict[str, Color]:
         """Return the color of each class: the spec's, or those of CVAT's labelmap.txt, or none."""
@@ -164,14 +176,14 @@ class DataSpec(BaseModel):
             colors |= {color: labels.ignore_index for color in self.ignore_colors if color not in colors}
         return colors
 
-    def _mapping(self, mask_name: MaskName, labels: Labels) -> dict[int, int]:
+    def _mapping(self, mask_name: MaskName, labels: Labels) -> dict[int | str, int]:
         for value, class_id in self.label_mapping.items():
             if class_id >= labels.num_classes and class_id != labels.ignore_index:
                 raise ConfigError(
                     f"{self.path}: label_mapping: {value} is mapped to {class_id}, which is neither a class"
                     f" (0-{labels.num_classes - 1}) nor ignore_index {labels.ignore_index}"
                 )
-        known = {
+        known: dict[int | str, int] = {
             value: labels.ignore_index if class_id == IGNORED else class_id
             for value, class_id in mask_name.mapping.items()
         }
@@ -185,7 +197,19 @@ def load_data_spec(path: str | Path) -> DataSpec:
         ConfigError: one line that names the file, the key and the fix.
     """
     path = Path(path)
-    spec = validate(DataSpec, load_yaml(path), path)
+    data = load_yaml(path)
+    if reason := foreign_spec(data):
+        raise ConfigError(f"{path}: {reason}")
+    return data_spec(data, path)
+
+
+def data_spec(data: Any, path: Path) -> DataSpec:
+    """Return the data spec that a mapping holds, as if it had been read from `path`.
+
+    Raises:
+        ConfigError: one line that names the file, the key and the fix.
+    """
+    spec = validate(DataSpec, data, path)
     spec._path = path
     return spec
 

@@ -18,6 +18,8 @@ from segkc_deploy.errors import NonFiniteLossError, SegKCError, UserError, Verif
 
 COMMANDS = (
     "check",
+    "init",
+    "convert",
     "recipes",
     "train",
     "eval",

@@ -12,11 +12,11 @@ from PIL import Image
 
 from segkc_deploy.data.check import CheckReport, check
 from segkc_deploy.data.check_pictures import write_turned_pictures
-from segkc_deploy.data.headers import screen
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.mask_files import raw_mask
 from segkc_deploy.data.masks import read_mask
 from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
+from segkc_deploy.data.screening import screen
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.labels import Labels, default_palette

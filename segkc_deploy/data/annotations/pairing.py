@@ -1,0 +1,77 @@
+"""Which annotation file belongs to which image."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from segkc_deploy.data.annotations.reading import ANNOTATION_SUFFIXES, open_annotations
+from segkc_deploy.data.annotations.task_pngs import first_pngs, is_task_png, task_names
+from segkc_deploy.data.files import files_below, files_by_id
+from segkc_deploy.data.images import IMAGE_SUFFIXES
+from segkc_deploy.data.mask_files import MASK_SUFFIXES
+from segkc_deploy.errors import DataError
+
+BY_ORDER = (
+    "Label Studio's PNG files name tasks, not images: they are paired with the images by order alone; compare some, or"
+    " export the project as JSON too and put the file beside the masks"
+)
+
+
+def pair_masks(images: Mapping[str, Path], place: Path, ending: str, beside_images: bool) -> dict[str, Path]:
+    """Return the mask file of each image that has one, by the image's id.
+
+    Args:
+        images: the image files by id.
+        place: a folder of masks or of annotation files, one an image, or an annotation file of many images.
+        ending: what a mask's name has after the id.
+        beside_images: the folder is that of the images, so its image files are no masks.
+
+    Raises:
+        DataError: a file is damaged, or two have the same id.
+    """
+    if place.is_file():
+        return _of_file(images, place)
+    masks = {} if beside_images else files_by_id(place, MASK_SUFFIXES, ending)
+    if masks and all(is_task_png(path) for path in masks.values()):
+        return _of_tasks(images, place)
+    if masks:
+        return masks
+    files = [path for path in files_below(place) if path.suffix.lower() in ANNOTATION_SUFFIXES - {".txt"}]
+    if len(files) == 1 and files[0].stem not in images:
+        return _of_file(images, files[0])
+    found = files_by_id(place, frozenset({".json"}), ending) or files_by_id(place, frozenset({".txt"}), ending)
+    return {_without_image_suffix(name) if name not in images else name: path for name, path in found.items()}
+
+
+def is_paired_by_order(mask: Path) -> bool:
+    """Return whether nothing but the order of files ties a mask to its image."""
+    return is_task_png(mask) and task_names(mask.parent) is None
+
+
+def _of_file(images: Mapping[str, Path], file: Path) -> dict[str, Path]:
+    annotations = open_annotations(file)
+    return {name: file for name, image in images.items() if annotations.find(image) is not None}
+
+
+def _of_tasks(images: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    pngs = first_pngs(folder)
+    names = task_names(folder)
+    if names is not None:
+        by_stem = {PurePosixPath(name).stem: task for task, name in names.items()}
+        stems = {name: by_stem.get(image.stem) for name, image in images.items()}
+        return {name: pngs[task] for name, task in stems.items() if task is not None and task in pngs}
+    if len(pngs) != len(images):
+        raise DataError(
+            f"{folder}: Label Studio's PNG files name tasks, not images, and there are {len(pngs)} tasks for"
+            f" {len(images)} images; export the project as JSON too and put the file beside them"
+        )
+    return dict(zip(sorted(images, key=_natural), pngs.values(), strict=True))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _without_image_suffix(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else name

@@ -1,0 +1,128 @@
+"""Masks and annotations of any format that is read into PNG masks of class ids, with a data spec for them."""
+
+import io
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from segkc_deploy import atomic
+from segkc_deploy.data.guess import guess_spec
+from segkc_deploy.data.masks import read_mask
+from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.spec import DataSpec, data_spec, load_data_spec
+from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.progress import console
+
+#: A damaged or hostile archive stops here instead of filling the disk.
+_LARGEST_ARCHIVE = 2**36
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack a zip into `folder` and return the folder that holds its files.
+
+    Raises:
+        DataError: it is no zip, damaged, too large, or a name in it leads out of the folder.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = [member for member in file.infolist() if not member.is_dir()]
+            if sum(member.file_size for member in members) > _LARGEST_ARCHIVE:
+                raise DataError(f"{archive}: holds more than {_LARGEST_ARCHIVE >> 30} GiB; unpack it yourself")
+            for member in members:
+                parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+                if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0]:
+                    raise DataError(f"{archive}: the name {member.filename!r} leads out of the archive")
+            file.extractall(folder, members)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise DataError(f"{archive}: not a zip that can be unpacked: {error}") from None
+    inside = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def open_source(source: Path, out: Path) -> tuple[DataSpec, list[str]]:
+    """Return the data spec that `source` is or that is guessed for it, and the remarks on what was guessed.
+
+    A zip is unpacked into `out/source`.
+
+    Raises:
+        UserError: the source cannot be read, or nothing to convert was found in it.
+    """
+    if source.is_file() and source.suffix.lower() in {".yaml", ".yml"}:
+        return load_data_spec(source), []
+    folder = source
+    if source.is_file() and source.suffix.lower() == ".zip":
+        folder = unpack(source, out / "source")
+    if not folder.is_dir():
+        raise DataError(f"{source}: neither a data spec (.yaml), a folder nor a .zip")
+    guess = guess_spec(folder)
+    return data_spec(guess.spec, folder / "data.yaml"), guess.remarks
+
+
+def convert(spec: DataSpec, out: Path) -> tuple[int, int]:
+    """Write `out/masks/{labeled,val}/<image>.png` and `out/data.yaml`, which names the images where they are.
+
+    A mask that cannot be used is named on stderr and left out.
+
+    Returns:
+        how many masks were written, and how many were left out.
+
+    Raises:
+        ConfigError: no image of the spec has a mask.
+    """
+    sets = spec.resolve(allow_missing_masks=True)
+    masked = {
+        name: [sample for sample in samples if sample.mask is not None]
+        for name, samples in (("labeled", sets.labeled), ("val", sets.val))
+    }
+    if not any(masked.values()):
+        raise ConfigError(f"{spec.path}: no image has a mask to convert")
+    data: dict[str, Any] = {
+        "classes": {name: list(color) for name, color in zip(sets.labels.names, sets.labels.palette, strict=True)},
+        "ignore_index": sets.labels.ignore_index,
+    }
+    written = 0
+    for name, samples in masked.items():
+        if not samples:
+            continue
+        folder = _common_folder(samples)
+        ids = [_id(sample, folder) for sample in samples if _write_mask(sample, sets, out / "masks" / name, folder)]
+        data[name] = {"images": str(folder), "masks": f"masks/{name}", "ids": _write_list(out / f"{name}.txt", ids)}
+        written += len(ids)
+    if sets.unlabeled:
+        folder = _common_folder(sets.unlabeled)
+        ids = [_id(sample, folder) for sample in sets.unlabeled]
+        data["unlabeled"] = {"images": str(folder), "ids": _write_list(out / "unlabeled.txt", ids)}
+    atomic.write_text(out / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    return written, sum(map(len, masked.values())) - written
+
+
+def _common_folder(samples: Sequence[Sample]) -> Path:
+    return Path(os.path.commonpath([sample.image.absolute().parent for sample in samples]))
+
+
+def _id(sample: Sample, folder: Path) -> str:
+    return sample.image.absolute().relative_to(folder).with_suffix("").as_posix()
+
+
+def _write_mask(sample: Sample, sets: ImageSets, out: Path, folder: Path) -> bool:
+    try:
+        mask = read_mask(sample, sets.coding)
+    except DataError as error:
+        console.print(f"left out: {error}", style="yellow", markup=False, soft_wrap=True)
+        return False
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    path = out / f"{_id(sample, folder)}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, buffer.getvalue())
+    return True
+
+
+def _write_list(path: Path, ids: Sequence[str]) -> str:
+    atomic.write_text(path, "".join(f"{name}\n" for name in ids))
+    return path.name

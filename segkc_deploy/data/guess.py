@@ -1,0 +1,266 @@
+"""Guess a data spec from a folder: what `segkc-deploy init` writes, and what it says about its guesses."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segkc_deploy.data.annotations.reading import open_annotations
+from segkc_deploy.data.annotations.task_pngs import first_pngs, is_task_png, task_names
+from segkc_deploy.data.annotations.yolo_names import yolo_names
+from segkc_deploy.data.files import files_below
+from segkc_deploy.data.images import IMAGE_SUFFIXES
+from segkc_deploy.data.labelmap import NAME as LABELMAP
+from segkc_deploy.data.labelmap import read_labelmap
+from segkc_deploy.data.mask_files import MASK_SUFFIXES, raw_mask
+from segkc_deploy.errors import DataError
+
+_MASK_WORDS = re.compile(r"mask|label|annot|segm|\bgt|ann$|ground.?truth", re.IGNORECASE)
+_VAL_WORDS = re.compile(r"val|valid|validation|test|dev", re.IGNORECASE)
+_TRAIN_WORDS = re.compile(r"train|training", re.IGNORECASE)
+_MASKS_READ = 24
+
+#: The folders by which a layout is known.
+_LAYOUTS = {
+    "voc": ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/train.txt"),
+    "cityscapes": ("leftImg8bit/train", "gtFine/train"),
+    "ade20k": ("images/training", "annotations/training"),
+    "coco-stuff": ("train2017", "stuffthingmaps/train2017"),
+}
+
+
+@dataclass
+class Guess:
+    """A data spec as a mapping, and a remark on each thing that was guessed."""
+
+    spec: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A folder of images, where their masks are, and how many images have one."""
+
+    images: Path
+    masks: Path
+    matched: int
+    total: int
+
+
+def guess_spec(root: Path) -> Guess:
+    """Look at the files below `root` and return a data spec for them.
+
+    Raises:
+        DataError: no images, or no masks or annotations of them, were found.
+    """
+    for layout, folders in _LAYOUTS.items():
+        if all((root / folder).exists() for folder in folders):
+            return Guess({"layout": layout}, [f"layout {layout}: the folder has {', '.join(folders)}"])
+    files = list(files_below(root))
+    pairs = _pairs(root, files)
+    if not pairs:
+        raise DataError(
+            f"{root}: no images with masks or annotations of the same names were found; write the data spec by hand"
+            " (docs/data.md)"
+        )
+    train, val = _splits(root, pairs)
+    guess = Guess()
+    _add_classes(guess, root, [pair.masks for pair in (train, val) if pair is not None], train)
+    guess.spec["labeled"] = _section(root, train)
+    guess.remarks.append(
+        f"labeled: {train.matched} of {train.total} images in {_below(root, train.images)} have a mask"
+    )
+    if val is not None:
+        guess.spec["val"] = _section(root, val)
+        guess.remarks.append(f"val: {val.matched} images in {_below(root, val.images)}, by the folder's name")
+    used = {train.images, *([val.images] if val else ()), train.masks, *([val.masks] if val else ())}
+    unlabeled = [
+        folder
+        for folder, images in _image_folders(files).items()
+        if not used & {folder, *folder.parents} and not _is_mask_folder(root, folder, images)
+    ]
+    if unlabeled:
+        guess.spec["unlabeled"] = {"images": [_below(root, folder) for folder in unlabeled]}
+        guess.remarks.append(f"unlabeled: images without masks in {', '.join(guess.spec['unlabeled']['images'])}")
+    return guess
+
+
+def _pairs(root: Path, files: list[Path]) -> list[_Pair]:
+    """Pair image folders with places of masks by the names of their files, best first."""
+    folders = _image_folders(files)
+    pairs = []
+    for folder, images in folders.items():
+        if _is_mask_folder(root, folder, images):
+            continue
+        for place, stems in _mask_places(root, files, folder):
+            matched = len({_stem(image.name) for image in images} & stems)
+            if matched:
+                pairs.append(_Pair(folder, place, matched, len(images)))
+    best: dict[Path, _Pair] = {}
+    for pair in pairs:
+        known = best.get(pair.images)
+        if known is None or _merit(root, pair) > _merit(root, known):
+            best[pair.images] = pair
+    return sorted(best.values(), key=lambda pair: -pair.matched)
+
+
+def _merit(root: Path, pair: _Pair) -> tuple[int, int]:
+    """More images first; of equals the place whose path shares more words (`train`, `val`) with the images' path."""
+    words = set(re.split(r"\W|_", _below(root, pair.images)))
+    return pair.matched, len(words & set(re.split(r"\W|_", _below(root, pair.masks))))
+
+
+def _image_folders(files: Iterable[Path]) -> dict[Path, list[Path]]:
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            folders.setdefault(path.parent, []).append(path)
+    return folders
+
+
+def _is_mask_folder(root: Path, folder: Path, images: list[Path]) -> bool:
+    return all(image.suffix.lower() in MASK_SUFFIXES for image in images) and bool(
+        _MASK_WORDS.search(_below(root, folder)) or all(is_task_png(image) for image in images)
+    )
+
+
+def _mask_places(root: Path, files: list[Path], images: Path) -> Iterable[tuple[Path, set[str]]]:
+    """Yield each place of masks, a folder or a file, and the stems of the images that it has masks of."""
+    for folder, masks in _image_folders(files).items():
+        if folder != images and _is_mask_folder(root, folder, masks):
+            tasks = all(is_task_png(mask) for mask in masks)
+            yield folder, _task_stems(folder, images) if tasks else {_stem(mask.name) for mask in masks}
+    texts: dict[Path, set[str]] = {}
+    for path in files:
+        if path.suffix.lower() == ".txt":
+            texts.setdefault(path.parent, set()).add(path.stem)
+        if path.suffix.lower() not in {".json", ".xml"}:
+            continue
+        try:
+            annotated = open_annotations(path).images
+        except DataError:
+            continue  # settings and the like; a damaged annotation file is reported once the spec names it
+        if len(annotated) == 1 and _stem(path.name) == _stem(annotated[0].name):
+            texts.setdefault(path.parent, set()).add(_stem(path.name))
+        elif annotated:
+            yield path, {_stem(image.name) for image in annotated}
+    yield from texts.items()
+
+
+def _task_stems(folder: Path, images: Path) -> set[str]:
+    """Return the stems of the images that Label Studio's PNG files in `folder` may belong to."""
+    if names := task_names(folder):
+        return {_stem(name) for name in names.values()}
+    candidates = {_stem(path.name) for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    return candidates if len(candidates) == len(first_pngs(folder)) else set()
+
+
+def _splits(root: Path, pairs: list[_Pair]) -> tuple[_Pair, _Pair | None]:
+    """Return the pair to train on and, where a folder's name says so, the one to validate on."""
+    val = [pair for pair in pairs if _VAL_WORDS.search(_below(root, pair.images))]
+    others = [pair for pair in pairs if pair not in val]
+    named = [pair for pair in others if _TRAIN_WORDS.search(_below(root, pair.images))]
+    train = (named or others or val)[0]
+    preferred = [pair for pair in val if "val" in _below(root, pair.images).lower()]
+    chosen = [pair for pair in (preferred or val) if pair is not train]
+    return train, chosen[0] if chosen else None
+
+
+def _add_classes(guess: Guess, root: Path, places: list[Path], train: _Pair) -> None:
+    for folder in (root, train.masks if train.masks.is_dir() else train.masks.parent, train.masks.parent):
+        if (file := folder / LABELMAP).is_file():
+            guess.spec["classes"] = {name: list(color) for name, color in read_labelmap(file).items()}
+            guess.remarks.append(f"classes: names and colors of {_below(root, file)}")
+            return
+    if labels := _annotation_labels(places):
+        source = "the labels in the annotations"
+    elif labels := _yolo_labels(root, train):
+        source = "the names of YOLO's YAML file"
+    else:
+        _add_values(guess, places)
+        return
+    names = [name for name in labels if name.lower().strip("_") != "background"]
+    guess.spec["classes"] = ["background", *names]
+    guess.remarks.append(f"classes: {source}; background is what no shape covers")
+
+
+def _annotation_labels(places: list[Path]) -> list[str]:
+    labels: dict[str, None] = {}
+    for place in places:
+        files = [place] if place.is_file() else sorted(place.glob("*.json"))
+        for file in files:
+            try:
+                for image in open_annotations(file).images:
+                    labels |= dict.fromkeys(shape.label for shape in image.shapes)
+            except DataError:
+                continue  # as in `_mask_places`
+        if place.is_dir():
+            tags = (re.search(r"-tag-(.+)-\d+$", path.stem) for path in sorted(place.glob("task-*.png")))
+            labels |= dict.fromkeys(tag[1] for tag in tags if tag)
+    return sorted(name for name in labels if name != "__ignore__")
+
+
+def _yolo_labels(root: Path, train: _Pair) -> list[str]:
+    if train.masks.is_file() or not any(train.masks.glob("*.txt")):
+        return []
+    for path in sorted((*root.glob("*.yaml"), *root.glob("*.yml"))):
+        if names := yolo_names(path):
+            return list(names)
+    numbers = {int(word) for file in sorted(train.masks.glob("*.txt")) for word in _first_words(file)}
+    return [f"object_{number}" for number in range(max(numbers, default=0) + 1)]
+
+
+def _first_words(file: Path) -> list[str]:
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.split()[0] for line in lines if line.split() and line.split()[0].isdigit() and len(line) > 8]
+
+
+def _add_values(guess: Guess, places: list[Path]) -> None:
+    """Name the classes by the values of some masks."""
+    values: set[int] = set()
+    colors: set[tuple[int, ...]] = set()
+    for path in [path for place in places for path in sorted(place.rglob("*"))][:_MASKS_READ]:
+        if path.suffix.lower() not in MASK_SUFFIXES:
+            continue
+        try:
+            values |= set(np.unique(raw_mask(path)).tolist())
+        except DataError:
+            colors |= _colors_of(path)
+    if colors:
+        guess.spec["classes"] = {f"color_{index}": list(color) for index, color in enumerate(sorted(colors))}
+        guess.remarks.append("classes: the colors of some RGB masks; give them their names")
+        return
+    if values == {0, 255}:
+        guess.spec |= {"classes": ["background", "object"], "label_mapping": {255: 1}}
+        guess.remarks.append("classes: the masks hold 0 and 255; 255 is taken for a class, not for ignored pixels")
+        return
+    classes = sorted(value for value in values if value != 255) or [0, 1]
+    guess.spec["classes"] = [f"class_{value}" for value in range(max(2, max(classes) + 1))][:255]
+    guess.remarks.append(f"classes: the masks hold {', '.join(map(str, sorted(values)))}; give the classes their names")
+
+
+def _colors_of(path: Path) -> set[tuple[int, ...]]:
+    from segkc_deploy.data.images import read_image
+
+    try:
+        pixels = read_image(path).reshape(-1, 3)
+    except DataError:
+        return set()
+    return {tuple(map(int, color)) for color in np.unique(pixels, axis=0)[:255]}
+
+
+def _section(root: Path, pair: _Pair) -> Mapping[str, str]:
+    return {"images": _below(root, pair.images), "masks": _below(root, pair.masks)}
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _stem(name: str) -> str:
+    """Return a file's name without `.json` and without the image's suffix."""
+    name = re.sub(r"\.(json|xml)$", "", name.rpartition("/")[2], flags=re.IGNORECASE)
+    return re.sub(r"\.\w{1,5}$", "", name)

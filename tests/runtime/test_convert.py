@@ -1,0 +1,134 @@
+"""`init` and `convert`: from a tool's export to a data spec and PNG masks."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import write_image, write_mask
+from PIL import Image
+from test_annotations import HEIGHT, IMAGES, WIDTH, WRITERS, _coco, _expected, _yolo
+
+from segkc_deploy.data.check import check
+from segkc_deploy.data.convert import unpack
+from segkc_deploy.data.masks import read_mask
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.errors import DataError
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' decode
+
+
+def _export(root: Path, write=_coco) -> None:
+    for index, name in enumerate(IMAGES):
+        write_image(root / "images" / f"{name}.png", seed=index, height=64, width=80)
+        Image.open(root / "images" / f"{name}.png").crop((0, 0, WIDTH, HEIGHT)).save(root / "images" / f"{name}.png")
+    write(root)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_init_and_convert_of_every_tools_export(command, tmp_path, write):
+    _export(tmp_path / "export", write)
+    finished = command("init", tmp_path / "export")
+    assert finished.code == 0
+    assert "classes: " in finished.out
+    assert "val: no folder of its own, so 1 of 3 labeled images" in finished.out
+    sets = load_data_spec(tmp_path / "export/data.yaml").resolve()
+    assert sets.labels.names == ("background", *(("tree", "road") if write is _yolo else ("road", "tree")))
+    assert (len(sets.labeled), len(sets.val)) == (2, 1)
+    assert check(sets, workers=1).errors == 0
+
+    finished = command("convert", tmp_path / "export/data.yaml", "--out", tmp_path / "out")
+    assert finished.code == 0
+    converted = load_data_spec(tmp_path / "out/data.yaml").resolve()
+    assert converted.labels == sets.labels
+    swapped = np.array([0, 2, 1] if write is _yolo else [0, 1, 2], np.uint8)
+    for sample in (*converted.labeled, *converted.val):
+        assert sample.mask.suffix == ".png"
+        np.testing.assert_array_equal(read_mask(sample, converted.coding), swapped[_expected(IMAGES[sample.id])])
+
+
+def test_a_zip_is_unpacked_and_converted(command, tmp_path):
+    _export(tmp_path / "export")
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as file:
+        for path in sorted((tmp_path / "export").rglob("*")):
+            file.write(path, Path("project", path.relative_to(tmp_path / "export")))
+    finished = command("convert", tmp_path / "export.zip", "--out", tmp_path / "out")
+    assert "3 masks written" in finished.out
+    sets = load_data_spec(tmp_path / "out/data.yaml").resolve()
+    np.testing.assert_array_equal(read_mask(sets.labeled[0], sets.coding), _expected(IMAGES["a0"]))
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png", "C:\\evil.png"])
+def test_names_that_lead_out_of_a_zip_are_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr(name, b"x")
+    with pytest.raises(DataError, match="leads out of the archive"):
+        unpack(tmp_path / "a.zip", tmp_path / "inside")
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_folders_with_the_splits_names_and_unlabeled_images(command, tmp_path):
+    for split, names in (("train", ["a", "b"]), ("valid", ["c"])):
+        for index, name in enumerate(names):
+            write_image(tmp_path / split / "images" / f"{name}.jpg", seed=ord(name) + index)
+            write_mask(tmp_path / split / "masks" / f"{name}.png", [0, 255])
+    write_image(tmp_path / "more" / "d.jpg", seed=9)
+    finished = command("init", tmp_path)
+    assert "the masks hold 0 and 255; 255 is taken for a class" in finished.out
+    sets = load_data_spec(tmp_path / "data.yaml").resolve()
+    assert [[sample.id for sample in one] for one in (sets.labeled, sets.val, sets.unlabeled)] == [
+        ["a", "b"],
+        ["c"],
+        ["d"],
+    ]
+    assert sets.label_mapping == {255: 1}
+    assert "exists; choose another --out" in command.refused("init", tmp_path)
+    assert command("init", tmp_path, "--overwrite").code == 0
+
+
+def test_a_known_layout_is_named(command, tmp_path):
+    for split in ("training", "validation"):
+        write_image(tmp_path / "images" / split / "a.jpg")
+        write_mask(tmp_path / "annotations" / split / "a.png", [0, 1, 2])
+    assert "layout ade20k" in command("init", tmp_path).out
+    assert len(load_data_spec(tmp_path / "data.yaml").resolve().labeled) == 1
+
+
+def test_nothing_to_train_on_is_said(command, tmp_path):
+    write_image(tmp_path / "images" / "a.jpg")
+    assert "no images with masks or annotations of the same names were found" in command.refused("init", tmp_path)
+    assert "no folder" in command.refused("init", tmp_path / "missing")
+    missing = command.refused("convert", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert "neither a data spec (.yaml), a folder nor a .zip" in missing
+
+
+def test_a_mask_that_cannot_be_used_is_named_and_the_rest_is_converted(command, tmp_path):
+    _export(tmp_path)
+    path = tmp_path / "instances.json"
+    text = path.read_text()
+    path.write_text(
+        text.replace('"category_id": 2', '"category_id": 3', 1).replace(
+            '"categories": [', '"categories": [{"id": 3, "name": "car"}, '
+        )
+    )
+    (tmp_path / "data.yaml").write_text(
+        "classes: [background, road, tree]\nlabeled: {images: images, masks: instances.json}\n"
+    )
+    finished = command("convert", tmp_path / "data.yaml", "--out", tmp_path / "out")
+    assert finished.code == 2
+    assert "the label 'car' is not a class" in finished.err
+    assert "1 of 3 masks were left out" in finished.err
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "tool"),
+    [
+        ("names: [a]\nnc: 1\ntrain: images\n", "Ultralytics YOLO (the keys 'names', 'nc', 'train')"),
+        ("dataset_type: CustomDataset\n", "MMSegmentation (the key 'dataset_type')"),
+    ],
+)
+def test_another_tools_file_is_recognized(command, tmp_path, text, tool):
+    (tmp_path / "data.yaml").write_text(text)
+    message = command.refused("check", "--data", tmp_path / "data.yaml")
+    assert f"a file of {tool}, no data spec; `segkc-deploy init FOLDER` writes one" in message
