@@ -9,6 +9,7 @@ from typing import Any
 from segkc_deploy.atomic import atomic_path
 from segkc_deploy.errors import BuildError, ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
+from segkc_deploy.export.engines.openvino_biases import add_missing_biases
 from segkc_deploy.manifest import Build, LayerPrecision, companion_path
 from segkc_deploy.runners.openvino_runner import (
     GRAPH_PRECISION,
@@ -55,7 +56,7 @@ class OpenVINOEngine(Engine):
         openvino = import_openvino()
         hint = _HINTS[request.precision]
         start = time.perf_counter()
-        graph = request.model.SerializeToString()
+        graph = add_missing_biases(request.model).SerializeToString()
         weights = companion_path(request.path, WEIGHTS)
         request.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=request.path.parent, prefix=".openvino-") as folder:

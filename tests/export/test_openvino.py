@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -21,6 +22,9 @@ from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, 
 from segkc_deploy.export.engines.openvino_ir import OpenVINOEngine
 from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
+from segkc_deploy.export.precision.calibration import collect
+from segkc_deploy.export.precision.emulation import emulate
+from segkc_deploy.export.precision.qdq import INT8, find_layers, insert_qdq
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.manifest import Contract, TensorContract, companion_path
 from segkc_deploy.runners.openvino_runner import OpenVINORunner, compile_for_cpu, precision_hint
@@ -164,6 +168,85 @@ def test_a_quantized_graph_runs_in_8_bits(tmp_path: Path) -> None:
     assert built.layer_precision.layers["int8"] == {"Convolution": 1}
     images = random_images(8)
     assert (masks_of(tmp_path / "quantized.xml", images) == expected_mask(images)).mean() > 0.95
+
+
+def shared_convolution(reader: str, bias: bool) -> onnx.ModelProto:
+    """A quantized convolution whose result is an output and is read by a second operator as well."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "lift": rng.normal(size=(16, 3, 1, 1)).astype(np.float32) / 100,
+        "weight": rng.normal(size=(8, 16, 3, 3)).astype(np.float32),
+        "bias": rng.normal(size=8).astype(np.float32),
+        "twice": np.array([1, 1, 2, 2], np.float32),
+        "rows": np.array([0, 8, -1]),
+    }
+    second = {
+        "Relu": helper.make_node("Relu", ["conv"], ["second"]),
+        "MaxPool": helper.make_node("MaxPool", ["conv"], ["second"], kernel_shape=[2, 2]),
+        "Resize": helper.make_node("Resize", ["conv", "", "twice"], ["second"], mode="nearest"),
+        "Reshape": helper.make_node("Reshape", ["conv", "rows"], ["second"]),
+    }[reader]
+    nodes = [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["numbers"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "lift"], ["lifted"], "lift"),
+        helper.make_node("Conv", ["lifted", "weight", *(["bias"] if bias else [])], ["conv"], "shared"),
+        second,
+    ]
+    read = {name for node in nodes for name in node.input}
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "shared",
+            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *SIZE, 3])],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("conv", "second")],
+            [numpy_helper.from_array(values, name) for name, values in constants.items() if name in read],
+        ),
+        opset_imports=[helper.make_opsetid("", 23)],
+        ir_version=10,
+    )
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    layers = [layer for layer in find_layers(model, INT8)[0] if layer.name == "shared"]
+    (lifted,) = emulate(model, ["lifted"])(random_images(2))
+    return insert_qdq(model, layers, {"lifted": float(np.abs(lifted).max())}, INT8)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("reader", ["Relu", "MaxPool", "Resize", "Reshape"])
+def test_a_quantized_convolution_with_two_readers_is_scaled_once(tmp_path: Path, reader: str, bias: bool) -> None:
+    model, images = shared_convolution(reader, bias), random_images(2)
+    build(model, tmp_path / "shared.xml", precision="int8")
+    with OpenVINORunner(tmp_path / "shared.xml", threads=1, inference_precision="f32") as runner:
+        outputs = runner.infer(images)
+    for name, expected in zip(("conv", "second"), emulate(model)(images), strict=True):
+        # A value halfway between two integers may be rounded either way.
+        assert relative_rms(outputs[name], expected) < 2e-3, name
+
+
+def relative_rms(got: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((got - expected) ** 2)) / expected.std())
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "mobilenetv4_conv_small_035"])
+def test_int8_differs_from_the_emulated_graph_by_less_than_quantization_costs(tmp_path: Path, backbone: str) -> None:
+    torch.manual_seed(0)
+    segmenter = Segmenter(NetworkSpec(backbone=backbone, decoder_channels=16), num_classes=4).eval()
+    size = (4 * segmenter.size_multiple, 5 * segmenter.size_multiple)
+    base = decompose_attention(base_graph(DeployGraph(segmenter, size), size))
+    coarse = random_images(2, (4, 5))
+    images = np.stack([cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC) for image in coarse])
+    layers, _ = find_layers(base, INT8)
+    histograms = collect(base, {layer.activation for layer in layers}, [images])
+    quantized = insert_qdq(base, layers, {name: found.largest for name, found in histograms.items()}, INT8)
+
+    logits = attach_mask_head(quantized, ["logits"], None, segmenter.decoder.align_corners)
+    build(logits, tmp_path / "junior.xml", precision="int8")
+    with OpenVINORunner(tmp_path / "junior.xml", threads=1, inference_precision="f32") as runner:
+        got = runner.infer(images)["logits"]
+    (exact,), (expected,) = (np.moveaxis(emulate(model)(images), 2, -1) for model in (base, quantized))
+    # Values halfway between two integers are rounded either way, and each such step moves those behind it.
+    assert relative_rms(got, expected) < 1.5 * relative_rms(exact, expected)
+    assert (got.argmax(-1) == expected.argmax(-1)).mean() > 0.95
 
 
 @pytest.mark.parametrize(
