@@ -148,10 +148,20 @@ class RelationConfig(_Section):
         return self.feature > 0 or self.logit > 0
 
 
-class EMAConfig(_Section):
-    """Averaged copies of the weights: decay = min(1 - 1 / (step + 1), decay); buffers too."""
+#: The decay of the published protocols (UniMatch V2), whose schedules are long.
+_LONGEST_EMA = 0.996
 
-    decay: float = Field(default=0.996, ge=0, lt=1)
+
+class EMAConfig(_Section):
+    """EMA copies of the weights, buffers included, with the decay min(1 - 1 / (step + 1), decay)."""
+
+    decay: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="by default 1 - 10 / steps, so that a tenth of the schedule is averaged over, at most 0.996; 0.996"
+        " for a schedule in epochs",
+    )
 
 
 class ValidationConfig(_Section):
@@ -196,6 +206,14 @@ class Recipe(_Section):
     workers: int | None = Field(default=None, ge=0, description="data loading processes; by default the cores - 1")
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
+
+    @property
+    def ema_decay(self) -> float:
+        """The decay of the EMA copies, which follows the schedule's length where the recipe gives none."""
+        if self.ema.decay is not None:
+            return self.ema.decay
+        steps = self.schedule.steps
+        return _LONGEST_EMA if steps is None else min(max(1 - 10 / steps, 0.0), _LONGEST_EMA)
 
 
 def without_pretrained(recipe: Recipe) -> Recipe:

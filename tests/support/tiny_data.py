@@ -61,6 +61,7 @@ def tiny_recipe(**changes: object) -> Recipe:
         "batch": {"labeled": 2, "unlabeled": 2},
         "schedule": {"steps": 4},
         "optimizer": {"lr": 1e-3, "decoder_lr_multiplier": 1},
+        "ema": {"decay": 0.996},
         "validation": {"every": 2},
         "log_every": 1,
         "checkpoint_every": 2,

@@ -113,3 +113,15 @@ def test_a_bare_off_is_understood(tmp_path: Path) -> None:
     path.write_text("base: segkc-cpu\nname: mine\nstrong: {entropymix: {mode: off}}\n")
     assert load_recipe(str(path)).strong.entropymix.mode == "off"
     assert load_recipe("segkc-cpu", ["strong.entropymix.mode=off"]).strong.entropymix.mode == "off"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "decay"),
+    [("steps: 5", 0), ("steps: 100", 0.9), ("steps: 1000", 0.99), ("steps: 10000", 0.996), ("epochs: 60", 0.996)],
+)
+def test_the_ema_averages_over_a_tenth_of_the_schedule(tmp_path: Path, schedule: str, decay: float) -> None:
+    path = tmp_path / "mine.yaml"
+    other = "epochs" if "steps" in schedule else "steps"
+    path.write_text(f"base: own-data-cpu\nname: mine\nschedule: {{{schedule}, {other}: null}}\n")
+    assert load_recipe(str(path)).ema_decay == pytest.approx(decay)
+    assert load_recipe(str(path), ["ema.decay=0.5"]).ema_decay == 0.5

@@ -10,6 +10,7 @@ from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.methods.base import Batch
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.methods.segkc import SegKC
+from segkc_deploy.training.recipe import ScheduleConfig
 from segkc_deploy.training.terms.consultation import Consultation
 
 TERMS = {
@@ -150,6 +151,14 @@ def test_the_ramp_scales_consultation_terms_alone() -> None:
     weights = make(ramp_steps=10)(batch(), step=0).weights
     assert weights["feature_senior_to_junior"] == pytest.approx(0.1 * 0.1)
     assert weights["supervised_junior"] == 0.5
+
+
+def test_the_ramp_is_a_tenth_of_the_schedule_by_default() -> None:
+    method = make()
+    method.recipe = method.recipe.model_copy(update={"schedule": ScheduleConfig(steps=50)})
+    assert [method.ramp(step) for step in (0, 1, 4, 30)] == [0.2, 0.4, 1, 1]
+    method.recipe = method.recipe.model_copy(update={"schedule": ScheduleConfig(epochs=2)})
+    assert method.ramp(0) == 1
 
 
 def test_gates_and_projections_stay_out_of_the_networks() -> None:

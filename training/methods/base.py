@@ -122,7 +122,7 @@ class Method(nn.Module, ABC):
     @torch.no_grad()
     def update_average(self, step: int) -> None:
         """Move the averaged copies towards the learners after optimizer step number `step` (0-based)."""
-        decay = min(1 - 1 / (step + 1), self.recipe.ema.decay)
+        decay = min(1 - 1 / (step + 1), self.recipe.ema_decay)
         averaged = [*self.averaged.parameters(), *self.averaged.buffers()]
         current = [*self.learners.parameters(), *self.learners.buffers()]
         floats = [(old, new) for old, new in zip(averaged, current, strict=True) if old.is_floating_point()]

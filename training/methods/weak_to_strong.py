@@ -56,8 +56,11 @@ class WeakToStrongConfig(MethodConfig):
         default="valid", description="over which pixels the loss on pseudo-labels is averaged"
     )
     unlabeled_ramp_steps: int = Field(default=0, ge=0, description="steps over which terms of pseudo-labels grow")
-    ramp_steps: int = Field(
-        default=0, ge=0, description="steps over which relation and consultation terms grow, where there are any"
+    ramp_steps: int | None = Field(
+        default=None,
+        ge=0,
+        description="steps over which relation and consultation terms grow, where there are any; by default a tenth of"
+        " the schedule's steps, and 0 for a schedule in epochs",
     )
 
 
@@ -122,7 +125,7 @@ class WeakToStrong(Method):
                 f" the {num_classes} classes"
             )
         self.label_weights = nn.ModuleDict(
-            {teacher: weights_by(threshold, num_classes, recipe.ema.decay) for teacher in self.teacher_of.values()}
+            {teacher: weights_by(threshold, num_classes, recipe.ema_decay) for teacher in self.teacher_of.values()}
         )
 
     def _check_mixing(self, recipe: Recipe) -> None:
@@ -165,7 +168,8 @@ class WeakToStrong(Method):
 
     def ramp(self, step: int) -> float:
         """Return how much of their weight consultation and relation terms have at a step."""
-        return _ramp(step, self.config.ramp_steps)
+        steps = self.config.ramp_steps
+        return _ramp(step, (self.recipe.schedule.steps or 0) // 10 if steps is None else steps)
 
     @property
     def _teachers(self) -> Alone | Pair:
