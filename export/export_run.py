@@ -38,9 +38,9 @@ from segkc_deploy.preprocess import resize_image
 from segkc_deploy.progress import console
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.factory import create_runner
+from segkc_deploy.training.files.network_file import NetworkMetadata, load_network
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
-from segkc_deploy.training.network_file import NetworkCard, load_network
 
 #: Batch sizes for an engine that has to be told some.
 _USUAL_BATCH = Range(1, 1, 8)
@@ -112,7 +112,7 @@ class _Export:
         self,
         run: Path,
         network: Segmenter,
-        card: NetworkCard,
+        card: NetworkMetadata,
         engine: Engine,
         settings: ExportSettings,
         images: RealImages,

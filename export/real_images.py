@@ -10,7 +10,7 @@ from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.sources import find_images
-from segkc_deploy.training.network_file import NetworkCard
+from segkc_deploy.training.files.network_file import NetworkMetadata
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class RealImages:
         return all(sample.mask is not None for sample in self.verification)
 
 
-def real_images(card: NetworkCard, data: Path | None, source: str | None, verify: int, calibrate: int) -> RealImages:
+def real_images(
+    card: NetworkMetadata, data: Path | None, source: str | None, verify: int, calibrate: int
+) -> RealImages:
     """Find the images of a data spec, or of a folder of images without masks.
 
     Args:

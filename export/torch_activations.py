@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.liveness import Step, most_live
-from segkc_deploy.training.network_file import load_network
+from segkc_deploy.training.files.network_file import load_network
 
 
 def torch_activation_peak(graph: nn.Module, size: tuple[int, int]) -> int:

@@ -14,8 +14,8 @@ from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.torch_events import TorchTimer
+from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.models.device import choose_device
-from segkc_deploy.training.network_file import load_network
 
 
 class TorchRunner(Runner):

@@ -1,4 +1,4 @@
-"""How the images of one optimizer step are shared out among devices and passes; their total is the recipe's."""
+"""How the images of one optimizer step are divided among devices and micro-batches; the recipe sets the total."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from segkc_deploy.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class BatchSplit:
-    """One step: `accumulation` passes, in each of which every one of `ranks` devices takes an equal share.
+    """One step: `accumulation` micro-batches, divided evenly among `ranks` devices.
 
     `labeled` and `unlabeled` are the images of a whole step; `unlabeled` is 0 for methods that use none.
     """
@@ -22,27 +22,27 @@ class BatchSplit:
 
     @property
     def parts(self) -> int:
-        """Equal parts that a step's images are divided into."""
+        """The number of equal parts that a step's images are divided into."""
         return self.ranks * self.accumulation
 
     def in_words(self) -> str:
-        """Say how many images a step, a device and a pass see."""
+        """Describe how many images each step, device and micro-batch takes."""
         per_device = f"{self.labeled // self.parts} + {self.unlabeled // self.parts}"
-        devices, passes = (
-            _counted(count, noun) for count, noun in ((self.ranks, "device"), (self.accumulation, "pass"))
+        devices, micro_batches = (
+            _counted(count, noun) for count, noun in ((self.ranks, "device"), (self.accumulation, "micro-batch"))
         )
         return (
             f"batch: {self.labeled} labeled + {self.unlabeled} unlabeled images a step"
-            f" = {devices} × {passes} (batch.accumulation) × {per_device}"
+            f" = {devices} × {micro_batches} (batch.accumulation) × {per_device}"
         )
 
 
 def split_batch(recipe: Recipe, ranks: int, uses_unlabeled: bool) -> BatchSplit:
-    """Share a recipe's batch out among `ranks` devices.
+    """Divide a recipe's batch among `ranks` devices.
 
     Raises:
-        ConfigError: it cannot be shared evenly, or CutMix would be left without a second image to take a box from; the
-            message names the nearest values that work.
+        ConfigError: it does not divide evenly, or CutMix would have no second image to take a box from; the message
+            names the nearest values that work.
     """
     batch = recipe.batch
     split = BatchSplit(batch.labeled, batch.unlabeled if uses_unlabeled else 0, batch.accumulation, ranks)
@@ -50,21 +50,22 @@ def split_batch(recipe: Recipe, ranks: int, uses_unlabeled: bool) -> BatchSplit:
         if images % split.parts:
             raise ConfigError(
                 f"--devices {ranks}: batch.{name} = {images} cannot be shared evenly by"
-                f" {_counted(ranks, 'device')} × {_counted(split.accumulation, 'pass')} (batch.accumulation);"
+                f" {_counted(ranks, 'device')} × {_counted(split.accumulation, 'micro-batch')} (batch.accumulation);"
                 f" {_what_fits(split, name, images)}"
             )
     if ranks > 1 and recipe.strong.uses_cutmix and split.unlabeled == split.parts:
         raise ConfigError(
             f"--devices {ranks}: CutMix takes a box from another image on the same device, and each has one unlabeled"
-            f" image a pass; use fewer devices, batch.unlabeled={2 * split.parts}, or strong.cutmix_probability=0"
+            f" image in a micro-batch; use fewer devices, batch.unlabeled={2 * split.parts}, or"
+            " strong.cutmix_probability=0"
         )
     return split
 
 
 def random_seed(seed: int, rank: int, step: int) -> int:
-    """Return what seeds the random numbers (CutMix, dropout) of one device's 0-based `step`, where there are several.
+    """Return the seed of the random numbers (CutMix, dropout) of one device's 0-based `step`, for several devices.
 
-    A function of these three alone: a run that is resumed goes on with the same numbers.
+    It depends on these three alone, so a resumed run continues with the same numbers.
     """
     return int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0])
 

@@ -11,8 +11,8 @@ from segkc_deploy.errors import UserError
 from segkc_deploy.machine import available_cores
 from segkc_deploy.training.batch_split import BatchSplit
 from segkc_deploy.training.data.datasets import Draws, Example, LabeledDataset, UnlabeledDataset, draw_loader
+from segkc_deploy.training.evaluation.prediction import to_float_images
 from segkc_deploy.training.methods.base import Batch
-from segkc_deploy.training.prediction import to_float_images
 from segkc_deploy.training.recipe import Recipe
 
 _MOST_WORKERS = 16
@@ -27,27 +27,27 @@ def batches(
     steps: range,
     device: torch.device,
 ) -> Iterator[Batch]:
-    """Yield the share of `rank` in each pass of the 0-based `steps`, `split.accumulation` passes a step.
+    """Yield the share of `rank` in each micro-batch of the 0-based `steps`, `split.accumulation` micro-batches a step.
 
     The shares of all ranks together are the images that one rank alone would get.
 
     Raises:
         UserError: an image or a mask cannot be used.
     """
-    passes = range(steps.start * split.accumulation, steps.stop * split.accumulation)
+    micro_batches = range(steps.start * split.accumulation, steps.stop * split.accumulation)
     workers = _workers(recipe, split.ranks)
     # Unlabeled images have more views; where there is one worker, it is theirs.
     labeled_workers = workers // 2 if strong_views else workers
     pin_memory = device.type == "cuda"
     labeled = draw_loader(
         LabeledDataset(sets, recipe),
-        Draws(split.labeled // split.accumulation, passes, rank, split.ranks),
+        Draws(split.labeled // split.accumulation, micro_batches, rank, split.ranks),
         labeled_workers,
         pin_memory,
     )
     unlabeled: Iterator[Example | None] = repeat(None)
     if strong_views:
-        draws = Draws(split.unlabeled // split.accumulation, passes, rank, split.ranks)
+        draws = Draws(split.unlabeled // split.accumulation, micro_batches, rank, split.ranks)
         dataset = UnlabeledDataset(sets, recipe, strong_views)
         unlabeled = iter(draw_loader(dataset, draws, workers - labeled_workers, pin_memory))
     for labeled_part, unlabeled_part in zip(labeled, unlabeled, strict=False):

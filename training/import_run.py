@@ -6,13 +6,13 @@ from pathlib import Path
 from segkc_deploy.errors import DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import sha256_of
+from segkc_deploy.training.evaluation.prediction import input_size
+from segkc_deploy.training.files.foreign_weights import Copy
+from segkc_deploy.training.files.network_file import NetworkMetadata, save_network
+from segkc_deploy.training.files.published_weights import FORMATS
+from segkc_deploy.training.files.run_directory import create_run
 from segkc_deploy.training.models.segmenter import Segmenter
-from segkc_deploy.training.network_file import NetworkCard, save_network
-from segkc_deploy.training.prediction import input_size
-from segkc_deploy.training.published_weights import FORMATS
 from segkc_deploy.training.recipe import Recipe
-from segkc_deploy.training.run_directory import create_run
-from segkc_deploy.training.weights_file import Copy
 
 #: Data sets with a published protocol of their own; its recipes end with the layout's name.
 _DATA_SETS = ("voc", "cityscapes", "ade20k", "coco")
@@ -23,7 +23,7 @@ class Imported:
     """A finished import: the run directory, what its network is, and its number of weights."""
 
     run: Path
-    card: NetworkCard
+    metadata: NetworkMetadata
     parameters: int
 
 
@@ -49,12 +49,12 @@ def import_weights(
 
     Args:
         file: the checkpoint.
-        file_format: a key of `training.published_weights.FORMATS`.
+        file_format: a key of `training.files.published_weights.FORMATS`.
         out: the run directory.
         classes: names for the checkpoint's classes, which itself holds none.
         recipe: its evaluation protocol becomes the run's.
         data: the data spec that the run remembers.
-        copy: which copy of the weights, where there are two; by default the averaged one.
+        copy: which copy of the weights, where there are two; by default the EMA.
         overwrite: delete an earlier run in `out` first.
 
     Raises:
@@ -69,7 +69,7 @@ def import_weights(
         )
     network = Segmenter(published.spec, published.num_classes)
     network.load_state_dict(published.weights)
-    card = NetworkCard(
+    metadata = NetworkMetadata(
         role="junior",
         network=published.spec,
         labels=classes.labels,
@@ -77,13 +77,13 @@ def import_weights(
         recipe=f"imported-{file_format}",
         method="imported",
         step=0,
-        averaged=published.copy == "ema",
+        ema=published.copy == "ema",
         scores={},
     )
     origin = {"file": str(file.resolve()), "sha256": sha256_of(file), "format": file_format, "copy": published.copy}
-    run = create_run(out, _as_recipe(recipe, card), data, overwrite, {"imported": origin})
-    save_network(run.network("junior"), network, card)
-    return Imported(out, card, sum(parameter.numel() for parameter in network.parameters()))
+    run = create_run(out, _as_recipe(recipe, metadata), data, overwrite, {"imported": origin})
+    save_network(run.network("junior"), network, metadata)
+    return Imported(out, metadata, sum(parameter.numel() for parameter in network.parameters()))
 
 
 def usual_recipe(layout: str) -> str:
@@ -92,12 +92,12 @@ def usual_recipe(layout: str) -> str:
     return f"unimatch-v2-dinov2-s-{data_set}"
 
 
-def _as_recipe(recipe: Recipe, card: NetworkCard) -> Recipe:
+def _as_recipe(recipe: Recipe, metadata: NetworkMetadata) -> Recipe:
     """The recipe that stands in the run: what evaluation reads of it holds, and nothing was trained by the rest."""
     changes = {
-        "name": card.recipe,
+        "name": metadata.recipe,
         "summary": f"imported, not trained here; evaluated by the protocol of {recipe.name}",
-        "junior": card.network,
+        "junior": metadata.network,
         "senior": None,
     }
     return recipe.model_copy(update=changes)

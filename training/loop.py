@@ -16,17 +16,17 @@ from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError, NonFiniteLossError
 from segkc_deploy.training.batch_split import BatchSplit, random_seed
 from segkc_deploy.training.batches import batches
-from segkc_deploy.training.checkpoint import load_checkpoint, save_checkpoint
-from segkc_deploy.training.loss_window import HOW_TO_GO_ON, LossWindow
+from segkc_deploy.training.evaluation.panels import comparison_panels
+from segkc_deploy.training.evaluation.prediction import mask_predictor
+from segkc_deploy.training.evaluation.scoring import shared_miou
+from segkc_deploy.training.files.checkpoint import load_checkpoint, save_checkpoint
+from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.methods.base import Batch, Method
-from segkc_deploy.training.panels import comparison_panels
-from segkc_deploy.training.prediction import mask_predictor
+from segkc_deploy.training.metric_accumulator import HOW_TO_GO_ON, MetricAccumulator
 from segkc_deploy.training.recipe import Recipe
-from segkc_deploy.training.run_directory import RunDirectory
 from segkc_deploy.training.run_log import Log
 from segkc_deploy.training.run_networks import shipped_networks, write_networks
 from segkc_deploy.training.schedule import learning_rate_factor, peak_learning_rate
-from segkc_deploy.training.scoring import shared_miou
 
 _PANELS = 4
 
@@ -80,7 +80,7 @@ class Trainer:
 
     def fit(self, first_step: int, log: Log) -> None:
         """Train until the last step, reporting, validating and checkpointing on the way."""
-        window = LossWindow()
+        window = MetricAccumulator()
         own_batches = self._batches(first_step)
         self.method.train()
         if self._is_validated(first_step) and self.validated_step != first_step:
@@ -108,7 +108,7 @@ class Trainer:
     def _is_validated(self, step: int) -> bool:
         return step > 0 and (step == self.steps or step % self.recipe.validation.every == 0)
 
-    def _train_step(self, step: int, own_batches: Iterator[Batch], window: LossWindow) -> int:
+    def _train_step(self, step: int, own_batches: Iterator[Batch], window: MetricAccumulator) -> int:
         """Take one optimizer step and return the number of images it saw."""
         if self.split.ranks > 1:
             torch.manual_seed(random_seed(self.recipe.seed, self.fabric.global_rank, step))
@@ -117,13 +117,13 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        passes = self.split.accumulation
-        for index in range(passes):
+        micro_batches = self.split.accumulation
+        for index in range(micro_batches):
             batch = next(own_batches)
-            with self.fabric.no_backward_sync(self.wrapped, enabled=index < passes - 1):
+            with self.fabric.no_backward_sync(self.wrapped, enabled=index < micro_batches - 1):
                 output = self.wrapped(batch, step)
                 total = output.total()
-                self.fabric.backward(total / passes)
+                self.fabric.backward(total / micro_batches)
             window.add(step + 1, output, total)
         if self.recipe.optimizer.clip_norm is not None:
             self.fabric.clip_gradients(
@@ -132,11 +132,11 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.split.ranks > 1:
-            self._agree_on_statistics()
-        self.method.update_average(step)
+            self._average_buffers()
+        self.method.update_ema(step)
         return self.split.labeled + self.split.unlabeled
 
-    def _agree_on_statistics(self) -> None:
+    def _average_buffers(self) -> None:
         """Give all ranks the mean of what each has counted on its own images, such as running statistics."""
         if not self.statistics:
             return
@@ -181,7 +181,7 @@ class Trainer:
 
     def _refuse_bad_weights(self, step: int) -> None:
         """Refuse weights that the last update made NaN or infinite: no loss has seen them yet."""
-        tensors = [tensor for tensor in self.method.learners.state_dict().values() if tensor.is_floating_point()]
+        tensors = [tensor for tensor in self.method.online.state_dict().values() if tensor.is_floating_point()]
         if not bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all()):
             raise NonFiniteLossError(
                 f"step {step}: the update made weights NaN or infinite; last good checkpoint:"
@@ -228,10 +228,10 @@ class Trainer:
 
 
 def parameter_groups(method: Method, recipe: Recipe) -> list[dict[str, object]]:
-    """Split the learners' parameters into backbones and everything else, each with its peak learning rate."""
+    """Split the online networks' parameters into backbones and everything else, each with its peak learning rate."""
     backbone: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
-    for name, parameter in method.learners.named_parameters():
+    for name, parameter in method.online.named_parameters():
         (backbone if ".backbone." in name else rest).append(parameter)
     lr = peak_learning_rate(recipe)
     groups = [(backbone, lr), (rest, lr * recipe.optimizer.decoder_lr_multiplier)]
@@ -239,10 +239,10 @@ def parameter_groups(method: Method, recipe: Recipe) -> list[dict[str, object]]:
 
 
 def _statistics(method: Method) -> list[Tensor]:
-    """Return the buffers that forward passes change and checkpoints hold, without the averaged copies'."""
+    """Return the online networks' buffers that forward passes change and checkpoints store."""
     stored = method.state_dict().keys()
     return [
         buffer
         for name, buffer in method.named_buffers()
-        if name in stored and buffer.is_floating_point() and not name.startswith("averaged.")
+        if name in stored and buffer.is_floating_point() and not name.startswith("ema.")
     ]

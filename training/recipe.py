@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from segkc_deploy.training.models.spec import NetworkSpec
 
@@ -24,12 +24,14 @@ def _shares(values: tuple[float, float]) -> tuple[float, float]:
     return values
 
 
+_OLD_PREDICTION_TARGETS = {"learners": "online", "averaged": "ema"}
+
 #: The ends of a range of positive numbers.
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class BatchConfig(_Section):
-    """Images per optimizer step, in all; `accumulation` splits a step into that many passes."""
+    """Total images per optimizer step; `accumulation` splits a step into that many micro-batches."""
 
     labeled: int = Field(default=16, ge=1)
     unlabeled: int = Field(default=16, ge=1)
@@ -214,6 +216,15 @@ class Recipe(_Section):
             return self.ema.decay
         steps = self.schedule.steps
         return _LONGEST_EMA if steps is None else min(max(1 - 10 / steps, 0.0), _LONGEST_EMA)
+
+    @field_validator("method")
+    @classmethod
+    def _read_old_values(cls, method: dict[str, Any]) -> dict[str, Any]:
+        """Read what version 0.1 wrote for the values of `prediction_target`."""
+        target = method.get("prediction_target")
+        if target in _OLD_PREDICTION_TARGETS:
+            method = method | {"prediction_target": _OLD_PREDICTION_TARGETS[target]}
+        return method
 
 
 def without_pretrained(recipe: Recipe) -> Recipe:

@@ -15,7 +15,7 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from segkc_deploy.progress import console
-from segkc_deploy.training.run_directory import RunDirectory
+from segkc_deploy.training.files.run_directory import RunDirectory
 
 
 class Log(Protocol):

@@ -2,15 +2,15 @@
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.training.evaluation.prediction import input_size
+from segkc_deploy.training.files.network_file import NetworkMetadata, save_network
+from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.methods.base import Method
-from segkc_deploy.training.network_file import NetworkCard, save_network
-from segkc_deploy.training.prediction import input_size
 from segkc_deploy.training.recipe import Recipe
-from segkc_deploy.training.run_directory import RunDirectory
 
 
 def shipped_networks(recipe: Recipe, method: Method) -> dict[str, str]:
-    """Return by role (`junior`, `senior`) the name of the copy, averaged or not, that the recipe ships."""
+    """Return by role (`junior`, `senior`) the name of the network, online or EMA, that the recipe ships."""
     suffix = "_ema" if recipe.ship == "ema" else ""
     return {role: role + suffix for role in ("junior", "senior") if role + suffix in method.networks()}
 
@@ -22,7 +22,7 @@ def write_networks(
     networks = method.networks()
     for role, name in shipped_networks(recipe, method).items():
         network = networks[name]
-        card = NetworkCard(
+        metadata = NetworkMetadata(
             role=role,
             network=network.spec,
             labels=sets.labels,
@@ -30,10 +30,10 @@ def write_networks(
             recipe=recipe.name,
             method=recipe.method["name"],
             step=step,
-            averaged=name != role,
+            ema=name != role,
             scores={scored: score for scored, score in scores.items() if scored.startswith(role)},
         )
-        save_network(run.network(role), network, card)
+        save_network(run.network(role), network, metadata)
 
 
 def usual_input_size(recipe: Recipe, sets: ImageSets, multiple: int) -> tuple[int, int]:

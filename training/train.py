@@ -12,16 +12,16 @@ from segkc_deploy.data.screening import screen
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, UserError
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
+from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
+from segkc_deploy.training.evaluation.prediction import check_protocol
+from segkc_deploy.training.files.run_directory import RunDirectory, check_same_recipe, create_run, read_config
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import build_method, with_method_defaults
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
-from segkc_deploy.training.prediction import check_protocol
-from segkc_deploy.training.ranks import rank_fabric, run_on_ranks
 from segkc_deploy.training.recipe import Recipe, without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe, with_overrides
-from segkc_deploy.training.run_directory import RunDirectory, check_same_recipe, create_run, read_config
 from segkc_deploy.training.run_log import NoLog, RunLog
 from segkc_deploy.training.schedule import learning_rate_in_words, total_steps
 
@@ -163,18 +163,18 @@ def _out_of_memory(job: _Job) -> ConfigError:
     split = job.split
     shares = [share // split.ranks for share in (split.labeled, split.unlabeled) if share]
     more = [
-        passes
-        for passes in range(split.accumulation + 1, max(shares) + 1)
-        if all(share % passes == 0 for share in shares)
+        micro_batches
+        for micro_batches in range(split.accumulation + 1, max(shares) + 1)
+        if all(share % micro_batches == 0 for share in shares)
     ]
-    passes = f"-o batch.accumulation={more[0]} (each step keeps its images and its learning rate), " if more else ""
+    option = f"-o batch.accumulation={more[0]} (each step keeps its images and its learning rate), " if more else ""
     kept = (
         "its last checkpoint is kept: --resume goes on from there once other programs leave the device; else "
         if job.run.checkpoint.is_file()
         else ""
     )
     return ConfigError(
-        f"{job.run.path}: the device's memory does not hold this training; {kept}start anew (--overwrite) with {passes}"
+        f"{job.run.path}: the device's memory does not hold this training; {kept}start anew (--overwrite) with {option}"
         "a smaller --size (crop_size), or -o precision=bf16"
     )
 

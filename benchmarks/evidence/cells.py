@@ -17,10 +17,10 @@ from segkc_deploy.benchmarks.evidence.grid import Cell, Study, write_data_spec, 
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, RunDirectoryError
+from segkc_deploy.training.files.run_directory import RunDirectory, check_same_recipe, read_config
 from segkc_deploy.training.methods.registry import with_method_defaults
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.recipe_file import load_recipe
-from segkc_deploy.training.run_directory import RunDirectory, check_same_recipe, read_config
 
 State = Literal["new", "begun", "finished"]
 

@@ -11,8 +11,8 @@ from segkc_deploy.benchmarks.report.formatting import flat
 from segkc_deploy.benchmarks.trainings.curves import Curves, read_curves
 from segkc_deploy.benchmarks.trainings.facts import LogFacts, count_parameters, read_log
 from segkc_deploy.errors import RunDirectoryError
+from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 from segkc_deploy.training.recipe import Recipe
-from segkc_deploy.training.run_directory import RunDirectory, read_config
 from segkc_deploy.validation import load_yaml
 
 ROLES = ("junior", "senior")

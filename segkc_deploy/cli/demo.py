@@ -35,7 +35,7 @@ def demo(
     with needs_extra("all"):
         from segkc_deploy.benchmarks.suite import Options, run_benchmark
         from segkc_deploy.export.export_run import export_run
-        from segkc_deploy.training.data.scenes import write_scenes
+        from segkc_deploy.training.demo_scenes.scenes import write_scenes
         from segkc_deploy.training.train import train_run
 
     started = time.monotonic()

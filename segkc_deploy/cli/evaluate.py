@@ -65,7 +65,7 @@ def _score_run(target: Path, role: str, data: Path, sets: "ImageSets", device: s
     from segkc_deploy.cli.extras import needs_extra
 
     with needs_extra("train"):
-        from segkc_deploy.training.evaluate_run import class_names, evaluate_run
+        from segkc_deploy.training.evaluation.evaluate_run import class_names, evaluate_run
 
     _require_same_classes(target, class_names(target, role), data, sets.labels.names)
     scored = evaluate_run(target, role, sets, device)

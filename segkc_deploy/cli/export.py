@@ -116,7 +116,7 @@ def export(
         from segkc_deploy.export.summary import summary
         from segkc_deploy.export.triton import check_model_repository, write_model_repository
         from segkc_deploy.export.verify import Limits
-        from segkc_deploy.training.run_directory import RunDirectory, read_config
+        from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 
     from segkc_deploy.cli.ranges import parse_range
     from segkc_deploy.cli.sizes import parse_size

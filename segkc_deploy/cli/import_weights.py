@@ -48,11 +48,11 @@ def import_weights_command(
         copy,
         overwrite,
     )
-    card = imported.card
-    kind = "averaged" if card.averaged else "raw"
+    metadata = imported.metadata
+    kind = "EMA" if metadata.ema else "raw"
     typer.echo(
-        f"imported: {out} ({card.network.backbone} with DPT, {imported.parameters / 1e6:.1f}M parameters,"
-        f" {card.labels.num_classes} classes, {kind} weights)"
+        f"imported: {out} ({metadata.network.backbone} with DPT, {imported.parameters / 1e6:.1f}M parameters,"
+        f" {metadata.labels.num_classes} classes, {kind} weights)"
     )
     typer.echo(f"next: segkc-deploy eval {out} --data {data or 'data.yaml'}")
 

@@ -53,18 +53,18 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained senior and junior."""
     import torch
 
+    from segkc_deploy.training.files.network_file import NetworkMetadata, save_network
     from segkc_deploy.training.models.segmenter import Segmenter
     from segkc_deploy.training.models.spec import NetworkSpec
-    from segkc_deploy.training.network_file import NetworkCard, save_network
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     folder.mkdir()
     for role, backbone in (("senior", "resnet10t"), ("junior", "mobilenetv4_conv_small_035")):
         spec = NetworkSpec(backbone=backbone, decoder_channels=16, pretrained=False)
-        card = NetworkCard(
+        card = NetworkMetadata(
             role=role, network=spec, labels=LABELS, input_size=SIZE, recipe="tiny", method="segkc", step=7,
-            averaged=False, scores={},
+            ema=False, scores={},
         )  # fmt: skip
         save_network(folder / f"{role}.safetensors", Segmenter(spec, LABELS.num_classes), card)
     return folder

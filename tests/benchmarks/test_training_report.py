@@ -148,7 +148,7 @@ def test_how_far_a_run_has_come(
 
 def test_a_real_run(run: Path) -> None:
     torch = pytest.importorskip("torch")
-    from segkc_deploy.training.network_file import load_network
+    from segkc_deploy.training.files.network_file import load_network
 
     found = one(run)
     assert (found.state, found.steps_done, found.notes) == ("finished", 12, [])

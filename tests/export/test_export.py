@@ -29,9 +29,9 @@ from segkc_deploy.export.torch_runner import TorchRunner, count_flops, describe_
 from segkc_deploy.export.verify import Limits, failure_reason
 from segkc_deploy.manifest import Verification, companion_path, read_manifest, sha256_of
 from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
+from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
-from segkc_deploy.training.network_file import load_network
 
 pytestmark = pytest.mark.usefixtures("graphs_traced_once")
 

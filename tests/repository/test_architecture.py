@@ -21,7 +21,7 @@ TORCH_RUNNER = f"{PACKAGE}.runners.aoti_runner"
 #: What each folder may import of the package, besides itself. `segkc_deploy` stands for the runtime alone.
 ALLOWED = {
     "training": (),
-    "export": ("training.models", "training.network_file", "training.data"),
+    "export": ("training.models", "training.files.network_file", "training.data"),
     # A study of methods asks by a recipe and reads the run; the training itself is a process of its own.
     "benchmarks": (
         "export",
@@ -30,7 +30,7 @@ ALLOWED = {
         "training.published",
         "training.recipe",
         "training.recipe_file",
-        "training.run_directory",
+        "training.files.run_directory",
     ),
 }
 
@@ -188,7 +188,7 @@ def test_a_forbidden_import_is_found(tmp_path, file, code, target):
             "import torch, timm\nfrom ..models import dpt\nfrom segkc_deploy.labels import Labels",
         ),
         ("export/verify.py", "from segkc_deploy.training.models.dpt import DPT\nfrom .to_onnx import export_onnx"),
-        ("export/verify.py", "from segkc_deploy.training.network_file import load_network"),
+        ("export/verify.py", "from segkc_deploy.training.files.network_file import load_network"),
         ("benchmarks/report.py", "from segkc_deploy.export.torch_runner import TorchRunner"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from tiny_data import tiny_recipe
 
-from segkc_deploy.training.run_directory import create_run
+from segkc_deploy.training.files.run_directory import create_run
 
 STEPS = 40
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from segkc_deploy.errors import DataError
-from segkc_deploy.training.ranks import rank_fabric
+from segkc_deploy.training.distributed import rank_fabric
 
 
 def fail_on_rank_1(path: Path) -> None:

@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segkc_deploy.errors import ConfigError, NonFiniteLossError
 from segkc_deploy.training.batch_split import random_seed, split_batch
 from segkc_deploy.training.loop import parameter_groups
-from segkc_deploy.training.loss_window import LossWindow
 from segkc_deploy.training.methods.base import StepOutput
 from segkc_deploy.training.methods.registry import build_method
+from segkc_deploy.training.metric_accumulator import MetricAccumulator
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
 from segkc_deploy.training.schedule import learning_rate_in_words, peak_learning_rate
@@ -21,10 +21,10 @@ from segkc_deploy.training.schedule import learning_rate_in_words, peak_learning
 def test_the_total_is_kept_and_told() -> None:
     recipe = tiny_recipe(batch={"labeled": 16, "unlabeled": 32, "accumulation": 2})
     assert split_batch(recipe, 4, uses_unlabeled=True).in_words() == (
-        "batch: 16 labeled + 32 unlabeled images a step = 4 devices × 2 passes (batch.accumulation) × 2 + 4"
+        "batch: 16 labeled + 32 unlabeled images a step = 4 devices × 2 micro-batches (batch.accumulation) × 2 + 4"
     )
     assert split_batch(recipe, 1, uses_unlabeled=False).in_words() == (
-        "batch: 16 labeled + 0 unlabeled images a step = 1 device × 2 passes (batch.accumulation) × 8 + 0"
+        "batch: 16 labeled + 0 unlabeled images a step = 1 device × 2 micro-batches (batch.accumulation) × 8 + 0"
     )
 
 
@@ -34,11 +34,11 @@ def test_the_total_is_kept_and_told() -> None:
         (
             {"labeled": 16, "unlabeled": 16},
             3,
-            r"16 .*3 devices × 1 pass .*--devices 2 or 4, or batch\.labeled=15 or 18$",
+            r"16 .*3 devices × 1 micro-batch .*--devices 2 or 4, or batch\.labeled=15 or 18$",
         ),
         ({"labeled": 8, "unlabeled": 12}, 8, r"batch\.unlabeled = 12 .*--devices 4, or batch\.unlabeled=8 or 16"),
         ({"labeled": 2, "unlabeled": 2}, 4, r"--devices 2, or batch\.labeled=4"),
-        ({"labeled": 8, "unlabeled": 8, "accumulation": 4}, 4, r"4 devices × 4 passes .*--devices 2, or .*=16"),
+        ({"labeled": 8, "unlabeled": 8, "accumulation": 4}, 4, r"4 devices × 4 micro-batches .*--devices 2, or .*=16"),
     ],
 )
 def test_a_batch_that_cannot_be_shared_names_what_can(batch: dict[str, int], ranks: int, message: str) -> None:
@@ -48,7 +48,9 @@ def test_a_batch_that_cannot_be_shared_names_what_can(batch: dict[str, int], ran
 
 def test_cutmix_needs_two_images_on_a_device() -> None:
     batch = {"labeled": 4, "unlabeled": 4}
-    with pytest.raises(ConfigError, match=r"one unlabeled image a pass; use fewer devices, batch\.unlabeled=8, or"):
+    with pytest.raises(
+        ConfigError, match=r"one unlabeled image in a micro-batch; use fewer dev.*, batch\.unlabeled=8, or"
+    ):
         split_batch(tiny_recipe(batch=batch), 4, uses_unlabeled=True)
     split_batch(tiny_recipe(batch=batch), 2, uses_unlabeled=True)
     split_batch(tiny_recipe(batch=batch), 4, uses_unlabeled=False)
@@ -79,8 +81,8 @@ def test_the_learning_rate_belongs_to_the_total_batch(lr_at_batch: int | None, l
     assert ("belongs to 16 labeled images a step (optimizer.lr_at_batch), here are 4" in told) == (expected == 2.5e-4)
 
 
-def window_of(*losses: tuple[float, float]) -> LossWindow:
-    window = LossWindow()
+def window_of(*losses: tuple[float, float]) -> MetricAccumulator:
+    window = MetricAccumulator()
     for step, (first, second) in enumerate(losses, start=1):
         output = StepOutput({"first": torch.tensor(first), "second": torch.tensor(second)}, {"first": 1, "second": 1})
         window.add(step, output, output.total())

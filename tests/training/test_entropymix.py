@@ -114,9 +114,9 @@ def test_labels_and_padding_follow_the_images_through_both_mixes() -> None:
     views = mixed_views(unlabeled, 2, config, pytest.fail)
     assert len(views) == 3
     for view in views:
-        assert torch.equal(view.follow(unlabeled["weak"]), view.image % 1000)
-        assert torch.equal(view.follow(unlabeled["ignored"]), view.ignored)
-        assert torch.equal(view.follow(unlabeled["weak"][:, 0].long()), (view.image % 1000)[:, 0].long())
+        assert torch.equal(view.apply_mixing(unlabeled["weak"]), view.image % 1000)
+        assert torch.equal(view.apply_mixing(unlabeled["ignored"]), view.ignored)
+        assert torch.equal(view.apply_mixing(unlabeled["weak"][:, 0].long()), (view.image % 1000)[:, 0].long())
     assert bool((views[0].image // 1000 == 1).all())
     assert set((views[2].image // 1000).unique().tolist()) == {1.0, 2.0}
     assert bool((views[0].image % 1000 != unlabeled["weak"]).any())  # CutMix did something

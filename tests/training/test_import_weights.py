@@ -19,15 +19,16 @@ from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.labels import Labels, default_palette
+from segkc_deploy.training.files.foreign_weights import read_weights
+from segkc_deploy.training.files.network_file import NetworkMetadata, load_network, save_network
+from segkc_deploy.training.files.run_directory import RunDirectory, read_config
+from segkc_deploy.training.files.starting_weights import build_network
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.models.backbone import Backbone
 from segkc_deploy.training.models.fixed_size import at_fixed_size
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
-from segkc_deploy.training.network_file import NetworkCard, load_network, save_network
-from segkc_deploy.training.run_directory import RunDirectory, read_config
 from segkc_deploy.training.train import train_run
-from segkc_deploy.training.weights_file import read_weights
 
 #: What DINOv2 normalizes by.
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -48,13 +49,13 @@ def original() -> Original:
 
 @pytest.fixture(scope="module")
 def checkpoint(original: Original, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training checkpoint as UniMatch V2 writes it, wrapped and with NumPy's numbers, `original` being averaged."""
+    """A training checkpoint as UniMatch V2 writes it, wrapped and with NumPy's numbers, `original` being the EMA."""
     path = tmp_path_factory.mktemp("published") / "best.pth"
-    averaged = {f"module.{name}": tensor for name, tensor in original.state_dict().items()}
-    raw = averaged | {f"module.{CLASSIFIER}": torch.zeros(len(CLASSES), SMALL.features, 1, 1)}
+    ema = {f"module.{name}": tensor for name, tensor in original.state_dict().items()}
+    raw = ema | {f"module.{CLASSIFIER}": torch.zeros(len(CLASSES), SMALL.features, 1, 1)}
     optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 5e-6, "betas": (0.9, 0.999)}]}
     scores = {"epoch": 3, "previous_best": np.float64(79.02), "previous_best_ema": np.mean([79.03])}
-    torch.save({"model": raw, "model_ema": averaged, "optimizer": optimizer, **scores}, path)
+    torch.save({"model": raw, "model_ema": ema, "optimizer": optimizer, **scores}, path)
     return path
 
 
@@ -99,13 +100,13 @@ def test_every_weight_of_the_published_sizes_has_its_place(name: str, size: Size
 
 def test_the_run_pretends_no_training(imported: Path, checkpoint: Path, data: Path) -> None:
     assert {path.name for path in imported.iterdir()} == {"config.yaml", "junior.safetensors"}
-    _, card = load_network(imported / "junior.safetensors")
-    assert (card.method, card.step, card.scores, card.averaged) == ("imported", 0, {}, True)
-    assert card.labels.names == tuple(CLASSES)
-    assert (card.network.backbone, card.network.positions) == ("vit_small_patch14_dinov2", "dinov2")
-    assert card.input_size == (518, 518)
+    _, metadata = load_network(imported / "junior.safetensors")
+    assert (metadata.method, metadata.step, metadata.scores, metadata.ema) == ("imported", 0, {}, True)
+    assert metadata.labels.names == tuple(CLASSES)
+    assert (metadata.network.backbone, metadata.network.positions) == ("vit_small_patch14_dinov2", "dinov2")
+    assert metadata.input_size == (518, 518)
     recipe, stored_data = read_config(RunDirectory(imported))
-    assert (recipe.junior, recipe.senior, stored_data) == (card.network, None, data)
+    assert (recipe.junior, recipe.senior, stored_data) == (metadata.network, None, data)
     origin = yaml.safe_load((imported / "config.yaml").read_text())["imported"]
     assert (origin["file"], origin["format"], origin["copy"]) == (str(checkpoint), "unimatch-v2", "ema")
 
@@ -143,8 +144,8 @@ def test_an_imported_run_is_evaluated_and_exported(
 
 def test_the_raw_copy_can_be_asked_for(checkpoint: Path, data: Path, tmp_path: Path, command: CommandLine) -> None:
     assert command(*import_line(checkpoint, tmp_path / "run", "--data", data, "--copy", "raw")).code == 0
-    network, card = load_network(tmp_path / "run" / "junior.safetensors")
-    assert not card.averaged
+    network, metadata = load_network(tmp_path / "run" / "junior.safetensors")
+    assert not metadata.ema
     assert network.decoder.classifier.weight.abs().max() == 0
 
 
@@ -225,7 +226,7 @@ def test_files_that_are_no_weights_are_refused_and_never_run(
         assert line.startswith(f"error: {file}: ")
         assert message in line
         with pytest.raises(UserError, match=file.name):
-            Backbone(NetworkSpec(backbone="vit_tiny_patch16_224", pretrained=file))
+            build_network(NetworkSpec(backbone="vit_tiny_patch16_224", pretrained=file), 3)
     assert not harm.exists()
 
 
@@ -257,21 +258,23 @@ def test_dinov2s_own_files_are_backbones(registers: int, backbone: str, tmp_path
     )
     images = torch.randn(1, 3, 70, 98)
     with torch.inference_mode():
-        for found, expected in zip(Backbone(spec).eval()(images), own(images), strict=True):
+        for found, expected in zip(build_network(spec, 3).backbone.eval()(images), own(images), strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_timms_safetensors_load_where_its_own_file_is_another_kind(tmp_path: Path) -> None:
     source = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
-    network = Backbone(NetworkSpec(backbone="vit_tiny_patch16_224", pretrained=tmp_path / "model.safetensors")).network
+    network = build_network(
+        NetworkSpec(backbone="vit_tiny_patch16_224", pretrained=tmp_path / "model.safetensors"), 3
+    ).backbone.network
     assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in network.state_dict().items())
     assert "state_dict" not in network.pretrained_cfg
 
     tensors = without(source.state_dict(), "blocks.3.attn.qkv.weight")
     save_file(tensors, tmp_path / "part.safetensors")
     with pytest.raises(DataError, match=r"part\.safetensors: pretrained weights of vit_tiny_patch16_224 could not"):
-        Backbone(NetworkSpec(backbone="vit_tiny_patch16_224", pretrained=tmp_path / "part.safetensors"))
+        build_network(NetworkSpec(backbone="vit_tiny_patch16_224", pretrained=tmp_path / "part.safetensors"), 3)
 
 
 def dinov2_like() -> Segmenter:
@@ -318,7 +321,7 @@ def ended_run(folder: Path, backbone: str, classes: int) -> Path:
     network = Segmenter(spec, classes)
     network(torch.rand(2, 3, 64, 64))
     labels = Labels(names=tuple(f"class {index}" for index in range(classes)), palette=default_palette(classes))
-    card = NetworkCard(
+    metadata = NetworkMetadata(
         role="junior",
         network=spec,
         labels=labels,
@@ -326,10 +329,10 @@ def ended_run(folder: Path, backbone: str, classes: int) -> Path:
         recipe="tiny",
         method="supervised",
         step=5,
-        averaged=False,
+        ema=False,
         scores={},
     )
-    save_network(folder / "junior.safetensors", network, card)
+    save_network(folder / "junior.safetensors", network, metadata)
     return folder
 
 
@@ -369,12 +372,12 @@ def test_training_starts_from_a_runs_weights(data: Path, tmp_path: Path) -> None
 
 def test_an_imported_network_starts_a_training(imported: Path, original: Original) -> None:
     spec = NetworkSpec(backbone="vit_small_patch14_dinov2.lvd142m", positions="dinov2", pretrained=imported)
-    network = Segmenter(spec, num_classes=8).eval()
+    network = build_network(spec, num_classes=8).eval()
     assert torch.equal(network.backbone.network.pos_embed, original.backbone.pos_embed)
     assert torch.equal(network.decoder.projects[0].weight, original.head.projects[0].weight)
     assert network.decoder.classifier.weight.shape[0] == 8
     with pytest.raises(ConfigError, match="add `positions: dinov2` beside `pretrained`"):
-        Segmenter(NetworkSpec(backbone="vit_small_patch14_dinov2", pretrained=imported), num_classes=8)
+        build_network(NetworkSpec(backbone="vit_small_patch14_dinov2", pretrained=imported), num_classes=8)
 
 
 def test_starting_from_another_network_is_refused(tmp_path: Path) -> None:
@@ -385,7 +388,7 @@ def test_starting_from_another_network_is_refused(tmp_path: Path) -> None:
     ):
         spec = {"backbone": "resnet10t", "decoder_channels": 16, "pretrained": run} | change
         with pytest.raises(ConfigError, match=message):
-            Segmenter(NetworkSpec.model_validate(spec), 3)
+            build_network(NetworkSpec.model_validate(spec), 3)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunDirectoryError, match="no such file; is its folder a run"):
-        Segmenter(NetworkSpec(backbone="resnet10t", pretrained=tmp_path / "empty"), 3)
+        build_network(NetworkSpec(backbone="resnet10t", pretrained=tmp_path / "empty"), 3)

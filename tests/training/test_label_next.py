@@ -19,16 +19,15 @@ from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.training.evaluation.prediction import mask_predictor
+from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.label_next import uncertainty
 from segkc_deploy.training.label_next.choice import choose
 from segkc_deploy.training.label_next.contact_sheet import score_histogram
 from segkc_deploy.training.label_next.lists import ListForm
 from segkc_deploy.training.label_next.networks import RunNetworks
-from segkc_deploy.training.label_next.rank_correlation import spearman
 from segkc_deploy.training.label_next.true_errors import compare
 from segkc_deploy.training.label_next.uncertainty import RANKINGS, SCORES, image_scores, ranking_score, score_map
-from segkc_deploy.training.network_file import load_network
-from segkc_deploy.training.prediction import mask_predictor
 from segkc_deploy.training.recipe import ValidationConfig
 from segkc_deploy.training.train import train_run
 
@@ -174,21 +173,7 @@ def test_ties_go_to_the_higher_score_and_then_to_the_first() -> None:
     assert choose(np.zeros(3), unit([0, 1, 2]), 3, 1) == [0, 1, 2]
 
 
-# Rank correlation and true errors
-
-
-def test_spearman_equals_the_textbook_formula_without_ties() -> None:
-    rng = np.random.default_rng(5)
-    first, second = rng.permutation(30), rng.permutation(30)
-    expected = 1 - 6 * ((first - second) ** 2).sum() / (30 * (30**2 - 1))
-    assert spearman(10.0**first, second - 3.0) == pytest.approx(expected)
-
-
-def test_spearman_shares_ranks_among_ties() -> None:
-    first, second = np.array([1, 2, 2, 4]), np.array([5, 5, 6, 7])
-    expected = np.corrcoef([1, 2.5, 2.5, 4], [1.5, 1.5, 3, 4])[0, 1]
-    assert spearman(first, second) == pytest.approx(expected)
-    assert np.isnan(spearman(first, np.ones(4)))
+# Scores and true errors
 
 
 def test_scores_are_compared_where_there_are_masks() -> None:
@@ -200,6 +185,8 @@ def test_scores_are_compared_where_there_are_masks() -> None:
     assert comparison.correlations["bad"] == pytest.approx({"pixel_error": -1, "miou_error": 1})
     assert comparison.mean_of_highest == pytest.approx({"good": 40, "bad": 15})
     assert (comparison.mean_of_chosen, comparison.mean_of_all) == pytest.approx((60, 30))
+    constant = compare({"constant": np.ones(4)}, [errors[0], None, *errors[1:]], chosen=[3, 1])
+    assert np.isnan(list(constant.correlations["constant"].values())).all()
 
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "label-next"

@@ -28,8 +28,8 @@ def make(name: str, senior: object = None, recipe: dict[str, object] | None = No
 
 
 def answering(method: Method, role: str, answer: float) -> None:
-    """Make the averaged network of `role` answer class 2 everywhere, with this logit against 0."""
-    classifier = method.averaged.get_submodule(f"{role}.decoder.classifier")
+    """Make the EMA network of `role` answer class 2 everywhere, with this logit against 0."""
+    classifier = method.ema.get_submodule(f"{role}.decoder.classifier")
     assert isinstance(classifier, torch.nn.Conv2d)
     assert classifier.bias is not None
     classifier.weight.data.zero_()
@@ -77,11 +77,11 @@ def test_fixmatch_learns_its_own_averages_labels() -> None:
     data = batch()
     output = method(data, 0)
     assert set(output.terms) == {"pseudo_label_junior"}
-    junior = make("fixmatch").learners.get_submodule("junior")
+    junior = make("fixmatch").online.get_submodule("junior")
     assert output.total().item() == pytest.approx(loss_against_class_2(junior, data), rel=1e-4)
     output.total().backward()
-    assert learns(method.learners)
-    assert not learns(method.averaged)
+    assert learns(method.online)
+    assert not learns(method.ema)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_pairs_of_all_kinds_consult_each_other(junior: str, senior: str) -> None
     output = method(batch(), 0)
     output.total().backward()
     assert all(torch.isfinite(term) for term in output.terms.values())
-    assert all(learns(method.learners.get_submodule(role)) for role in ("junior", "senior", "consultation"))
+    assert all(learns(method.online.get_submodule(role)) for role in ("junior", "senior", "consultation"))
 
 
 def test_every_value_follows_the_boxes_of_cutmix() -> None:
@@ -119,7 +119,7 @@ def test_every_value_follows_the_boxes_of_cutmix() -> None:
         inside = boxes if values.ndim == 3 else boxes[:, None]
         return np.where(inside, values[[1, 0]], values)
 
-    junior = method.learners.get_submodule("junior")
+    junior = method.online.get_submodule("junior")
     with torch.no_grad():
         weak = junior(data.unlabeled["weak"]).double().softmax(dim=1).numpy()
         strong = torch.from_numpy(mixed(data.unlabeled["strong_1"].numpy()))
@@ -131,22 +131,22 @@ def test_every_value_follows_the_boxes_of_cutmix() -> None:
     assert got == pytest.approx((losses * counted).sum() / valid.sum(), rel=1e-4)
 
 
-def test_learners_that_teach_are_not_changed_by_it() -> None:
+def test_teaching_does_not_change_the_online_networks() -> None:
     """Their running means move once a step, by what they learn from, as they do when their averages teach."""
     means = []
     for labels_from_ema in (True, False):
         method = make("fixmatch", labels_from_ema=labels_from_ema)
         torch.manual_seed(1)
         method(batch(), 0)
-        means.append({name: value for name, value in method.learners.state_dict().items() if "running" in name})
+        means.append({name: value for name, value in method.online.state_dict().items() if "running" in name})
     assert all(torch.equal(means[0][name], means[1][name]) for name in means[0])
     assert method.training
-    assert method.learners.training
+    assert method.online.training
 
 
 def test_a_pair_of_one_architecture_starts_apart() -> None:
     method = make("cps", MOBILENET)
-    junior, senior = (method.learners.get_submodule(role).state_dict() for role in ("junior", "senior"))
+    junior, senior = (method.online.get_submodule(role).state_dict() for role in ("junior", "senior"))
     assert junior.keys() == senior.keys()
     assert any(not torch.equal(junior[name], senior[name]) for name in junior)
 
@@ -162,15 +162,15 @@ def test_crossed_labels_teach_one_network_alone(term: str, learner: str) -> None
         weights={name: float(name == term) for name in names},
     )
     method(batch(), 0).total().backward()
-    assert {role for role in ("junior", "senior") if learns(method.learners.get_submodule(role))} == {learner}
+    assert {role for role in ("junior", "senior") if learns(method.online.get_submodule(role))} == {learner}
 
 
-def test_labels_may_come_from_the_learners() -> None:
-    """Once averages and learners differ, so do the labels; which ones are taken shows in the loss."""
+def test_labels_may_come_from_the_online_networks() -> None:
+    """Once EMA and online networks differ, so do the labels; which ones are taken shows in the loss."""
     losses = []
     for labels_from_ema in (True, False):
         method = make("fixmatch", confidence_threshold=0.0, labels_from_ema=labels_from_ema)
-        for parameter in method.averaged.parameters():
+        for parameter in method.ema.parameters():
             parameter.data.mul_(-1.0)
         torch.manual_seed(1)
         losses.append(method(batch(), 0).terms["pseudo_label_junior"].item())
@@ -180,7 +180,7 @@ def test_labels_may_come_from_the_learners() -> None:
 def test_complementary_dropout_reaches_the_views_alone() -> None:
     method = make("unimatch-v2")
     images = torch.rand(2 + 2 * 3, 3, 32, 64)
-    features = method.learners.features(images)  # type: ignore[operator]
+    features = method.online.features(images)  # type: ignore[operator]
     perturbed = method.perturbed(features, 2, 3)  # type: ignore[operator]
     for before, after in zip(features["junior"], perturbed["junior"], strict=True):
         assert torch.equal(before[:2], after[:2])
@@ -207,12 +207,12 @@ def test_speed_joins_every_method_by_configuration(name: str, senior: object) ->
     assert set(output.terms) == set(plain(batch(), 0).terms) | more
     assert all(output.weights[term] == (1.0 if "feature" in term else 0.5) for term in more)
     torch.stack([output.terms[term] for term in more]).sum().backward()
-    assert all(learns(joined.learners.get_submodule(role)) for role in roles)
-    assert not learns(joined.averaged)
+    assert all(learns(joined.online.get_submodule(role)) for role in roles)
+    assert not learns(joined.ema)
 
 
 def test_the_relation_of_identical_views_is_no_loss() -> None:
-    """Without color changes or mixing, and learners equal to averages, the view says what the weak view says."""
+    """Without color changes or mixing, and with equal online and EMA networks, both views give one prediction."""
     recipe: dict[str, object] = {"relation": {"feature": 1, "logit": 1}, "strong": {"cutmix_probability": 0}}
     method = make("fixmatch", recipe=recipe).eval()
     data = batch()
@@ -238,20 +238,20 @@ def test_the_averages_predictions_may_be_distilled() -> None:
     )
     weights = {**only, "prediction_senior_to_junior": 1.0}
     recipe: dict[str, object] = {"strong": {"cutmix_probability": 0}}
-    method = make("segkc", RESNET, recipe=recipe, strong_views=1, prediction_target="averaged", weights=weights)
+    method = make("segkc", RESNET, recipe=recipe, strong_views=1, prediction_target="ema", weights=weights)
     answering(method, "senior", 60.0)
     data = batch()
     output = method(data, 0)
-    junior = make("segkc", RESNET, strong_views=1).learners.get_submodule("junior")
+    junior = make("segkc", RESNET, strong_views=1).online.get_submodule("junior")
     expected = loss_against_class_2(junior, data)
     assert output.terms["prediction_senior_to_junior"].item() == pytest.approx(expected, rel=1e-4)
     output.total().backward()
-    assert not learns(method.learners.get_submodule("senior"))
+    assert not learns(method.online.get_submodule("senior"))
 
 
 def test_gates_may_be_left_out() -> None:
     method = make("segkc", RESNET, strong_views=1, gate="none")
-    assert not any("gates" in name for name, _ in method.learners.named_parameters())
+    assert not any("gates" in name for name, _ in method.online.named_parameters())
     assert method(batch(), 0).monitors["gate_1"].item() == 1
 
 

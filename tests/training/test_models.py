@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.training.files.starting_weights import build_network
 from segkc_deploy.training.models.backbone import taps_of
 from segkc_deploy.training.models.fixed_size import at_fixed_size
 from segkc_deploy.training.models.segmenter import Segmenter
@@ -84,7 +85,7 @@ def test_local_pretrained_weights_are_loaded(tmp_path) -> None:  # type: ignore[
     source = timm.create_model("resnet10t")
     path = tmp_path / "weights.safetensors"
     save_file(source.state_dict(), path)
-    network = Segmenter(NetworkSpec(backbone="resnet10t", pretrained=path), 3)
+    network = build_network(NetworkSpec(backbone="resnet10t", pretrained=path), 3)
     loaded = network.backbone.network.state_dict()
     assert loaded
     assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in loaded.items())
@@ -96,6 +97,6 @@ def test_pretrained_weights_that_do_not_fit_are_named(tmp_path) -> None:  # type
     path = tmp_path / "weights.safetensors"
     save_file({"other.weight": torch.zeros(3)}, path)
     with pytest.raises(DataError, match="pretrained weights of resnet10t could not be loaded"):
-        Segmenter(NetworkSpec(backbone="resnet10t", pretrained=path), 3)
+        build_network(NetworkSpec(backbone="resnet10t", pretrained=path), 3)
     with pytest.raises(ConfigError, match="no such weights file"):
-        Segmenter(NetworkSpec(backbone="resnet10t", pretrained=tmp_path / "none.safetensors"), 3)
+        build_network(NetworkSpec(backbone="resnet10t", pretrained=tmp_path / "none.safetensors"), 3)

@@ -9,8 +9,8 @@ import pytest
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError
-from segkc_deploy.training.data.scene_layout import CLASSES
-from segkc_deploy.training.data.scenes import IGNORE_INDEX, draw_scene, write_scenes
+from segkc_deploy.training.demo_scenes.layout import CLASSES
+from segkc_deploy.training.demo_scenes.scenes import IGNORE_INDEX, draw_scene, write_scenes
 
 SIZE = (96, 128)
 

@@ -65,7 +65,7 @@ def test_a_term_of_weight_zero_is_left_out(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("term", "learners"),
+    ("term", "learning"),
     [
         ("supervised_junior", {"junior"}),
         ("cps_junior", {"junior"}),
@@ -76,18 +76,18 @@ def test_a_term_of_weight_zero_is_left_out(name: str) -> None:
         ("prediction_junior_to_senior", {"senior"}),
     ],
 )
-def test_each_term_teaches_one_network_alone(term: str, learners: set[str]) -> None:
+def test_each_term_teaches_one_network_alone(term: str, learning: set[str]) -> None:
     method = make(weights=only(term), consultation_dropout=0.0)
-    method.learners.consultation.gates.data.fill_(0.5)  # advice flows, and still no gradient back to the junior
+    method.online.consultation.gates.data.fill_(0.5)  # advice flows, and still no gradient back to the junior
     method(batch(), 0).total().backward()
-    assert {role for role in ("junior", "senior") if learns(getattr(method.learners, role))} == learners
-    assert not learns(method.averaged)
+    assert {role for role in ("junior", "senior") if learns(getattr(method.online, role))} == learning
+    assert not learns(method.ema)
 
 
-def test_pseudo_labels_are_crossed_and_come_from_the_averaged_networks() -> None:
-    """With the averaged senior made to answer class 2 everywhere, the junior's term is the loss against class 2."""
+def test_pseudo_labels_are_crossed_and_come_from_the_ema_networks() -> None:
+    """With the EMA senior made to answer class 2 everywhere, the junior's term is the loss against class 2."""
     method = make(cutmix_probability=0.0, feature_junior_to_senior=False, weights=only("cps_junior"))
-    classifier = method.averaged.senior.decoder.classifier
+    classifier = method.ema.senior.decoder.classifier
     assert classifier.bias is not None
     classifier.weight.data.zero_()
     classifier.bias.data.copy_(torch.tensor([0.0, 0.0, 9.0]))
@@ -97,7 +97,7 @@ def test_pseudo_labels_are_crossed_and_come_from_the_averaged_networks() -> None
 
     fresh = make(feature_junior_to_senior=False, weights=only("cps_junior"))
     images = torch.cat([data.labeled["image"], data.unlabeled["strong_1"]])
-    logits = fresh.learners.junior(images)[2:].detach().double().numpy()
+    logits = fresh.online.junior(images)[2:].detach().double().numpy()
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     valid = ~data.unlabeled["ignored"].numpy()
     assert term == pytest.approx((-log_p[:, 2] * valid).sum() / valid.sum(), rel=1e-4)
@@ -113,11 +113,11 @@ def test_the_confidence_threshold_masks_the_loss() -> None:
 def test_the_senior_starts_undisturbed_and_runs_alone() -> None:
     method = make().eval()
     images = batch().labeled["image"]
-    advised = method.learners.logits(method.learners.features(images), images.shape[2:])["senior"]
-    torch.testing.assert_close(advised, method.learners.senior(images), rtol=0, atol=0)
-    method.learners.consultation.gates.data.fill_(0.5)
-    changed = method.learners.logits(method.learners.features(images), images.shape[2:])["senior"]
-    assert (changed - advised).abs().max() > 1e-3
+    fused = method.online.logits(method.online.features(images), images.shape[2:])["senior"]
+    torch.testing.assert_close(fused, method.online.senior(images), rtol=0, atol=0)
+    method.online.consultation.gates.data.fill_(0.5)
+    changed = method.online.logits(method.online.features(images), images.shape[2:])["senior"]
+    assert (changed - fused).abs().max() > 1e-3
 
 
 def test_advice_is_the_gated_aligned_junior_feature() -> None:
@@ -125,11 +125,11 @@ def test_advice_is_the_gated_aligned_junior_feature() -> None:
     consultation = Consultation([3], [4], dropout=0.0, learned_gates=True)
     consultation.gates.data.fill_(0.25)
     junior, senior = torch.randn(2, 3, 5, 5), torch.randn(2, 4, 5, 5)
-    (advised,) = consultation.advise_senior([senior], [junior])
+    (fused,) = consultation.fuse_into_senior([senior], [junior])
     weight = consultation.alignments[0].weight.detach().double().numpy()[:, :, 0, 0]
     bias = consultation.alignments[0].bias.detach().double().numpy()
     aligned = np.einsum("oi,nihw->nohw", weight, junior.double().numpy()) + bias[None, :, None, None]
-    np.testing.assert_allclose(advised.detach().numpy(), senior.numpy() + 0.25 * aligned, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fused.detach().numpy(), senior.numpy() + 0.25 * aligned, rtol=1e-5, atol=1e-6)
 
 
 def test_consultation_dropout_acts_on_whole_images_in_training_alone() -> None:
@@ -139,7 +139,7 @@ def test_consultation_dropout_acts_on_whole_images_in_training_alone() -> None:
     features = torch.randn(64, 3, 2, 2)
 
     def advice() -> Tensor:
-        return consultation.advise_senior([features], [features])[0] - features
+        return consultation.fuse_into_senior([features], [features])[0] - features
 
     dropped = (advice() == 0).all(dim=(1, 2, 3))
     assert 16 < int(dropped.sum()) < 48
@@ -169,12 +169,10 @@ def test_gates_and_projections_stay_out_of_the_networks() -> None:
 
 def test_the_average_follows_its_formula() -> None:
     method = make()
-    average, learner = (
-        next(module.junior.decoder.classifier.parameters()) for module in (method.averaged, method.learners)
-    )
+    average, learner = (next(module.junior.decoder.classifier.parameters()) for module in (method.ema, method.online))
     before = average.detach().double().numpy().copy()
     learner.data.add_(1.0)
-    method.update_average(step=3)  # min(1 - 1/4, 0.996)
+    method.update_ema(step=3)  # min(1 - 1/4, 0.996)
     expected = 0.75 * before + 0.25 * learner.detach().double().numpy()
     np.testing.assert_allclose(average.detach().numpy(), expected, rtol=1e-6)
 

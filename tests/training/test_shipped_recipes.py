@@ -150,12 +150,12 @@ def _takes_a_step(recipe: Recipe) -> None:
     method = build_method(recipe, num_classes=3, ignore_index=255).train()
     before = {name: network.state_dict() for name, network in method.networks().items()}
     before = {name: {key: value.clone() for key, value in state.items()} for name, state in before.items()}
-    optimizer = torch.optim.AdamW(method.learners.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(method.online.parameters(), lr=1e-3)
     total = method(_random_batch(recipe, 3, method.strong_views), 0).total()
     assert math.isfinite(total.item())
     total.backward()
     optimizer.step()
-    method.update_average(0)
+    method.update_ema(0)
     assert set(before) == {
         role + copy for role in ("junior", "senior") if getattr(recipe, role) for copy in ("", "_ema")
     }

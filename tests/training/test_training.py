@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.errors import ConfigError, DataError, NonFiniteLossError, RunDirectoryError, UserError
+from segkc_deploy.training.files.network_file import load_network, read_metadata
 from segkc_deploy.training.loop import Trainer
-from segkc_deploy.training.network_file import load_network, read_card
 from segkc_deploy.training.train import RunResult, train_run
 
 
@@ -52,10 +52,10 @@ def test_a_run_holds_everything(finished: RunResult) -> None:
     assert {"config.yaml", "train.log", "metrics.jsonl", "tensorboard", "checkpoints"} <= names
     assert {"junior.safetensors", "senior.safetensors"} <= names
     assert set(finished.miou) == {"junior", "senior", "junior_ema", "senior_ema"}
-    card = read_card(finished.path / "junior.safetensors")
-    assert (card.role, card.step, card.method, card.averaged) == ("junior", 4, "segkc", True)
-    assert card.input_size == (64, 64)  # 48x64 images, multiples of 32: 48 is as close to 64 as to 32
-    assert card.scores == {name: finished.miou[name] for name in ("junior", "junior_ema")}
+    metadata = read_metadata(finished.path / "junior.safetensors")
+    assert (metadata.role, metadata.step, metadata.method, metadata.ema) == ("junior", 4, "segkc", True)
+    assert metadata.input_size == (64, 64)  # 48x64 images, multiples of 32: 48 is as close to 64 as to 32
+    assert metadata.scores == {name: finished.miou[name] for name in ("junior", "junior_ema")}
     assert any(finished.path.glob("tensorboard/events*"))
 
 
@@ -93,7 +93,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
 
 def test_the_checkpoint_holds_optimizer_average_and_random_state(finished: RunResult) -> None:
     names = load_file(finished.path / "checkpoints" / "last.safetensors").keys()
-    for prefix in ("module.learners.junior.", "module.averaged.senior.", "optimizer.0.exp_avg_sq", "random.cpu"):
+    for prefix in ("module.online.junior.", "module.ema.senior.", "optimizer.0.exp_avg_sq", "random.cpu"):
         assert any(name.startswith(prefix) for name in names), prefix
 
 
@@ -265,7 +265,7 @@ def test_weights_that_an_update_made_nan_are_never_checkpointed(
     def poisoned(self: Trainer, number: int, *arguments: object) -> int:
         images = step(self, number, *arguments)  # type: ignore[arg-type]
         if number == 3:
-            next(self.method.learners.parameters()).data.fill_(float("nan"))
+            next(self.method.online.parameters()).data.fill_(float("nan"))
         return images
 
     monkeypatch.setattr(Trainer, "_train_step", poisoned)
@@ -286,7 +286,7 @@ def test_a_bad_validation_image_loses_no_training(recipe: str, tmp_path: Path) -
     image.write_bytes(content)
     resumed = train_run(None, None, tmp_path / "run", resume=True, device="cpu")
     assert set(resumed.miou) == {"junior", "senior", "junior_ema", "senior_ema"}
-    assert read_card(tmp_path / "run" / "junior.safetensors").scores["junior"] == resumed.miou["junior"]
+    assert read_metadata(tmp_path / "run" / "junior.safetensors").scores["junior"] == resumed.miou["junior"]
 
 
 def test_a_run_holds_every_setting_of_its_method(finished: RunResult) -> None:
@@ -342,7 +342,7 @@ def test_unlabeled_images_are_asked_for(recipe: str, tmp_path: Path) -> None:
 def test_damaged_network_files_are_named(finished: RunResult, tmp_path: Path) -> None:
     good = finished.path / "junior.safetensors"
     with pytest.raises(RunDirectoryError, match="no such file"):
-        read_card(tmp_path / "junior.safetensors")
+        read_metadata(tmp_path / "junior.safetensors")
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(good.read_bytes()[:500])
     with pytest.raises(RunDirectoryError, match="damaged or not a safetensors file"):

@@ -17,13 +17,13 @@ class View:
     Attributes:
         image: (N, 3, H, W), values from 0 to 1.
         ignored: bool (N, H, W), true on padding.
-        follow: brings what is known of the unmixed images (N, …, H, W), such as pseudo-labels, to the view's
+        apply_mixing: brings what is known of the unmixed images (N, …, H, W), such as pseudo-labels, to the view's
             geometry; floats on a coarser grid are mixed cell by cell.
     """
 
     image: Tensor
     ignored: Tensor
-    follow: Callable[[Tensor], Tensor]
+    apply_mixing: Callable[[Tensor], Tensor]
 
 
 def mixed_views(
@@ -64,5 +64,5 @@ def entropy_mixed(first: View, second: View, config: EntropyMixConfig, entropy: 
     return View(
         blend(first.image, second.image, choice),
         blend(first.ignored, second.ignored, choice),
-        lambda values: blend(first.follow(values), second.follow(values), choice),
+        lambda values: blend(first.apply_mixing(values), second.apply_mixing(values), choice),
     )

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.labels import Labels
+from segkc_deploy.training.evaluation.prediction import probability_predictor, protocol_in_words
+from segkc_deploy.training.files.network_file import load_network
+from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 from segkc_deploy.training.models.device import choose_device
-from segkc_deploy.training.network_file import load_network
-from segkc_deploy.training.prediction import probability_predictor, protocol_in_words
-from segkc_deploy.training.run_directory import RunDirectory, read_config
 
 
 class RunNetworks:
     """The junior of a run and, where the run has one, its senior, by the validation protocol of its recipe.
 
     Attributes:
-        card: what the junior's file says of itself.
+        metadata: what the junior's file says of itself.
         data: where the run's data spec was.
         protocol: how the networks see an image, in words.
 
@@ -32,13 +32,13 @@ class RunNetworks:
         directory = RunDirectory(run)
         recipe, self.data = read_config(directory)
         chosen = choose_device(device)
-        largest, self.card = load_network(directory.network("junior"))
+        largest, self.metadata = load_network(directory.network("junior"))
         self.protocol = protocol_in_words(recipe.validation, largest.size_multiple)
         self._junior = probability_predictor(largest.to(chosen), chosen, recipe.validation)
         self._senior: Callable[[np.ndarray], Tensor] | None = None
         if directory.network("senior").is_file():
-            largest, card = load_network(directory.network("senior"))
-            if card.labels.names != self.card.labels.names:
+            largest, metadata = load_network(directory.network("senior"))
+            if metadata.labels.names != self.metadata.labels.names:
                 raise ConfigError(f"{run}: junior and senior know different classes; keep the two of one training")
             self._senior = probability_predictor(largest.to(chosen), chosen, recipe.validation)
         self._pooled: list[Tensor] = []
@@ -46,7 +46,7 @@ class RunNetworks:
 
     @property
     def labels(self) -> Labels:
-        return self.card.labels
+        return self.metadata.labels
 
     @property
     def has_senior(self) -> bool:

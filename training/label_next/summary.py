@@ -36,10 +36,10 @@ def sentences(
 
 def facts(run: Path, networks: RunNetworks, by: str, diversity: float) -> dict[str, str]:
     """Return what the choice was made with, as terms and their explanations."""
-    card = networks.card
-    averaged = ", averaged weights" if card.averaged else ""
+    metadata = networks.metadata
+    ema = ", EMA weights" if metadata.ema else ""
     return {
-        "networks": f"{run}: {card.recipe}, method {card.method}, step {card.step}{averaged}",
+        "networks": f"{run}: {metadata.recipe}, method {metadata.method}, step {metadata.step}{ema}",
         "score": " × ".join(RANKINGS[by]),
         "diversity": (
             f"{diversity:g}: the next image is the one with the largest score × distance^diversity; 0 takes the"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from segkc_deploy.data.files import files_by_id
 from segkc_deploy.data.mask_files import MASK_SUFFIXES
@@ -14,7 +15,6 @@ from segkc_deploy.data.masks import read_mask, size_mismatch
 from segkc_deploy.data.samples import MaskCoding, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.metrics import ConfusionMatrix
-from segkc_deploy.training.label_next.rank_correlation import spearman
 
 #: How wrong a mask of one image is, in percent.
 ERRORS = {"pixel_error": "100 - pixel accuracy", "miou_error": "100 - mIoU of the image alone"}
@@ -108,12 +108,20 @@ def compare(
     return Comparison(
         images=len(known),
         correlations={
-            name: {error: spearman(values[known], true[error]) for error in ERRORS} for name, values in scores.items()
+            name: {error: _rank_correlation(values[known], true[error]) for error in ERRORS}
+            for name, values in scores.items()
         },
         mean_of_highest={name: float(pixel_error[places].mean()) for name, places in highest.items()},
         mean_of_chosen=float(of_chosen.mean()) if len(of_chosen) else float("nan"),
         mean_of_all=float(pixel_error.mean()),
     )
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Spearman's correlation of two arrays (N,), -1 to 1; NaN where one of them is constant."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return math.nan
+    return float(spearmanr(first, second).statistic)
 
 
 def _finite(value: float) -> float | None:

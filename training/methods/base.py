@@ -1,4 +1,4 @@
-"""What a training method is: the networks that learn, their averaged copies, and the loss terms of one step."""
+"""What a training method is: the online networks, their EMA copies, and the loss terms of one step."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
-from segkc_deploy.training.models.groups import Alone
+from segkc_deploy.training.files.starting_weights import build_network
+from segkc_deploy.training.models.groups import SingleNetwork
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.terms.losses import cross_entropy, ohem_loss
@@ -25,7 +26,7 @@ class MethodConfig(BaseModel):
     name: str
 
 
-def lone_junior(recipe: Recipe, num_classes: int) -> Alone:
+def single_network(recipe: Recipe, num_classes: int) -> SingleNetwork:
     """Build the one network of a method that trains no senior.
 
     Raises:
@@ -36,7 +37,7 @@ def lone_junior(recipe: Recipe, num_classes: int) -> Alone:
             f"recipe {recipe.name}: method {recipe.method['name']} trains the junior alone; leave the senior out"
             " (senior=null)"
         )
-    return Alone(Segmenter(recipe.junior, num_classes))
+    return SingleNetwork(build_network(recipe.junior, num_classes))
 
 
 @dataclass
@@ -70,22 +71,22 @@ class StepOutput:
 
 
 class Method(nn.Module, ABC):
-    """Base of all methods. A subclass sets `Config`, hands over `learners`, and computes one step's terms.
+    """Base of all methods. A subclass sets `Config`, hands over its `online` networks, and computes one step's terms.
 
     Attributes:
-        learners: what the optimizer changes, with attributes `junior`, `senior` where there is one, and helpers.
-        averaged: the exponential moving average of all of it, buffers too, never trained, always in evaluation mode.
+        online: what the optimizer changes, with attributes `junior`, `senior` where there is one, and helpers.
+        ema: the exponential moving average of `online`, buffers included; never trained, always in evaluation mode.
         strong_views: strong views wanted of each unlabeled image; 0 for a method that uses no unlabeled images.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
 
-    def __init__(self, recipe: Recipe, learners: nn.Module, ignore_index: int) -> None:
+    def __init__(self, recipe: Recipe, online: nn.Module, ignore_index: int) -> None:
         super().__init__()
         self.recipe = recipe
         self.ignore_index = ignore_index
-        self.learners = learners
-        self.averaged = copy.deepcopy(self.learners).requires_grad_(False).eval()
+        self.online = online
+        self.ema = copy.deepcopy(self.online).requires_grad_(False).eval()
         self.strong_views = 0
 
     @classmethod
@@ -106,13 +107,13 @@ class Method(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> "Method":
         super().train(mode)
-        self.averaged.eval()
+        self.ema.eval()
         return self
 
     def networks(self) -> dict[str, Segmenter]:
         """Return the networks that can be scored by name: `junior`, `senior`, `junior_ema`, `senior_ema`."""
         found: dict[str, Segmenter] = {}
-        for suffix, modules in (("", self.learners), ("_ema", self.averaged)):
+        for suffix, modules in (("", self.online), ("_ema", self.ema)):
             for role in ("junior", "senior"):
                 network = getattr(modules, role, None)
                 if isinstance(network, Segmenter):
@@ -120,13 +121,13 @@ class Method(nn.Module, ABC):
         return found
 
     @torch.no_grad()
-    def update_average(self, step: int) -> None:
-        """Move the averaged copies towards the learners after optimizer step number `step` (0-based)."""
+    def update_ema(self, step: int) -> None:
+        """Move the EMA networks towards the online networks after optimizer step number `step` (0-based)."""
         decay = min(1 - 1 / (step + 1), self.recipe.ema_decay)
-        averaged = [*self.averaged.parameters(), *self.averaged.buffers()]
-        current = [*self.learners.parameters(), *self.learners.buffers()]
-        floats = [(old, new) for old, new in zip(averaged, current, strict=True) if old.is_floating_point()]
+        ema = [*self.ema.parameters(), *self.ema.buffers()]
+        online = [*self.online.parameters(), *self.online.buffers()]
+        floats = [(old, new) for old, new in zip(ema, online, strict=True) if old.is_floating_point()]
         torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
-        for old, new in zip(averaged, current, strict=True):
+        for old, new in zip(ema, online, strict=True):
             if not old.is_floating_point():
                 old.copy_(new)

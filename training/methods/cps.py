@@ -10,9 +10,10 @@ from typing import ClassVar, Self
 from pydantic import Field
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.files.starting_weights import build_network
 from segkc_deploy.training.methods.base import MethodConfig
 from segkc_deploy.training.methods.weak_to_strong import TermWeights, WeakToStrong, WeakToStrongConfig
-from segkc_deploy.training.models.groups import Pair
+from segkc_deploy.training.models.groups import NetworkPair
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 
@@ -43,7 +44,7 @@ class CPS(WeakToStrong):
     def build(cls, recipe: Recipe, config: MethodConfig, num_classes: int, ignore_index: int) -> Self:
         assert isinstance(config, CPSConfig)
         junior, senior = two_networks(recipe, num_classes)
-        return cls(recipe, config, config.weights, Pair(junior, senior), num_classes, ignore_index)
+        return cls(recipe, config, config.weights, NetworkPair(junior, senior), num_classes, ignore_index)
 
 
 def two_networks(recipe: Recipe, num_classes: int) -> tuple[Segmenter, Segmenter]:
@@ -56,7 +57,7 @@ def two_networks(recipe: Recipe, num_classes: int) -> tuple[Segmenter, Segmenter
         raise ConfigError(
             f"recipe {recipe.name}: method {recipe.method['name']} trains two networks; add a section `senior:`"
         )
-    return Segmenter(recipe.junior, num_classes), Segmenter(recipe.senior, num_classes)
+    return build_network(recipe.junior, num_classes), build_network(recipe.senior, num_classes)
 
 
 METHOD = CPS

@@ -1,6 +1,6 @@
 """FixMatch for segmentation: one network learns, on strong views, what its average says about the weak one.
 
-Sohn et al. 2020 (arXiv 2001.07685), with the averaged teacher with which UniMatch V2 (arXiv 2410.10777) reproduces it
+Sohn et al. 2020 (arXiv 2001.07685), with the EMA teacher with which UniMatch V2 (arXiv 2410.10777) reproduces it
 for segmentation.
 """
 
@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from segkc_deploy.training.methods.base import MethodConfig, lone_junior
+from segkc_deploy.training.methods.base import MethodConfig, single_network
 from segkc_deploy.training.methods.weak_to_strong import TermWeights, WeakToStrong, WeakToStrongConfig
 from segkc_deploy.training.recipe import Recipe
 
@@ -37,7 +37,7 @@ class FixMatch(WeakToStrong):
     @classmethod
     def build(cls, recipe: Recipe, config: MethodConfig, num_classes: int, ignore_index: int) -> Self:
         assert isinstance(config, FixMatchConfig)
-        return cls(recipe, config, config.weights, lone_junior(recipe, num_classes), num_classes, ignore_index)
+        return cls(recipe, config, config.weights, single_network(recipe, num_classes), num_classes, ignore_index)
 
 
 METHOD = FixMatch

@@ -13,8 +13,8 @@ from torch import Tensor
 from segkc_deploy.training.methods.base import Batch, MethodConfig, StepOutput
 from segkc_deploy.training.methods.cps import CPS, CPSConfig, two_networks
 from segkc_deploy.training.methods.cps import Weights as CPSWeights
-from segkc_deploy.training.methods.weak_to_strong import Features, Guidance, Logits, Pass
-from segkc_deploy.training.models.groups import Pair
+from segkc_deploy.training.methods.weak_to_strong import Features, Logits, StudentOutput, TeacherOutput
+from segkc_deploy.training.models.groups import NetworkPair
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.terms.consultation import Consultation
@@ -42,8 +42,8 @@ class SegKCConfig(CPSConfig):
     feature_distance: Literal["cosine", "mse"] = Field(
         default="cosine", description="between the junior's projected and the senior's features [R]"
     )
-    prediction_target: Literal["learners", "averaged"] = Field(
-        default="learners",
+    prediction_target: Literal["online", "ema"] = Field(
+        default="online",
         description="whose predictions are distilled: the other network's on the same images, or its average's on the"
         " weak views [R]",
     )
@@ -51,7 +51,7 @@ class SegKCConfig(CPSConfig):
     weights: Weights = Weights()
 
 
-class ConsultingPair(Pair):
+class ConsultingPair(NetworkPair):
     """A junior, a senior, and what they exchange at feature level."""
 
     def __init__(self, junior: Segmenter, senior: Segmenter, config: SegKCConfig) -> None:
@@ -63,13 +63,13 @@ class ConsultingPair(Pair):
             learned_gates=config.gate == "learned",
             distance=config.feature_distance,
         )
-        self.senior_is_advised = config.feature_junior_to_senior
+        self.fuses_into_senior = config.feature_junior_to_senior
 
     def logits(self, features: Features, size: torch.Size) -> Logits:
         """Return both networks' logits; the senior decodes with the junior's advice if it gets any."""
-        if self.senior_is_advised:
-            advised = self.consultation.advise_senior(features["senior"], features["junior"])
-            features = features | {"senior": advised}
+        if self.fuses_into_senior:
+            fused = self.consultation.fuse_into_senior(features["senior"], features["junior"])
+            features = features | {"senior": fused}
         return super().logits(features, size)
 
 
@@ -77,8 +77,8 @@ class SegKC(CPS):
     """CPS, with the consultation at feature and prediction level, in both directions."""
 
     Config: ClassVar[type[MethodConfig]] = SegKCConfig
-    learners: ConsultingPair
-    averaged: ConsultingPair
+    online: ConsultingPair
+    ema: ConsultingPair
     config: SegKCConfig
     weights: Weights
 
@@ -86,33 +86,39 @@ class SegKC(CPS):
     def build(cls, recipe: Recipe, config: MethodConfig, num_classes: int, ignore_index: int) -> Self:
         assert isinstance(config, SegKCConfig)
         junior, senior = two_networks(recipe, num_classes)
-        learners = ConsultingPair(junior, senior, config)
-        return cls(recipe, config, config.weights, learners, num_classes, ignore_index)
+        online = ConsultingPair(junior, senior, config)
+        return cls(recipe, config, config.weights, online, num_classes, ignore_index)
 
-    def add_terms(self, output: StepOutput, done: Pass, guidance: Guidance, batch: Batch, step: int) -> None:
+    def add_terms(
+        self, output: StepOutput, student_output: StudentOutput, teacher_output: TeacherOutput, batch: Batch, step: int
+    ) -> None:
         ramp = self.ramp(step)
-        ignored = torch.cat([batch.labeled["mask"] == self.ignore_index, *(view.ignored for view in done.views)])
+        ignored = torch.cat(
+            [batch.labeled["mask"] == self.ignore_index, *(view.ignored for view in student_output.views)]
+        )
         output.add(
             "feature_senior_to_junior",
             self.weights.feature_senior_to_junior * ramp,
-            self.learners.consultation.junior_distance,
-            done.features["junior"],
-            done.features["senior"],
+            self.online.consultation.distillation_loss,
+            student_output.features["junior"],
+            student_output.features["senior"],
             ignored,
         )
         for source, role in (("senior", "junior"), ("junior", "senior")):
             name = f"prediction_{source}_to_{role}"
             weight = getattr(self.weights, name) * ramp
-            output.add(name, weight, self._prediction_distance, role, source, done, guidance, ignored)
-        for level, gate in enumerate(self.learners.consultation.gates.detach()):
+            output.add(name, weight, self._prediction_loss, role, source, student_output, teacher_output, ignored)
+        for level, gate in enumerate(self.online.consultation.gates.detach()):
             output.monitors[f"gate_{level + 1}"] = gate.abs()
 
-    def _prediction_distance(self, role: str, source: str, done: Pass, guidance: Guidance, ignored: Tensor) -> Tensor:
-        """What the logits of `role` lack of those of `source`, over all images or, with averaged ones, the views."""
-        own, target = done.logits[role], done.logits[source]
-        if self.config.prediction_target == "averaged":
-            own, ignored = own[done.labeled_count :], ignored[done.labeled_count :]
-            target = torch.cat([view.follow(guidance.logits[source]) for view in done.views])
+    def _prediction_loss(
+        self, role: str, source: str, student_output: StudentOutput, teacher_output: TeacherOutput, ignored: Tensor
+    ) -> Tensor:
+        """Distill the logits of `source` into `role`: on all images or, with the EMA network as target, on the views."""
+        own, target = student_output.logits[role], student_output.logits[source]
+        if self.config.prediction_target == "ema":
+            own, ignored = own[student_output.labeled_count :], ignored[student_output.labeled_count :]
+            target = torch.cat([view.apply_mixing(teacher_output.logits[source]) for view in student_output.views])
         return prediction_distillation(own, target, self.config.temperature, ignored)
 
 

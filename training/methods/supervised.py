@@ -3,15 +3,15 @@
 from typing import Self
 
 from segkc_deploy.errors import ConfigError
-from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput, lone_junior
-from segkc_deploy.training.models.groups import Alone
+from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput, single_network
+from segkc_deploy.training.models.groups import SingleNetwork
 from segkc_deploy.training.recipe import Recipe
 
 
 class Supervised(Method):
     """The loss on weakly augmented labeled images; unlabeled images are not used."""
 
-    learners: Alone
+    online: SingleNetwork
 
     @classmethod
     def build(cls, recipe: Recipe, config: MethodConfig, num_classes: int, ignore_index: int) -> Self:
@@ -20,10 +20,10 @@ class Supervised(Method):
                 f"recipe {recipe.name}: relation and entropymix work on unlabeled images, which method supervised does"
                 " not use; take fixmatch, unimatch-v2, cps or segkc"
             )
-        return cls(recipe, lone_junior(recipe, num_classes), ignore_index)
+        return cls(recipe, single_network(recipe, num_classes), ignore_index)
 
     def forward(self, batch: Batch, step: int) -> StepOutput:
-        logits = self.learners.junior(batch.labeled["image"])
+        logits = self.online.junior(batch.labeled["image"])
         output = StepOutput()
         output.add("supervised_junior", 1.0, self.supervised_loss, logits, batch.labeled["mask"])
         return output

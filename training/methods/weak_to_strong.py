@@ -17,7 +17,7 @@ from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.data.entropymix import prediction_entropy
 from segkc_deploy.training.data.views import View, mixed_views
 from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput
-from segkc_deploy.training.models.groups import Alone, Pair
+from segkc_deploy.training.models.groups import SingleNetwork, NetworkPair
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.terms.losses import pseudo_label_loss, pseudo_labels
 from segkc_deploy.training.terms.relation import relation_loss
@@ -51,7 +51,7 @@ class WeakToStrongConfig(MethodConfig):
         description="which pseudo-labels count. soft: each by a weight from 0 to 1 that follows the teacher's usual"
         " confidence in its class; a number, or one per class: those of at least this confidence",
     )
-    labels_from_ema: bool = Field(default=True, description="pseudo-labels from the averaged networks")
+    labels_from_ema: bool = Field(default=True, description="take pseudo-labels from the EMA networks")
     pseudo_label_average: Literal["valid", "confident"] = Field(
         default="valid", description="over which pixels the loss on pseudo-labels is averaged"
     )
@@ -65,7 +65,7 @@ class WeakToStrongConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
-class Guidance:
+class TeacherOutput:
     """What the teachers say about the weak views, without gradient; `labels`, `confidences` (N, H, W), by role."""
 
     features: Features
@@ -75,8 +75,8 @@ class Guidance:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """The learners on the labeled images followed by every view, in this order along the batch axis."""
+class StudentOutput:
+    """The online networks on the labeled images followed by every view, in this order along the batch axis."""
 
     features: Features
     logits: Logits
@@ -96,12 +96,12 @@ class WeakToStrong(Method):
     """Base of the methods with unlabeled images.
 
     A subclass sets `teacher_of` (by role, whose labels it learns) and `unlabeled_term` (what its loss on pseudo-labels
-    is called in metrics and under `weights`), and builds its learners.
+    is called in metrics and under `weights`), and builds its online networks.
     """
 
     Config: ClassVar[type[MethodConfig]] = WeakToStrongConfig
-    learners: Alone | Pair
-    averaged: Alone | Pair
+    online: SingleNetwork | NetworkPair
+    ema: SingleNetwork | NetworkPair
     teacher_of: ClassVar[dict[str, str]]
     unlabeled_term: ClassVar[str]
 
@@ -110,11 +110,11 @@ class WeakToStrong(Method):
         recipe: Recipe,
         config: WeakToStrongConfig,
         weights: TermWeights,
-        learners: Alone | Pair,
+        online: SingleNetwork | NetworkPair,
         num_classes: int,
         ignore_index: int,
     ) -> None:
-        super().__init__(recipe, learners, ignore_index)
+        super().__init__(recipe, online, ignore_index)
         self.config, self.weights = config, weights
         self.strong_views = config.strong_views
         self._check_mixing(recipe)
@@ -133,37 +133,39 @@ class WeakToStrong(Method):
             raise ConfigError(f"recipe {recipe.name}: entropymix mixes two strong views; set method.strong_views=2")
         if recipe.strong.uses_cutmix and recipe.batch.unlabeled // recipe.batch.accumulation < 2:
             raise ConfigError(
-                f"recipe {recipe.name}: CutMix needs 2 unlabeled images in a pass; raise batch.unlabeled, lower"
+                f"recipe {recipe.name}: CutMix needs 2 unlabeled images in a micro-batch; raise batch.unlabeled, lower"
                 " batch.accumulation, or set strong.cutmix_probability=0"
             )
 
     def forward(self, batch: Batch, step: int) -> StepOutput:
         assert batch.unlabeled is not None
         unlabeled = batch.unlabeled
-        guidance = self._guidance(unlabeled["weak"])
+        teacher_output = self._teacher_output(unlabeled["weak"])
         views = mixed_views(unlabeled, self.strong_views, self.recipe.strong, self._entropy)
         images = torch.cat([batch.labeled["image"], *(view.image for view in views)])
-        features = self.learners.features(images)
+        features = self.online.features(images)
         count = len(batch.labeled["image"])
-        logits = self.learners.logits(self.perturbed(features, count, len(views)), images.shape[2:])
-        done = Pass(features, logits, views, count)
+        logits = self.online.logits(self.perturbed(features, count, len(views)), images.shape[2:])
+        student_output = StudentOutput(features, logits, views, count)
 
         output = StepOutput()
         for role in self.teacher_of:
-            self._add_supervised(output, role, done, batch.labeled["mask"])
+            self._add_supervised(output, role, student_output, batch.labeled["mask"])
         for role in self.teacher_of:
-            self._add_unlabeled(output, role, done, guidance, step)
+            self._add_unlabeled(output, role, student_output, teacher_output, step)
         for role in self.teacher_of:
-            self._add_relation(output, role, done, guidance, step)
-        self.add_terms(output, done, guidance, batch, step)
-        self._monitor(output, guidance, ~unlabeled["ignored"])
+            self._add_relation(output, role, student_output, teacher_output, step)
+        self.add_terms(output, student_output, teacher_output, batch, step)
+        self._monitor(output, teacher_output, ~unlabeled["ignored"])
         return output
 
     def perturbed(self, features: Features, labeled_count: int, views: int) -> Features:
         """Return the features to decode; a method that perturbs those of its views overrides this."""
         return features
 
-    def add_terms(self, output: StepOutput, done: Pass, guidance: Guidance, batch: Batch, step: int) -> None:
+    def add_terms(
+        self, output: StepOutput, student_output: StudentOutput, teacher_output: TeacherOutput, batch: Batch, step: int
+    ) -> None:
         """Add a method's own terms to `output`."""
 
     def ramp(self, step: int) -> float:
@@ -172,11 +174,11 @@ class WeakToStrong(Method):
         return _ramp(step, (self.recipe.schedule.steps or 0) // 10 if steps is None else steps)
 
     @property
-    def _teachers(self) -> Alone | Pair:
-        return self.averaged if self.config.labels_from_ema else self.learners
+    def _teachers(self) -> SingleNetwork | NetworkPair:
+        return self.ema if self.config.labels_from_ema else self.online
 
     @torch.no_grad()
-    def _taught(self, images: Tensor) -> tuple[Features, Logits]:
+    def _teacher_forward(self, images: Tensor) -> tuple[Features, Logits]:
         """What the teachers see and say, in evaluation mode: to teach moves no running mean and drops no advice."""
         teachers, was_training = self._teachers, self._teachers.training
         teachers.eval()
@@ -185,36 +187,54 @@ class WeakToStrong(Method):
         teachers.train(was_training)
         return features, logits
 
-    def _guidance(self, weak: Tensor) -> Guidance:
-        features, logits = self._taught(weak)
+    def _teacher_output(self, weak: Tensor) -> TeacherOutput:
+        features, logits = self._teacher_forward(weak)
         labels, confidences = {}, {}
         for role in self.teacher_of:
             labels[role], confidences[role] = pseudo_labels(logits[role])
-        return Guidance(features, logits, labels, confidences)
+        return TeacherOutput(features, logits, labels, confidences)
 
     def _entropy(self, images: Tensor) -> Tensor:
         """The entropy of the teachers' predictions, their mean where there are two."""
-        _, logits = self._taught(images)
+        _, logits = self._teacher_forward(images)
         return torch.stack([prediction_entropy(logits[role]) for role in self.teacher_of]).mean(dim=0)
 
-    def _add_supervised(self, output: StepOutput, role: str, done: Pass, mask: Tensor) -> None:
+    def _add_supervised(self, output: StepOutput, role: str, student_output: StudentOutput, mask: Tensor) -> None:
         name = f"supervised_{role}"
-        output.add(name, getattr(self.weights, name), self.supervised_loss, done.labeled(done.logits[role]), mask)
+        output.add(
+            name,
+            getattr(self.weights, name),
+            self.supervised_loss,
+            student_output.labeled(student_output.logits[role]),
+            mask,
+        )
 
-    def _add_unlabeled(self, output: StepOutput, role: str, done: Pass, guidance: Guidance, step: int) -> None:
+    def _add_unlabeled(
+        self, output: StepOutput, role: str, student_output: StudentOutput, teacher_output: TeacherOutput, step: int
+    ) -> None:
         name = f"{self.unlabeled_term}_{role}"
         weight = getattr(self.weights, name) * _ramp(step, self.config.unlabeled_ramp_steps)
-        output.add(name, weight, self._unlabeled_loss, done.of_views(done.logits[role]), done.views, guidance, role)
+        output.add(
+            name,
+            weight,
+            self._unlabeled_loss,
+            student_output.of_views(student_output.logits[role]),
+            student_output.views,
+            teacher_output,
+            role,
+        )
 
-    def _unlabeled_loss(self, logits: Sequence[Tensor], views: Sequence[View], guidance: Guidance, role: str) -> Tensor:
+    def _unlabeled_loss(
+        self, logits: Sequence[Tensor], views: Sequence[View], teacher_output: TeacherOutput, role: str
+    ) -> Tensor:
         """Mean over the views of the loss against the teacher's pseudo-labels."""
         teacher = self.teacher_of[role]
-        weights = self._weights(teacher, guidance)
+        weights = self._weights(teacher, teacher_output)
         terms = [
             pseudo_label_loss(
                 own,
-                view.follow(guidance.labels[teacher]),
-                view.follow(weights),
+                view.apply_mixing(teacher_output.labels[teacher]),
+                view.apply_mixing(weights),
                 view.ignored,
                 self.config.pseudo_label_average,
             )
@@ -222,47 +242,51 @@ class WeakToStrong(Method):
         ]
         return torch.stack(terms).mean()
 
-    def _weights(self, teacher: str, guidance: Guidance) -> Tensor:
-        weights: Tensor = self.label_weights[teacher](guidance.labels[teacher], guidance.confidences[teacher])
+    def _weights(self, teacher: str, teacher_output: TeacherOutput) -> Tensor:
+        weights: Tensor = self.label_weights[teacher](
+            teacher_output.labels[teacher], teacher_output.confidences[teacher]
+        )
         return weights
 
-    def _add_relation(self, output: StepOutput, role: str, done: Pass, guidance: Guidance, step: int) -> None:
+    def _add_relation(
+        self, output: StepOutput, role: str, student_output: StudentOutput, teacher_output: TeacherOutput, step: int
+    ) -> None:
         """SPEED's relation distillation, of each network with itself on the weak view: deepest features, and logits."""
         config, ramp = self.recipe.relation, self.ramp(step)
-        features = done.of_views(done.features[role][-1])
+        features = student_output.of_views(student_output.features[role][-1])
         output.add(
             f"relation_feature_{role}",
             config.feature * ramp,
             self._relation_loss,
             features,
-            guidance.features[role][-1],
-            done.views,
+            teacher_output.features[role][-1],
+            student_output.views,
         )
         output.add(
             f"relation_logit_{role}",
             config.logit * ramp,
             lambda: self._relation_loss(
-                [logits.float().softmax(dim=1) for logits in done.of_views(done.logits[role])],
-                guidance.logits[role].float().softmax(dim=1),
-                done.views,
+                [logits.float().softmax(dim=1) for logits in student_output.of_views(student_output.logits[role])],
+                teacher_output.logits[role].float().softmax(dim=1),
+                student_output.views,
             ),
         )
 
     def _relation_loss(self, values: Sequence[Tensor], weak: Tensor, views: Sequence[View]) -> Tensor:
         terms = [
-            relation_loss(own, view.follow(weak), view.ignored, self.recipe.relation.grid)
+            relation_loss(own, view.apply_mixing(weak), view.ignored, self.recipe.relation.grid)
             for own, view in zip(values, views, strict=True)
         ]
         return torch.stack(terms).mean()
 
-    def _monitor(self, output: StepOutput, guidance: Guidance, valid: Tensor) -> None:
+    def _monitor(self, output: StepOutput, teacher_output: TeacherOutput, valid: Tensor) -> None:
         """The mean weight of the valid pixels' labels, by who learns them; then the statistics take them in."""
         for role, teacher in self.teacher_of.items():
-            weights = self._weights(teacher, guidance)
+            weights = self._weights(teacher, teacher_output)
             output.monitors[f"mask_ratio_{role}"] = (weights * valid).sum() / valid.sum().clamp(min=1)
         for teacher, module in self.label_weights.items():
             assert isinstance(module, LabelWeights)
-            module.update(guidance.labels[teacher], guidance.confidences[teacher], valid)
+            module.update(teacher_output.labels[teacher], teacher_output.confidences[teacher], valid)
 
 
 def _ramp(step: int, steps: int) -> float:

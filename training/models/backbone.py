@@ -1,6 +1,7 @@
 """Any timm network as four feature maps."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.training.models.positions import use_dinov2_positions
 from segkc_deploy.training.models.spec import NetworkSpec
-from segkc_deploy.training.weights_file import read_weights
 
 #: timm's modules of plain ViTs: one grid throughout, so feature maps are tapped between blocks.
 _PLAIN_VIT_MODULES = {"vision_transformer", "eva", "deit"}
@@ -34,6 +34,8 @@ class Backbone(nn.Module):
         fixed_size: (height, width) that a ViT's position embedding is made for; by default it is resampled to each
             input, to any size that is a multiple of the patch, in the way that `spec.positions` names.
 
+        weights: weights by name, as their publisher wrote them; by default those that `spec.pretrained` names.
+
     Attributes:
         channels: channels of the four maps.
         reductions: input pixels per cell of each map.
@@ -41,15 +43,20 @@ class Backbone(nn.Module):
         mean, std: the input normalization that the weights expect, per RGB channel.
 
     Raises:
-        ConfigError: the name is not timm's, or the weights cannot be had.
+        ConfigError: the name is not timm's, or the weights are not available.
     """
 
-    def __init__(self, spec: NetworkSpec, fixed_size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        fixed_size: tuple[int, int] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.is_plain_vit = is_plain_vit(spec.backbone)
         if self.is_plain_vit:
             size_options = {"img_size": fixed_size} if fixed_size else {"dynamic_img_size": True}
-            self.network = _create(spec, num_classes=0, **size_options)
+            self.network = _create(spec, weights, num_classes=0, **size_options)
             if spec.positions == "dinov2":
                 use_dinov2_positions(self.network)
             self.taps = taps_of(len(self.network.blocks))
@@ -57,7 +64,7 @@ class Backbone(nn.Module):
             self.channels = (int(self.network.embed_dim),) * _STAGES
             self.reductions = (patch,) * _STAGES
         else:
-            self.network = _create(spec, features_only=True)
+            self.network = _create(spec, weights, features_only=True)
             self.channels = tuple(self.network.feature_info.channels()[-_STAGES:])
             self.reductions = tuple(self.network.feature_info.reduction()[-_STAGES:])
             if len(self.channels) < _STAGES or len(set(self.reductions)) < _STAGES:
@@ -101,30 +108,20 @@ def taps_of(depth: int) -> tuple[int, ...]:
     return _PUBLISHED_TAPS.get(depth, tuple(depth * quarter // _STAGES - 1 for quarter in range(1, _STAGES + 1)))
 
 
-def _create(spec: NetworkSpec, **options: Any) -> Any:
+def _create(spec: NetworkSpec, weights: Mapping[str, Tensor] | None, **options: Any) -> Any:
     if spec.drop_path_rate:
         options["drop_path_rate"] = spec.drop_path_rate
     if not spec.pretrained:
         return _create_from_timm(spec, options)
-    if isinstance(spec.pretrained, Path):
-        options["pretrained_cfg_overlay"] = _local_weights(spec)
+    if weights is not None:
+        options["pretrained_cfg_overlay"] = {"state_dict": dict(weights)}
+    elif isinstance(spec.pretrained, Path):
+        assert spec.pretrained.suffix == ".npz", "timm would unpickle other files: `build_network` reads them"
+        options["pretrained_cfg_overlay"] = {"file": str(spec.pretrained)}
     network = _create_pretrained(spec, options)
     for config in (network.pretrained_cfg, getattr(network, "default_cfg", {})):
         config.pop("state_dict", None)  # the weights once more, which every copy of the network would hold as well
     return network
-
-
-def _local_weights(spec: NetworkSpec) -> dict[str, Any]:
-    """Return the entry of timm's configuration that stands for a local file.
-
-    The file is read by us: timm takes no safetensors file for a network whose own weights are an .npz file, and its
-    errors name no file.
-    """
-    path = spec.pretrained
-    assert isinstance(path, Path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such weights file (pretrained of {spec.backbone})")
-    return {"file": str(path)} if path.suffix == ".npz" else {"state_dict": read_weights(path).tensors}
 
 
 def _create_from_timm(spec: NetworkSpec, options: dict[str, Any], pretrained: bool = False) -> Any:

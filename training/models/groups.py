@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from segkc_deploy.training.models.segmenter import Segmenter
 
 
-class Alone(nn.Module):
+class SingleNetwork(nn.Module):
     """The one network that learns, in the place of the junior."""
 
     def __init__(self, junior: Segmenter) -> None:
@@ -22,7 +22,7 @@ class Alone(nn.Module):
         return {"junior": self.junior.decode(features["junior"], size)}
 
 
-class Pair(nn.Module):
+class NetworkPair(nn.Module):
     """A junior and a senior that run side by side."""
 
     def __init__(self, junior: Segmenter, senior: Segmenter) -> None:

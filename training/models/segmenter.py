@@ -1,6 +1,6 @@
 """A segmentation network: normalization, a backbone and a decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from segkc_deploy.training.models.backbone import Backbone
 from segkc_deploy.training.models.dpt import DPTDecoder
 from segkc_deploy.training.models.fpn import FPNDecoder
 from segkc_deploy.training.models.spec import NetworkSpec
-from segkc_deploy.training.models.starting_weights import start_from, starting_network
 
 
 class Segmenter(nn.Module):
@@ -20,28 +19,39 @@ class Segmenter(nn.Module):
     It takes images as values from 0 to 1 and normalizes them itself, so that a senior and a junior with different
     statistics see the same batch, and an exported network cannot be fed wrongly normalized images.
 
-    Attributes:
-        spec: what it was made by.
+    It reads no weight files: `training.files.starting_weights.build_network` does, and hands over what it has read.
+
+    Args:
+        spec: the backbone and the decoder.
         num_classes: channels of the logits.
-        started_from: in words, the network of ours whose weights it began with; empty for any other beginning.
+        fixed_size: (height, width) of the only input that a ViT takes; by default any multiple of its patch.
+        backbone_weights: weights of the backbone by name, as its publisher wrote them.
+
+    Attributes:
+        started_from: describes the network of this package that the weights come from; empty for all others.
 
     Raises:
-        UserError: backbone and decoder do not fit each other, or the weights cannot be had or do not fit.
+        UserError: backbone and decoder do not fit each other, or the weights are not available or do not fit.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: NetworkSpec, num_classes: int, fixed_size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        num_classes: int,
+        fixed_size: tuple[int, int] | None = None,
+        backbone_weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.num_classes = num_classes
-        start = starting_network(spec)
-        self.backbone = Backbone(spec.model_copy(update={"pretrained": False}) if start else spec, fixed_size)
+        self.started_from = ""
+        self.backbone = Backbone(spec, fixed_size, backbone_weights)
         self.decoder = build_decoder(spec, self.backbone, num_classes)
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
-        self.started_from = start_from(self, start) if start else ""
 
     @property
     def size_multiple(self) -> int:

@@ -44,16 +44,16 @@ class Consultation(nn.Module):
             self.register_buffer("gates", torch.ones(len(pairs)))
         self.dropout, self.distance = dropout, distance
 
-    def advise_senior(self, senior: Sequence[Tensor], junior: Sequence[Tensor]) -> list[Tensor]:
+    def fuse_into_senior(self, senior: Sequence[Tensor], junior: Sequence[Tensor]) -> list[Tensor]:
         """Return F_S + g · A(sg F_J) level by level; the junior gets no gradient."""
         keep = self._keep(senior[0])
-        advised = []
+        fused = []
         for level, (own, other) in enumerate(zip(senior, junior, strict=True)):
             advice = resize_like(self.alignments[level](other.detach()), own)
-            advised.append(own + self.gates[level] * keep * advice)
-        return advised
+            fused.append(own + self.gates[level] * keep * advice)
+        return fused
 
-    def junior_distance(self, junior: Sequence[Tensor], senior: Sequence[Tensor], ignored: Tensor) -> Tensor:
+    def distillation_loss(self, junior: Sequence[Tensor], senior: Sequence[Tensor], ignored: Tensor) -> Tensor:
         """Return Σ_l mean(1 - cos(P_l F_J, sg F_S)), or the squared differences; the senior gets no gradient."""
         projected = [projection(feature) for projection, feature in zip(self.projections, junior, strict=True)]
         return feature_distillation(projected, senior, ignored, self.distance)

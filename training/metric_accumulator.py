@@ -15,7 +15,7 @@ HOW_TO_GO_ON = (
 )
 
 
-class LossWindow:
+class MetricAccumulator:
     """Collects each step's terms and monitors; `flush` averages them and refuses NaN and infinity."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from segkc_deploy.training.data.scene_brush import (
+from segkc_deploy.training.demo_scenes.brush import (
     Brush,
     Color,
     Point,

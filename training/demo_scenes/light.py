@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from segkc_deploy.training.data.scene_brush import Rng, smooth_noise
+from segkc_deploy.training.demo_scenes.brush import Rng, smooth_noise
 
 #: Red, green and blue gains of an hour of the day, the brightness included.
 _HOURS = {

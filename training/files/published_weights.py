@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from segkc_deploy.errors import DataError
+from segkc_deploy.training.files.foreign_weights import Copy, read_weights
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
-from segkc_deploy.training.weights_file import Copy, read_weights
 
 _MOST_NAMES_SHOWN = 3
 

@@ -7,10 +7,10 @@ import torch
 
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.evaluation import Evaluation, evaluate
+from segkc_deploy.training.evaluation.prediction import mask_predictor, protocol_in_words
+from segkc_deploy.training.files.network_file import load_network, read_metadata
+from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 from segkc_deploy.training.models.device import choose_device
-from segkc_deploy.training.network_file import load_network, read_card
-from segkc_deploy.training.prediction import mask_predictor, protocol_in_words
-from segkc_deploy.training.run_directory import RunDirectory, read_config
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def class_names(run: Path, role: str) -> tuple[str, ...]:
     Raises:
         RunDirectoryError: the run has no such network.
     """
-    return read_card(RunDirectory(run).network(role)).labels.names
+    return read_metadata(RunDirectory(run).network(role)).labels.names
 
 
 def evaluate_run(run: Path, role: str, sets: ImageSets, device: str = "auto") -> RunEvaluation:

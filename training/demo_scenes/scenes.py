@@ -13,9 +13,9 @@ import yaml
 
 from segkc_deploy import atomic
 from segkc_deploy.errors import DataError
-from segkc_deploy.training.data.scene_brush import Rng
-from segkc_deploy.training.data.scene_layout import CLASSES, compose
-from segkc_deploy.training.data.scene_light import light, photograph
+from segkc_deploy.training.demo_scenes.brush import Rng
+from segkc_deploy.training.demo_scenes.layout import CLASSES, compose
+from segkc_deploy.training.demo_scenes.light import light, photograph
 
 IGNORE_INDEX = 255
 

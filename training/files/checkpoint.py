@@ -13,15 +13,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segkc_deploy.errors import RunDirectoryError
-from segkc_deploy.training.tensor_file import write_tensors
+from segkc_deploy.training.files.tensor_file import write_tensors
 
 _HEADER_KEY = "segkc_deploy_checkpoint"
+
+#: What version 0.1 called the two groups of networks.
+_OLD_PREFIXES = {"module.learners.": "module.online.", "module.averaged.": "module.ema."}
 
 
 def save_checkpoint(
     path: Path, step: int, module: nn.Module, optimizer: Optimizer, extra: dict[str, Any] | None = None
 ) -> None:
-    """Write weights (averaged ones too), optimizer state and random number states, atomically.
+    """Write the online and EMA weights, optimizer state and random number states, atomically.
 
     Args:
         path: the file.
@@ -48,7 +51,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer) -> tupl
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()[_HEADER_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {_current_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         module.load_state_dict(_below(tensors, "module."))
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -58,6 +61,13 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: Optimizer) -> tupl
     _restore_optimizer(optimizer, _below(tensors, "optimizer."))
     _restore_random_states(tensors)
     return int(header["step"]), dict(header["extra"])
+
+
+def _current_name(name: str) -> str:
+    for old, new in _OLD_PREFIXES.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segkc_deploy.errors import DataError
 
-#: The averaged weights of a checkpoint, or those that the optimizer moved.
+#: The EMA weights of a checkpoint, or those that the optimizer updates.
 Copy = Literal["ema", "raw"]
 
 #: Where training codes put them; a file of weights alone has them at its top.
@@ -73,7 +73,7 @@ def read_weights(path: Path, copy: Copy | None = None) -> ForeignWeights:
 
     Args:
         path: the file.
-        copy: the copy to take out of a training checkpoint; by default the averaged one where there is one.
+        copy: the copy to take out of a training checkpoint; by default the EMA where there is one.
 
     Raises:
         DataError: the file is missing, damaged, no weights file, needs code to be run, or has no such copy.

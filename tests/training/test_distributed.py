@@ -16,8 +16,8 @@ from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError
-from segkc_deploy.training.evaluate_run import evaluate_run
-from segkc_deploy.training.ranks import run_on_ranks
+from segkc_deploy.training.distributed import run_on_ranks
+from segkc_deploy.training.evaluation.evaluate_run import evaluate_run
 from segkc_deploy.training.train import train_run
 
 STEPS = 14
@@ -82,7 +82,7 @@ def test_two_ranks_train_as_one_and_go_on_after_an_interrupt(tmp_path: Path) -> 
     log = (run / "train.log").read_text()
     assert "interrupted; go on from step" in log
     assert "on 2 × cpu" in log
-    assert "4 labeled + 4 unlabeled images a step = 2 devices × 1 pass (batch.accumulation) × 2 + 2" in log
+    assert "4 labeled + 4 unlabeled images a step = 2 devices × 1 micro-batch (batch.accumulation) × 2 + 2" in log
 
     result = train_run(None, None, run, resume=True, device="cpu", devices=2)
     alone = train_run(data, recipe, tmp_path / "alone", device="cpu")

@@ -7,7 +7,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from segkc_deploy.training.data.scene_brush import (
+from segkc_deploy.training.demo_scenes.brush import (
     Brush,
     Color,
     Point,
@@ -19,7 +19,7 @@ from segkc_deploy.training.data.scene_brush import (
     speckle,
     stripes,
 )
-from segkc_deploy.training.data.scene_objects import (
+from segkc_deploy.training.demo_scenes.objects import (
     draw_building,
     draw_fence,
     draw_person,

@@ -1,10 +1,11 @@
-"""Reading a network's weights file, and what it says of itself; `training.network_file` makes networks of it."""
+"""Read a network file: the metadata in its header and the weights. `training.files.network_file` builds the network."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -12,21 +13,21 @@ from segkc_deploy.errors import RunDirectoryError
 from segkc_deploy.labels import Labels
 from segkc_deploy.training.models.spec import NetworkSpec
 
-#: Where the card is in the header of the file.
+#: Where the metadata is in the file's header.
 HEADER_KEY = "segkc_deploy"
 
 
-class NetworkCard(BaseModel):
-    """What a weights file says of itself.
+class NetworkMetadata(BaseModel):
+    """The description of a network, stored in the header of its file.
 
     `input_size` is the (height, width) at which the network was validated and is exported by default; `scores` are
-    mIoU in percent on the validation set at `step`, by network (`junior`, `junior_ema`, …). Of a network that came
-    from elsewhere, `method` is `imported` and `step` 0.
+    mIoU in percent on the validation set at `step`, by network (`junior`, `junior_ema`, …). `ema` says
+    whether the weights are the EMA. An imported network has the `method` `imported` and `step` 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: str = "segkc-deploy-network/1"
+    format: str = "segkc-deploy-network/2"
     role: str
     network: NetworkSpec
     labels: Labels
@@ -34,12 +35,20 @@ class NetworkCard(BaseModel):
     recipe: str
     method: str
     step: int
-    averaged: bool
+    ema: bool
     scores: dict[str, float]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_format_1(cls, data: Any) -> Any:
+        """Read a header of format 1, where `ema` was called `averaged`."""
+        if isinstance(data, dict) and "averaged" in data:
+            data = {"ema" if key == "averaged" else key: value for key, value in data.items()}
+        return data
 
-def read_card(path: Path) -> NetworkCard:
-    """Read the card alone.
+
+def read_metadata(path: Path) -> NetworkMetadata:
+    """Read the metadata without the weights.
 
     Raises:
         RunDirectoryError: there is no such file, or it is not a network of this package.
@@ -47,8 +56,8 @@ def read_card(path: Path) -> NetworkCard:
     return _read(path, with_tensors=False)[0]
 
 
-def read_network(path: Path) -> tuple[NetworkCard, dict[str, Tensor]]:
-    """Read the card and the weights by name.
+def read_network(path: Path) -> tuple[NetworkMetadata, dict[str, Tensor]]:
+    """Read the metadata and the weights by name.
 
     Raises:
         RunDirectoryError: there is no such file, it is damaged, or it is not a network of this package.
@@ -56,7 +65,7 @@ def read_network(path: Path) -> tuple[NetworkCard, dict[str, Tensor]]:
     return _read(path, with_tensors=True)
 
 
-def has_card(path: Path) -> bool:
+def has_metadata(path: Path) -> bool:
     """Whether `path` is a readable network file of this package, rather than weights from elsewhere."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -65,7 +74,7 @@ def has_card(path: Path) -> bool:
         return False
 
 
-def _read(path: Path, with_tensors: bool) -> tuple[NetworkCard, dict[str, Tensor]]:
+def _read(path: Path, with_tensors: bool) -> tuple[NetworkMetadata, dict[str, Tensor]]:
     if not path.is_file() and (path.parent / "config.yaml").is_file():
         raise RunDirectoryError(
             f"{path}: the run has no {path.stem} (yet): networks are written at each validation, and only methods"
@@ -84,7 +93,7 @@ def _read(path: Path, with_tensors: bool) -> tuple[NetworkCard, dict[str, Tensor
     if header is None:
         raise RunDirectoryError(f"{path}: weights without a description of their network; not made by this package")
     try:
-        return NetworkCard.model_validate(json.loads(header)), tensors
+        return NetworkMetadata.model_validate(json.loads(header)), tensors
     except (ValidationError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RunDirectoryError(f"{path}: its description cannot be read by this version ({reason})") from None

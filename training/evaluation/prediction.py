@@ -9,10 +9,10 @@ from torch import Tensor
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.preprocess import resize_image
+from segkc_deploy.training.evaluation.sliding_window import summed_probabilities
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import ValidationConfig
-from segkc_deploy.training.sliding_window import summed_probabilities
 
 
 def to_float_images(images: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""Files of version 0.1, whose names for the online and the EMA networks were others, are still read."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiny_data import tiny_recipe
+
+from segkc_deploy.training.files.checkpoint import load_checkpoint, save_checkpoint
+from segkc_deploy.training.files.network_metadata import read_metadata
+from segkc_deploy.training.methods.base import Method
+from segkc_deploy.training.methods.registry import build_method, with_method_defaults
+
+HEADER_OF_0_1 = {
+    "format": "segkc-deploy-network/1",
+    "role": "junior",
+    "network": {"backbone": "resnet10t", "decoder_channels": 16},
+    "labels": {"names": ["background", "box"], "ignore_index": 255},
+    "input_size": [64, 64],
+    "recipe": "tiny",
+    "method": "segkc",
+    "step": 4,
+    "averaged": True,
+    "scores": {"junior": 10.0, "junior_ema": 20.0},
+}
+
+
+def method() -> tuple[Method, torch.optim.Optimizer]:
+    built = build_method(tiny_recipe(), 3, 255)
+    return built, torch.optim.AdamW(built.online.parameters(), lr=1e-3)
+
+
+def test_the_header_of_a_network_file(tmp_path: Path) -> None:
+    path = tmp_path / "junior.safetensors"
+    save_file({"weight": torch.zeros(1)}, path, {"segkc_deploy": json.dumps(HEADER_OF_0_1)})
+    metadata = read_metadata(path)
+    assert metadata.ema
+    assert metadata.scores == HEADER_OF_0_1["scores"]
+
+
+def test_the_tensors_of_a_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    saved, optimizer = method()
+    save_checkpoint(tmp_path / "new.safetensors", 3, saved, optimizer, {"scores": {}})
+    with safe_open(tmp_path / "new.safetensors", framework="pt") as file:
+        names = {
+            name.replace("module.online.", "module.learners.").replace("module.ema.", "module.averaged."): name
+            for name in file.keys()  # noqa: SIM118
+        }
+        tensors, header = {old: file.get_tensor(new) for old, new in names.items()}, file.metadata()
+    assert any(name.startswith("module.averaged.") for name in tensors)
+    save_file(tensors, tmp_path / "old.safetensors", header)
+
+    torch.manual_seed(2)
+    loaded, optimizer = method()
+    assert load_checkpoint(tmp_path / "old.safetensors", loaded, optimizer) == (3, {"scores": {}})
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_the_values_of_a_recipe() -> None:
+    for old, new in (("learners", "online"), ("averaged", "ema")):
+        recipe = with_method_defaults(tiny_recipe(method={"name": "segkc", "prediction_target": old}))
+        assert recipe.method["prediction_target"] == new

@@ -1,0 +1,1 @@
+"""Masks and scores of PyTorch networks by the protocol of a recipe."""

@@ -1,0 +1,1 @@
+"""The files that training writes and reads: run directory, checkpoint, network files, weights from elsewhere."""
