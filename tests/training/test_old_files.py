@@ -17,7 +17,7 @@ HEADER_OF_0_1 = {
     "format": "segkc-deploy-network/1",
     "role": "junior",
     "network": {"backbone": "resnet10t", "decoder_channels": 16},
-    "labels": {"names": ["background", "box"], "ignore_index": 255},
+    "labels": {"names": ["background", "box"], "palette": [[0, 0, 0], [255, 0, 0]], "ignore_index": 255},
     "input_size": [64, 64],
     "recipe": "tiny",
     "method": "segkc",

@@ -114,7 +114,7 @@ class SegKC(CPS):
     def _prediction_loss(
         self, role: str, source: str, student_output: StudentOutput, teacher_output: TeacherOutput, ignored: Tensor
     ) -> Tensor:
-        """Distill the logits of `source` into `role`: on all images or, with the EMA network as target, on the views."""
+        """Distill the logits of `source` into `role`: on all images, or on the views if the target is the EMA."""
         own, target = student_output.logits[role], student_output.logits[source]
         if self.config.prediction_target == "ema":
             own, ignored = own[student_output.labeled_count :], ignored[student_output.labeled_count :]
