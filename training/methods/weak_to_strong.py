@@ -17,7 +17,7 @@ from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.data.entropymix import prediction_entropy
 from segkc_deploy.training.data.views import View, mixed_views
 from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput
-from segkc_deploy.training.models.groups import SingleNetwork, NetworkPair
+from segkc_deploy.training.models.groups import NetworkPair, SingleNetwork
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.terms.losses import pseudo_label_loss, pseudo_labels
 from segkc_deploy.training.terms.relation import relation_loss
