@@ -89,5 +89,5 @@ def _images(split: BatchSplit) -> list[int]:
 
 
 def _counted(count: int, noun: str) -> str:
-    plural = noun + ("es" if noun.endswith("s") else "s")
+    plural = noun + ("es" if noun.endswith("ch") else "s")
     return f"{count} {noun if count == 1 else plural}"

@@ -120,7 +120,8 @@ def test_accumulation_takes_the_same_draws(data: Path, tmp_path: Path) -> None:
 
 def test_the_log_begins_with_batch_and_learning_rate(finished: RunResult) -> None:
     lines = (finished.path / "train.log").read_text().splitlines()
-    assert lines[1].endswith("2 labeled + 2 unlabeled images a step = 1 device × 1 pass (batch.accumulation) × 2 + 2")
+    batch = "2 labeled + 2 unlabeled images a step = 1 device × 1 micro-batch (batch.accumulation) × 2 + 2"
+    assert lines[1].endswith(batch)
     assert "learning rate: 0.001 for backbones, 0.001 for the rest" in lines[2]
 
 
