@@ -14,6 +14,7 @@ from segkc_deploy.prediction_record import note, remove_earlier
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import console, track
+from segkc_deploy.shrinking import SHRINK_NOTICE, ShrinkNotice
 from segkc_deploy.sources import SourceImage
 
 _JPEG_QUALITY = 92
@@ -37,7 +38,12 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
 
 
 def predict_files(
-    predictor: Predictor, images: Sequence[SourceImage], out: Path, batch_size: int = 1, alpha: float | None = 0.5
+    predictor: Predictor,
+    images: Sequence[SourceImage],
+    out: Path,
+    batch_size: int = 1,
+    alpha: float | None = 0.5,
+    shrink_notice: float = SHRINK_NOTICE,
 ) -> int:
     """Write `out/masks/<id>.png` and `out/overlays/<id>.jpg` for each image.
 
@@ -51,6 +57,7 @@ def predict_files(
         out: the folder for the results.
         batch_size: how many images run at once, where the artifact leaves that open.
         alpha: how strongly the overlays show the colors (0-1); None writes no overlays.
+        shrink_notice: how many times smaller a side may become for the network before it is said.
 
     Returns:
         How many images were left out.
@@ -60,13 +67,15 @@ def predict_files(
     """
     batch_size = predictor.batch_size(batch_size)
     remove_earlier(out)
+    shrinking = ShrinkNotice(predictor.contract, shrink_notice)
     failed = 0
     batch: list[tuple[SourceImage, np.ndarray]] = []
     for image, pixels in track(prefetch(_read, images), "Predicting", total=len(images)):
         if isinstance(pixels, DataError):
             failed += 1
-            _report_left_out(pixels)
+            report_left_out(pixels)
             continue
+        shrinking.look_at(image.path, pixels.shape[:2])
         batch.append((image, pixels))
         if len(batch) == batch_size:
             failed += _predict_batch(predictor, batch, out, alpha)
@@ -76,7 +85,8 @@ def predict_files(
     return failed
 
 
-def _report_left_out(reason: object) -> None:
+def report_left_out(reason: object) -> None:
+    """Name a file that has no results, and why."""
     console.print(f"left out: {reason}", style="yellow", markup=False, soft_wrap=True)
 
 
@@ -94,20 +104,26 @@ def _predict_batch(
     try:
         masks = predictor.predict([pixels for _, pixels in batch], batch_size=len(batch))
         for (image, pixels), mask in zip(batch, masks, strict=True):
-            _write(out, Path("masks", f"{image.id}.png"), mask, [])
+            write_mask(out, image, mask)
             if alpha is not None:
-                _write_overlay(out, image, overlay(pixels, mask, predictor.labels, alpha))
+                write_overlay(out, image, overlay(pixels, mask, predictor.labels, alpha))
     except (MemoryError, cv2.error):  # OpenCV's resizing raises its own error where memory is short
         if len(batch) > 1:
             return sum(_predict_batch(predictor, [one], out, alpha) for one in batch)
         image, pixels = batch[0]
         height, width = pixels.shape[:2]
-        _report_left_out(f"{image.path}: too little memory for its {width}x{height} pixels; cut it into tiles")
+        report_left_out(f"{image.path}: too little memory for its {width}x{height} pixels; use --tile")
         return 1
     return 0
 
 
-def _write_overlay(out: Path, image: SourceImage, picture: np.ndarray) -> None:
+def write_mask(out: Path, image: SourceImage, mask: np.ndarray) -> None:
+    """Write `out/masks/<id>.png`; `mask` is uint8 (H, W)."""
+    _write(out, Path("masks", f"{image.id}.png"), mask, [])
+
+
+def write_overlay(out: Path, image: SourceImage, picture: np.ndarray) -> None:
+    """Write `out/overlays/<id>.jpg`, or `.png` where JPEG is too small; `picture` is uint8 (H, W, 3) RGB."""
     picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     if max(picture.shape[:2]) > _JPEG_LONGEST_SIDE:
         _write(out, Path("overlays", f"{image.id}.png"), picture, [])

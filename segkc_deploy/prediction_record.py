@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 _RECORD = "predicted.jsonl"
 
 #: The subfolders of results, each with the endings that its files may have.
-_ENDINGS = {"masks": {".png"}, "overlays": {".jpg", ".png"}}
+_ENDINGS = {"masks": {".png", ".tif"}, "overlays": {".jpg", ".png"}}
 
 
 def note(out: Path, name: Path) -> None:

@@ -1,8 +1,10 @@
 """From images to masks with an artifact: the Python interface of the runtime."""
 
 import os
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, overload
@@ -52,7 +54,8 @@ class Predictor:
     """Turns images into masks. A context manager: leaving it frees the network.
 
     `predict` does everything; `preprocess`, `infer` and `postprocess` are its three parts. `predict_with_confidence`
-    also tells how sure the network is of every pixel.
+    also tells how sure the network is of every pixel. All of them may be called from several threads; the network
+    runs for one at a time.
 
     Args:
         runner: an activated runner; it is deactivated with the predictor.
@@ -63,6 +66,8 @@ class Predictor:
 
     def __init__(self, runner: Runner, labels: Labels, contract: Contract, manifest: Manifest | None = None) -> None:
         self._runner = runner
+        # Runners of GPU engines hold buffers and a stream.
+        self._lock = threading.Lock()
         self.labels = labels
         self.contract = contract
         self.manifest = manifest
@@ -105,23 +110,35 @@ class Predictor:
     def predict(self, images: Image, batch_size: int = ...) -> np.ndarray: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, images: Sequence[Image], batch_size: int = ...) -> list[np.ndarray]: ...
-    def predict(self, images: Image | Sequence[Image], batch_size: int = 8) -> np.ndarray | list[np.ndarray]:
-        """Return the mask of an image, or the list of masks of a list of images.
+    @overload
+    def predict(self, images: Iterator[Image], batch_size: int = ...) -> Iterator[np.ndarray]: ...
+    def predict(
+        self, images: Image | Sequence[Image] | Iterator[Image], batch_size: int = 8
+    ) -> np.ndarray | list[np.ndarray] | Iterator[np.ndarray]:
+        """Return the mask of an image, the list of masks of a list of images, or an iterator over those of an iterator.
 
         Args:
-            images: a uint8 RGB array (H, W, 3), the path of an image file, or a list of these; sizes may differ.
+            images: a uint8 RGB array (H, W, 3), the path of an image file, a list of these, or an iterator over them,
+                such as the frames of a video; sizes may differ.
             batch_size: how many images run at once; an artifact with a fixed batch keeps to its own. Where the
                 network takes images of any size, only those for which it has the same size share a batch.
 
         Returns:
-            uint8 (H, W) class ids at the image's own size, for each image.
+            uint8 (H, W) class ids at the image's own size, for each image. From an iterator the next batch is taken
+            when the masks of the one before are used up, so that it may be endless.
 
         Raises:
             DataError: an array is not a uint8 RGB image, or a file cannot be read as one.
         """
         if isinstance(images, np.ndarray | str | os.PathLike):
             return self.predict([images])[0]
+        if isinstance(images, Iterator):
+            return self._predict_iterator(images, batch_size)
         return self._run(images, batch_size, self.postprocess)
+
+    def _predict_iterator(self, images: Iterator[Image], batch_size: int) -> Iterator[np.ndarray]:
+        while batch := list(islice(images, self.batch_size(batch_size))):
+            yield from self._run(batch, batch_size, self.postprocess)
 
     def predict_with_confidence(
         self, images: Sequence[Image], batch_size: int = 8
@@ -161,10 +178,10 @@ class Predictor:
         A batch smaller than the artifact's fixed one is filled up, and the filling cut off again.
         """
         missing = max(self.contract.batch - len(batch), 0)
-        if missing == 0:
-            return self._runner.infer(batch)
-        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        return {name: output[: len(batch)] for name, output in self._runner.infer(filled).items()}
+        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        with self._lock:
+            outputs = self._runner.infer(filled)
+        return {name: output[: len(batch)] for name, output in outputs.items()} if missing else outputs
 
     def postprocess(self, outputs: dict[str, np.ndarray], sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """Return one mask for each of `sizes` (height, width), uint8 class ids, from the network's outputs.

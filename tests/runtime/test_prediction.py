@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.tiles import window_starts
 from segkc_deploy.training.evaluation.prediction import input_size, mask_predictor, protocol_in_words
-from segkc_deploy.training.evaluation.sliding_window import summed_probabilities, window_starts
+from segkc_deploy.training.evaluation.sliding_window import summed_probabilities
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
 from segkc_deploy.training.recipe import ValidationConfig

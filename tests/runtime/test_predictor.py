@@ -1,5 +1,7 @@
 """The predictor with artifacts that give logits or a confidence, or take images of any size."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -120,3 +122,38 @@ def test_an_image_that_cannot_be_used_is_named_by_its_place(tmp_path):
     images = [random_image((8, 12)), random_image((12, 8)), np.zeros((3, 3), dtype=np.uint8)]
     with load(tmp_path, **FREE) as predictor, pytest.raises(DataError, match="image 2 "):
         predictor.predict(images, batch_size=2)
+
+
+def test_an_iterator_is_predicted_batch_by_batch_as_it_is_used(tmp_path):
+    images = [random_image(seed=seed) for seed in range(7)]
+    taken: list[int] = []
+
+    def frames():
+        for position, image in enumerate(images):
+            taken.append(position)
+            yield image
+
+    with load(tmp_path) as predictor:
+        masks = predictor.predict(frames(), batch_size=3)
+        assert np.array_equal(next(masks), expected_mask(images[0]))
+        assert taken == [0, 1, 2]
+        assert all(np.array_equal(mask, expected_mask(image)) for mask, image in zip(masks, images[1:], strict=True))
+
+
+def test_threads_share_a_predictor(tmp_path):
+    images = [random_image(seed=seed) for seed in range(64)]
+    with load(tmp_path) as predictor:
+        running: list[int] = []
+        infer = predictor._runner.infer
+
+        def watched(batch):
+            running.append(len(batch))
+            assert len(running) == 1, "two threads are in the network"
+            outputs = infer(batch)
+            running.pop()
+            return outputs
+
+        predictor._runner.infer = watched
+        with ThreadPoolExecutor(8) as pool:
+            masks = list(pool.map(predictor.predict, images))
+    assert all(np.array_equal(mask, expected_mask(image)) for mask, image in zip(masks, images, strict=True))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segkc_deploy.tiles import window_starts
+
 
 def summed_probabilities(
     network: Callable[[Tensor], Tensor], image: Tensor, window: tuple[int, int], stride: tuple[int, int]
@@ -36,8 +38,3 @@ def summed_probabilities(
             total[:, :, rows, columns] += probabilities
     assert total is not None
     return total[:, :, :height, :width]
-
-
-def window_starts(side: int, window: int, stride: int) -> list[int]:
-    """Return where windows begin along a side: every `stride` pixels, the last one ending at the border."""
-    return [*range(0, side - window, stride), side - window]

@@ -1,0 +1,40 @@
+"""Say when images lose detail because they are shrunk to the network's size."""
+
+from pathlib import Path
+
+from segkc_deploy.manifest import Contract
+from segkc_deploy.preprocess import network_size
+from segkc_deploy.progress import console
+
+#: A side that becomes this many times smaller is worth a line: objects of a few pixels are then gone.
+SHRINK_NOTICE = 3.0
+
+
+class ShrinkNotice:
+    """Prints one line about the first image that is shrunk by more than a ratio.
+
+    Args:
+        contract: what the network takes.
+        ratio: how many times smaller a side may become.
+    """
+
+    def __init__(self, contract: Contract, ratio: float) -> None:
+        self._contract = contract
+        self._ratio = ratio
+        self._said = False
+
+    def look_at(self, path: Path, size: tuple[int, int]) -> None:
+        """Say it where the image of `size` (height, width) is the first one."""
+        if self._said:
+            return
+        network = network_size(self._contract, size)
+        ratio = max(own / side for own, side in zip(size, network, strict=True))
+        if ratio > self._ratio:
+            self._said = True
+            console.print(
+                f"{path}: its {size[1]}x{size[0]} pixels are shrunk to the network's {network[1]}x{network[0]};"
+                " --tile predicts large images at full resolution (further such images are not named)",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )

@@ -1,0 +1,217 @@
+"""Large images in tiles: the evaluation protocol's masks, seams, memory, and GeoTIFF files with their georeference."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from command_line import CommandLine
+from tiny_artifact import LABELS, expected_mask, expected_scores, make_artifact
+
+import segkc_deploy
+from segkc_deploy import tiles
+from segkc_deploy.blending import upsample
+from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.training.evaluation.sliding_window import summed_probabilities
+
+rasterio = pytest.importorskip("rasterio")
+RNG = np.random.default_rng(0)
+WINDOW = (24, 36)
+
+
+def soft_image(height: int, width: int) -> np.ndarray:
+    """An image whose scores are close to each other, so that sums of probabilities matter."""
+    return cv2.GaussianBlur(RNG.integers(60, 120, (height, width, 3), dtype=np.uint8), (0, 0), 2)
+
+
+def protocol_mask(image: np.ndarray, stride: tuple[int, int]) -> np.ndarray:
+    """The mask by the training's own sliding window, of a network that computes as the tiny artifact does.
+
+    A ramp over the window makes the windows disagree about a pixel, as those of a real network do.
+    """
+
+    def network(window: torch.Tensor) -> torch.Tensor:
+        pixels = (window[0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8)
+        return torch.from_numpy(expected_scores(pixels).astype(np.float32)).permute(2, 0, 1)[None]
+
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    return summed_probabilities(network, tensor, WINDOW, stride)[0].argmax(dim=0).numpy().astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(24, 36), (25, 36), (100, 130), (10, 20), (10, 90), (61, 36)])
+@pytest.mark.parametrize("stride", [None, (24, 36), (7, 11)])
+def test_blended_tiles_equal_the_evaluation_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], stride: tuple[int, int] | None
+) -> None:
+    monkeypatch.setattr(tiles, "BLOCK", 16)
+    monkeypatch.setattr(tiles, "_PANEL_BYTES", 1)  # several panels
+    image = soft_image(*size)
+    with segkc_deploy.load(make_artifact(tmp_path, size=WINDOW, outputs=("logits",)), "cpu") as predictor:
+        mask = tiles.predict_tiled(predictor, image, stride, batch_size=3)
+    assert np.array_equal(mask, protocol_mask(image, stride or (16, 24)))
+
+
+@pytest.mark.parametrize("size", [(24, 36), (100, 130), (10, 20), (61, 36)])
+def test_without_logits_every_pixel_comes_from_the_window_with_the_nearest_middle(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    image = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+    with segkc_deploy.load(make_artifact(tmp_path, size=WINDOW), "cpu") as predictor:
+        assert np.array_equal(tiles.predict_tiled(predictor, image), expected_mask(image))
+        # The same class everywhere in a window tells the windows apart.
+        windows = iter(range(1000))
+        shown: list[tuple[int, int]] = []
+
+        def read(top: int, left: int, height: int, width: int) -> np.ndarray:
+            shown.append((top, left))
+            return image[top : top + height, left : left + width]
+
+        predictor.infer = lambda batch: {"masks": np.full((1, *WINDOW), next(windows), np.uint8)}  # type: ignore[method-assign]
+        mask = np.full(size, 255, np.uint8)
+
+        def write(top: int, left: int, part: np.ndarray) -> None:
+            mask[top : top + len(part), left : left + part.shape[1]] = part
+
+        tiling = tiles.Tiling(size, WINDOW, tiles.default_stride(WINDOW))
+        assert list(tiles.predict_windows(predictor, tiling, read, write))[-1] == 1
+    middles = np.array([(top + 11.5, left + 17.5) for top, left in shown])
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    distance = np.abs(np.stack([rows, columns], -1)[:, :, None] - middles)
+    nearest = distance == distance.min(axis=2, keepdims=True)
+    assert np.take_along_axis(nearest.all(axis=3), mask[..., None].astype(int), axis=2).all()
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_upsampling_is_that_of_pytorch(align: bool) -> None:
+    logits = RNG.normal(size=(5, 7, 3)).astype(np.float32)
+    tensor = torch.from_numpy(logits).permute(2, 0, 1)[None]
+    reference = torch.nn.functional.interpolate(tensor, (19, 23), mode="bilinear", align_corners=align)
+    np.testing.assert_allclose(upsample(logits, (19, 23), align), reference[0].permute(1, 2, 0).numpy(), atol=1e-5)
+
+
+def test_a_stride_that_leaves_gaps_is_refused(tmp_path: Path) -> None:
+    with (
+        segkc_deploy.load(make_artifact(tmp_path, size=WINDOW), "cpu") as predictor,
+        pytest.raises(ConfigError, match="a stride of 30x25 pixels is not possible with windows of 36x24"),
+    ):
+        tiles.predict_tiled(predictor, soft_image(50, 50), (25, 30))
+
+
+def write_geotiff(path: Path, image: np.ndarray, **profile: object) -> None:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=image.shape[0],
+        width=image.shape[1],
+        count=image.shape[2],
+        dtype=image.dtype,
+        crs="EPSG:25832",
+        transform=rasterio.Affine(0.2, 0, 500_000, 0, -0.2, 5_600_000),
+        **profile,
+    ) as target:
+        target.write(np.moveaxis(image, 2, 0))
+
+
+def test_the_command_writes_geotiff_with_the_georeference_of_the_source(command: CommandLine, tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "artifact", size=WINDOW, outputs=("logits",))
+    image = soft_image(530, 60)
+    (tmp_path / "in").mkdir()
+    write_geotiff(tmp_path / "in/eight.tif", image)
+    write_geotiff(tmp_path / "in/sixteen.tif", image.astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "in/photo.png"), image[..., ::-1])
+    out = tmp_path / "out"
+    finished = command("predict", artifact, "--source", tmp_path / "in", "--out", out, "--tile", "--no-overlay")
+    assert finished.code == 0, finished.err
+    expected = protocol_mask(image, (16, 24))
+    assert np.array_equal(cv2.imread(str(out / "masks/photo.png"), cv2.IMREAD_UNCHANGED), expected)
+    for name in ("eight", "sixteen"):
+        with rasterio.open(tmp_path / f"in/{name}.tif") as source, rasterio.open(out / f"masks/{name}.tif") as mask:
+            assert (mask.crs, mask.transform, mask.bounds) == (source.crs, source.transform, source.bounds)
+            assert mask.colormap(1)[1] == (*LABELS.palette[1], 255)
+            assert mask.tags(1)["CLASS_2"] == "green"
+            assert np.array_equal(mask.read(1), expected)
+
+
+def test_where_there_is_no_data_the_mask_is_ignored(tmp_path: Path) -> None:
+    from segkc_deploy.geotiff import predict_geotiff
+
+    image = soft_image(40, 50)
+    image[:, :20] = 0
+    write_geotiff(tmp_path / "image.tif", image, nodata=0)
+    with segkc_deploy.load(make_artifact(tmp_path, size=WINDOW), "cpu") as predictor:
+        list(predict_geotiff(predictor, tmp_path / "image.tif", tmp_path / "mask.tif"))
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert mask.nodata == LABELS.ignore_index
+        ids = mask.read(1)
+    assert np.all(ids[:, :20] == 255)
+    assert np.array_equal(ids[:, 20:], expected_mask(image)[:, 20:])
+
+
+@pytest.mark.parametrize("fault", ["cut", "float", "text"])
+def test_a_tiff_that_cannot_be_read_leaves_no_mask(tmp_path: Path, fault: str) -> None:
+    from segkc_deploy.geotiff import predict_geotiff
+
+    path = tmp_path / "image.tif"
+    image = RNG.integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    write_geotiff(path, image.astype(np.float32) if fault == "float" else image)
+    if fault == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif fault == "text":
+        path.write_text("no image")
+    with (
+        segkc_deploy.load(make_artifact(tmp_path, size=WINDOW), "cpu") as predictor,
+        pytest.raises(DataError, match=r"image\.tif"),
+    ):
+        list(predict_geotiff(predictor, path, tmp_path / "masks/image.tif"))
+    assert not [*tmp_path.glob("masks/*")]
+
+
+MEASURE = """
+import sys, resource
+import segkc_deploy
+from pathlib import Path
+from segkc_deploy.geotiff import predict_geotiff
+
+artifact, source, target = map(Path, sys.argv[1:])
+with segkc_deploy.load(artifact, "cpu", threads=1) as predictor:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in predict_geotiff(predictor, source, target):
+        pass
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
+    size = 9000  # 232 MiB as RGB
+    with rasterio.open(
+        tmp_path / "image.tif", "w", driver="GTiff", height=size, width=size, count=3, dtype="uint8", tiled=True,
+        compress="deflate", sparse_ok=True, crs="EPSG:25832",
+        transform=rasterio.Affine(1, 0, 9, 0, -1, 9),
+    ):  # fmt: skip
+        pass  # no block is stored: all are black
+    artifact = make_artifact(tmp_path, size=(1500, 1500))
+    arguments = [artifact, tmp_path / "image.tif", tmp_path / "mask.tif"]
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+    # GDAL's cache takes some of it, the network's tensors the rest.
+    assert int(measured.stdout) < 700
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert mask.shape == (size, size)
+
+
+def test_an_image_that_is_shrunk_a_lot_is_named_once(command: CommandLine, tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "artifact")  # 8 x 12
+    (tmp_path / "in").mkdir()
+    for name, width in (("a", 40), ("b", 12), ("c", 80)):
+        cv2.imwrite(str(tmp_path / f"in/{name}.png"), np.zeros((8, width, 3), np.uint8))
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--no-overlay", "--out")
+    said = command(*arguments, tmp_path / "out").err
+    assert said.count("--tile") == 1
+    assert "a.png: its 40x8 pixels are shrunk to the network's 12x8" in said
+    assert "c.png" in command(*arguments, tmp_path / "out-5", "--shrink-notice", 5).err
+    assert command(*arguments, tmp_path / "out-9", "--shrink-notice", 9).err == ""
