@@ -104,6 +104,26 @@ def methods() -> str:
     return table(("row", "seeds", "junior mIoU (%)"), lines, right_from=1)
 
 
+def pseudo_labels() -> str:
+    """Return by data set and rule how much pseudo-labels count, and how many of those that count are right."""
+    lines = []
+    for name in ("neu-steel", "labelmefacade"):
+        found = json.loads((RESULTS / "pseudo-labels" / f"{name}.json").read_text())
+        for rule, quality in found["rules"].items():
+            of_class = [value for value in quality["right_of_class"] if value is not None]
+            values = (quality["counted"], quality["right"], statistics.fmean(of_class))
+            lines.append((name, f"`{rule}`", *(f"{value:.1f}%" for value in values)))
+    header = (
+        "images",
+        "`confidence_threshold`",
+        "counted",
+        "of these right",
+        "right, mean over classes",
+        "least class",
+    )
+    return table(header, lines, right_from=2)
+
+
 def _study(name: str) -> list[dict[str, Any]]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
@@ -121,6 +141,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "report-rows": report_rows,
     "report-interleaved": report_interleaved,
     "methods": methods,
+    "pseudo-labels": pseudo_labels,
 }
 
 

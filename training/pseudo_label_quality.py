@@ -1,0 +1,171 @@
+"""How much the pseudo-labels of a network count by each rule, and how many of those that count are right.
+
+`python -m segkc_deploy.training.pseudo_label_quality runs/a --data data.yaml --json quality.json`
+
+The run's junior labels the validation images, which no training has seen and whose masks are known. The command prints
+a table and keeps its numbers as JSON.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segkc_deploy import atomic
+from segkc_deploy.data.masks import read_sample
+from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.errors import DataError, SegKCError
+from segkc_deploy.machine import describe_machine
+from segkc_deploy.training.evaluation.prediction import probability_predictor
+from segkc_deploy.training.files.network_file import load_network
+from segkc_deploy.training.files.run_directory import RunDirectory, read_config
+from segkc_deploy.training.terms.threshold import FixedThreshold, LabelWeights, SoftWeights
+
+
+@dataclass(frozen=True)
+class LabeledPixels:
+    """Pixels that have a true class: the network's class, its confidence from 0 to 1, and the true class, (N,) each."""
+
+    labels: Tensor
+    confidence: Tensor
+    truth: Tensor
+
+    @property
+    def right(self) -> Tensor:
+        """Whether the network's class is the true one."""
+        return self.labels == self.truth
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What one rule makes of the pseudo-labels.
+
+    Attributes:
+        counted: their mean weight, in percent.
+        right: the share of the weight that right labels have, in percent.
+        right_of_class: by true class, how much of its pixels right labels cover by weight, in percent; None without
+            pixels of the class.
+    """
+
+    counted: float
+    right: float
+    right_of_class: tuple[float | None, ...]
+
+
+def quality(pixels: LabeledPixels, weights: Tensor, num_classes: int) -> Quality:
+    """Judge pseudo-labels by their `weights` (N,), from 0 to 1."""
+    weights = weights.double()
+    right = weights * pixels.right
+    of_class = zip(
+        torch.zeros(num_classes, dtype=torch.float64).index_add_(0, pixels.truth, right).tolist(),
+        torch.bincount(pixels.truth, minlength=num_classes).tolist(),
+        strict=True,
+    )
+    return Quality(
+        counted=100 * weights.mean().item(),
+        right=100 * (right.sum() / weights.sum().clamp(min=1e-9)).item(),
+        right_of_class=tuple(100 * covered / total if total else None for covered, total in of_class),
+    )
+
+
+def rules(num_classes: int, images: Sequence[LabeledPixels]) -> dict[str, LabelWeights]:
+    """Return the rules by name; `soft` has taken in every image once, all with the same share."""
+    soft = SoftWeights(num_classes, momentum=1 - 1 / len(images))
+    for image in images:
+        soft.update(image.labels, image.confidence, torch.ones_like(image.right))
+    fixed: dict[str, LabelWeights] = {f"{value:g}": FixedThreshold(value, num_classes) for value in (0, 0.8, 0.95)}
+    return fixed | {"soft": soft}
+
+
+def label_images(run: Path, sets: ImageSets) -> list[LabeledPixels]:
+    """Let the run's junior label the validation images.
+
+    Raises:
+        RunDirectoryError: the run has no junior.
+        DataError: there is no validation image, or one cannot be used.
+    """
+    directory = RunDirectory(run)
+    recipe, _ = read_config(directory)
+    network, _ = load_network(directory.network("junior"))
+    predict = probability_predictor(network.eval(), torch.device("cpu"), recipe.validation)
+    images = []
+    for sample in sets.val:
+        image, mask = read_sample(sample, sets)
+        assert mask is not None
+        confidence, labels = predict(image).max(dim=0)
+        known = torch.from_numpy(mask != sets.labels.ignore_index)
+        images.append(LabeledPixels(labels[known], confidence[known], torch.from_numpy(mask.astype(np.int64))[known]))
+    if not any(len(image.truth) for image in images):
+        raise DataError(f"{run}: no validation image has a labeled pixel; nothing to compare with")
+    return images
+
+
+def qualities(run: Path, sets: ImageSets) -> dict[str, Quality]:
+    """Return by rule the quality of the junior's pseudo-labels on the validation images."""
+    num_classes = sets.labels.num_classes
+    images = label_images(run, sets)
+    columns = zip(*((image.labels, image.confidence, image.truth) for image in images), strict=True)
+    pixels = LabeledPixels(*map(torch.cat, columns))
+    return {
+        name: quality(pixels, rule(pixels.labels, pixels.confidence), num_classes)
+        for name, rule in rules(num_classes, images).items()
+    }
+
+
+def table(found: Mapping[str, Quality], names: Sequence[str]) -> str:
+    """Return the qualities as a Markdown table."""
+    header = ["confidence_threshold", "counted", "of these right", *(f"right of {name}" for name in names)]
+    lines = [
+        [
+            name,
+            *(f"{value:.1f}%" if value is not None else "–" for value in (row.counted, row.right, *row.right_of_class)),
+        ]
+        for name, row in found.items()
+    ]
+    alignment = [":--", *["--:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, alignment, *lines))
+
+
+def to_json(run: Path, command: str, sets: ImageSets, found: Mapping[str, Quality]) -> dict[str, Any]:
+    """Return the qualities with their conditions as JSON values."""
+    recipe, _ = read_config(RunDirectory(run))
+    return {
+        "command": command,
+        "run": {"recipe": recipe.name, "seed": recipe.seed, "steps": recipe.schedule.steps},
+        "images": len(sets.val),
+        "classes": list(sets.labels.names),
+        "machine": describe_machine(),
+        "rules": {name: vars(row) for name, row in found.items()},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m segkc_deploy.training.pseudo_label_quality", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run directory whose junior labels")
+    parser.add_argument("--data", type=Path, required=True, help="the data spec with validation images")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    options = parser.parse_args(arguments)
+    try:
+        sets = load_data_spec(options.data).resolve()
+        found = qualities(options.run, sets)
+    except SegKCError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(table(found, sets.labels.names), end="")
+    if options.json:
+        command = f"python -m segkc_deploy.training.pseudo_label_quality RUN --data {options.data.name}"
+        atomic.write_text(options.json, json.dumps(to_json(options.run, command, sets, found), indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
