@@ -1,7 +1,7 @@
-"""Several processes, one a device; what goes wrong in one of them is told once.
+"""Several processes, one a device; an error in one of them is reported once.
 
 Processes are spawned, not launched by running the command again: then only this one reads the command line, makes the
-run directory and tells of mistakes, and the same works from Python and from tests.
+run directory and reports mistakes, and the same works from Python and from tests.
 """
 
 import logging

@@ -24,6 +24,13 @@ WORDS = {
     r"\bshortcoming": "failure reason",
     r"ASTRAY|astray": "diverges",
     r"--tail\b|segkc_deploy[./]tail\b|export[./]tail\b": "mask head, --upsampling",
+    r"\bAlone\b|lone_junior\b": "SingleNetwork",
+    r"\bGuidance\b|_taught\b|\.follow\(": "TeacherOutput, _teacher_forward, apply_mixing",
+    r"advise_senior|junior_distance": "fuse_into_senior, distillation_loss",
+    r"_agree_on_statistics|training[./]ranks\b|LossWindow": "_average_buffers, distributed, MetricAccumulator",
+    r"NetworkCard|network_card": "network metadata",
+    r"\bthe learners?\b": "online network",
+    r"Public are\b|1 for ever\b|not taken apart": "plain English",
     r"the workshop\b|of the workshop\b": "training, export and benchmarks",
 }
 

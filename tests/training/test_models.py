@@ -1,4 +1,4 @@
-"""Networks: published sizes, input sizes, and what a user is told of names that do not exist."""
+"""Networks: published sizes, input sizes, and the messages for names that do not exist."""
 
 import pytest
 import torch

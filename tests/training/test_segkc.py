@@ -169,11 +169,11 @@ def test_gates_and_projections_stay_out_of_the_networks() -> None:
 
 def test_the_average_follows_its_formula() -> None:
     method = make()
-    average, learner = (next(module.junior.decoder.classifier.parameters()) for module in (method.ema, method.online))
+    average, online = (next(module.junior.decoder.classifier.parameters()) for module in (method.ema, method.online))
     before = average.detach().double().numpy().copy()
-    learner.data.add_(1.0)
+    online.data.add_(1.0)
     method.update_ema(step=3)  # min(1 - 1/4, 0.996)
-    expected = 0.75 * before + 0.25 * learner.detach().double().numpy()
+    expected = 0.75 * before + 0.25 * online.detach().double().numpy()
     np.testing.assert_allclose(average.detach().numpy(), expected, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Whole trainings, tiny: determinism, bit-exact resume, what a run directory holds, and how trouble is told."""
+"""Whole trainings, tiny: determinism, bit-exact resume, what a run directory holds, and how errors are reported."""
 
 import json
 from pathlib import Path

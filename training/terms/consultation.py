@@ -19,7 +19,7 @@ class Consultation(nn.Module):
     Args:
         junior_channels, senior_channels: channels of the four maps of each.
         dropout: probability, per image, that the senior gets no advice in training, so that it learns to run alone.
-        learned_gates: whether the gates are learned, from 0 on; otherwise they are 1 for ever.
+        learned_gates: whether the gates are learned, from 0 on; otherwise they stay 1.
         distance: between the junior's projected and the senior's features.
     """
 
