@@ -1,7 +1,7 @@
 """SegKC: a senior and a junior of different backbones teach each other (arXiv 2503.10693, 2025).
 
-The paper specifies crossed pseudo supervision between heterogeneous backbones and consultation in both directions at the
-feature and at the prediction level. The form of each is our reading, marked [R] where it is set, and has a switch.
+The paper specifies crossed pseudo supervision between heterogeneous backbones and consultation in both directions, at
+feature and at prediction level. The form of each is our reading, marked [R] where it is set, and has a switch.
 """
 
 from typing import ClassVar, Literal, Self
