@@ -10,7 +10,8 @@ from segkc_deploy.data.files import FOLDERS_OF_OTHERS, files_below
 from segkc_deploy.data.images import IMAGE_SUFFIXES
 from segkc_deploy.errors import DataError
 
-_VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"})
+#: Files with these suffixes are videos (`segkc_deploy.video`).
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"})
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,6 @@ def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
     Raises:
         DataError: no image was found.
     """
-    if reason := _not_files(source):
-        raise DataError(f"{source}: {reason}")
     path = Path(source)
     if path.is_file():
         return [SourceImage(path, path.stem)]
@@ -55,19 +54,6 @@ def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
 def _real_folder(name: str) -> tuple[str, str]:
     folder, file = os.path.split(name)
     return os.path.realpath(folder), file
-
-
-def _not_files(source: str) -> str | None:
-    """Say what to do for a source that other tools accept and that is no file here."""
-    if source == "-":
-        return "images are not read from standard input; write them to a folder and give that"
-    if "://" in source:
-        return "URLs are not read; download the images and give the file or folder"
-    if source.isdigit() and not Path(source).exists():
-        return "cameras are not read; save frames as images and give their folder"
-    if Path(source).suffix.lower() in _VIDEO_SUFFIXES:
-        return f"videos are not read; extract frames with `ffmpeg -i {source} frames/%06d.png` and give the folder"
-    return None
 
 
 def _is_image(path: Path) -> bool:

@@ -292,9 +292,3 @@ def test_a_linked_folder_is_followed_once(tmp_path, pattern):
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in", target_is_directory=True)
     assert ids(tmp_path / pattern) == ["a", "linked/b"]
-
-
-@pytest.mark.parametrize("source", ["-", "https://example.org/a.jpg", "0", "clip.mp4", "rtsp://camera/1"])
-def test_sources_that_are_no_files_get_an_answer(source):
-    with pytest.raises(DataError, match="not read"):
-        find_images(source)

@@ -1,0 +1,88 @@
+"""Write a video with the masks over its pictures, in its own timing and with its own sound."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.video.source import AudioPacket, Frame, Video
+
+#: Sound that MP4 holds and players play; a video with another kind becomes Matroska.
+_MP4_AUDIO = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"})
+
+#: Written in fragments: what is there can be played even if the process is killed.
+_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+
+#: Without frames that refer to later ones: in a fragmented file they would move all pictures by two against the sound.
+_ENCODING = {"crf": "20", "bf": "0"}
+
+
+class OverlayVideo:
+    """An H.264 video of the same timing as `video`, its sound copied. A context manager: leaving it closes the file.
+
+    Args:
+        folder: where it is written, as `<name>.mp4`, or `.mkv` where MP4 cannot hold the sound.
+        video: whose timing and sound it gets.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, video: Video) -> None:
+        import av
+
+        mp4 = video.audio is None or video.audio.codec_context.name in _MP4_AUDIO
+        self.path = folder / f"{video.name}.{'mp4' if mp4 else 'mkv'}"
+        try:
+            self._container = av.open(str(self.path), "w", container_options=_FRAGMENTS if mp4 else {})
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}; choose another --out") from None
+        self._stream: Any = self._container.add_stream("libx264", rate=video.rate, options=_ENCODING)
+        self._stream.pix_fmt = "yuv420p"
+        self._audio = self._container.add_stream_from_template(video.audio) if video.audio is not None else None
+        self._sized = False
+        self._early: list[AudioPacket] = []
+
+    def write(self, frame: Frame, picture: np.ndarray) -> None:
+        """Add a picture, uint8 (H, W, 3) RGB, at the time of `frame`; all have the size of the first one."""
+        import av
+
+        # H.264 halves the color's resolution and so needs even sides.
+        height, width = picture.shape[:2]
+        if height % 2 or width % 2:
+            picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if not self._sized:
+            self._stream.height, self._stream.width = picture.shape[:2]
+            self._stream.codec_context.time_base = frame.time_base
+            self._sized = True
+            for sound in self._early:
+                self.copy(sound)
+        image = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        image.pts, image.time_base = frame.pts, frame.time_base
+        self._mux(self._stream.encode(image))
+
+    def copy(self, sound: AudioPacket) -> None:
+        """Add a piece of the sound; what comes before the first picture, which sets the file's header, waits for it."""
+        if not self._sized:
+            self._early.append(sound)
+            return
+        sound.packet.stream = self._audio
+        self._mux(sound.packet)
+
+    def _mux(self, packets: Any) -> None:
+        try:
+            self._container.mux(packets)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}; choose another --out") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sized and kind is None:
+            self._mux(self._stream.encode(None))
+        self._container.close()

@@ -1,0 +1,154 @@
+"""Frames of a video file, a stream, a camera or stdin."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from segkc_deploy.errors import DataError, MissingDependencyError
+from segkc_deploy.sources import VIDEO_SUFFIXES
+
+_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "srt://")
+
+#: Seconds that opening a stream, and waiting for its next packet, may take.
+_TIMEOUT = (15.0, 30.0)
+
+
+def names_video(source: str) -> bool:
+    """Whether `--source` names a video: a file by its suffix, a stream by its scheme, a camera, or `-` for stdin."""
+    is_file = PurePath(source).suffix.lower() in VIDEO_SUFFIXES
+    return source == "-" or _camera(source) is not None or source.startswith(_SCHEMES) or is_file
+
+
+def _camera(source: str) -> str | None:
+    """Return the number of the camera that `camera`, `camera:1` or, as in OpenCV, `1` names; None for other sources."""
+    number = source.removeprefix("camera").removeprefix(":") if source != "camera" else "0"
+    return number if number.isdecimal() and not Path(source).exists() else None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture of a video: uint8 (H, W, 3) RGB, upright, with its place in time."""
+
+    pixels: np.ndarray
+    index: int
+    pts: int
+    time_base: Fraction
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the time zero of the video."""
+        return float(self.pts * self.time_base)
+
+
+@dataclass(frozen=True)
+class AudioPacket:
+    """A piece of the sound, as it is compressed in the video."""
+
+    packet: Any
+
+
+class Video:
+    """A video that is being read.
+
+    Attributes:
+        name: under which its results are written.
+        rate: pictures per second, on average.
+        audio: the audio stream, or None.
+        broken: why reading ended early; None while all is well.
+    """
+
+    def __init__(self, container: Any, source: str) -> None:
+        self._container = container
+        self._source = source
+        self._stream = container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self.name = _name(source)
+        self.rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self.audio = next(iter(container.streams.audio), None)
+        self.broken: str | None = None
+
+    def read(self) -> Iterator[Frame | AudioPacket]:
+        """Yield frames, and the sound between them; ends where the video is damaged, which `broken` then tells."""
+        import av
+
+        streams = [stream for stream in (self._stream, self.audio) if stream is not None]
+        index = 0
+        try:
+            for packet in self._container.demux(streams):
+                if packet.stream is not self._stream:
+                    # Before time zero there is only the encoder's run-up, which players do not play; a copy would have
+                    # to begin with it and shift all pictures.
+                    if packet.dts is not None and packet.pts >= 0:
+                        yield AudioPacket(packet)
+                    continue
+                for picture in packet.decode():
+                    yield self._frame(picture, index)
+                    index += 1
+        except av.FFmpegError as error:
+            self.broken = f"{self._source}: ends early, after {index} frames: {error.strerror}"
+        if index == 0:
+            raise DataError(self.broken or f"{self._source}: holds no picture")
+
+    def _frame(self, picture: Any, index: int) -> Frame:
+        pixels = picture.to_ndarray(format="rgb24")
+        if turns := round(picture.rotation / 90) % 4:
+            pixels = np.ascontiguousarray(np.rot90(pixels, turns))
+        if picture.pts is None:  # some cameras and raw streams
+            return Frame(pixels, index, index, 1 / self.rate)
+        return Frame(pixels, index, picture.pts, picture.time_base)
+
+
+@contextlib.contextmanager
+def open_video(source: str) -> Iterator[Video]:
+    """Open a video file, a stream by its URL, a camera (`camera` or `camera:1`), or `-` for a video on stdin.
+
+    Raises:
+        DataError: it cannot be opened, or has no pictures.
+        MissingDependencyError: PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise MissingDependencyError(
+            'videos are read by PyAV, which is not installed: pip install "segkc-deploy[video]"'
+        ) from None
+    file, options = _place(source)
+    try:
+        container = av.open(file, timeout=_TIMEOUT, **options)
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(f"{source}: cannot be opened as a video: {error.strerror}") from None
+    with container:
+        if not container.streams.video:
+            raise DataError(f"{source}: holds no pictures, only sound")
+        yield Video(container, source)
+
+
+def _place(source: str) -> tuple[Any, dict[str, Any]]:
+    """Return what PyAV opens, and its options."""
+    if source == "-":
+        return sys.stdin.buffer, {}
+    if (number := _camera(source)) is not None:
+        if sys.platform == "darwin":
+            return number, {"format": "avfoundation", "options": {"framerate": "30"}}
+        if sys.platform == "win32":
+            return f"video={number}", {"format": "dshow"}
+        return f"/dev/video{number}", {"format": "v4l2"}
+    if source.startswith("rtsp"):
+        return source, {"options": {"rtsp_transport": "tcp"}}
+    return source, {}
+
+
+def _name(source: str) -> str:
+    if source == "-":
+        return "stdin"
+    if (number := _camera(source)) is not None:
+        return f"camera-{number}"
+    if source.startswith(_SCHEMES):
+        return "stream"
+    return PurePath(source).stem

@@ -1,0 +1,184 @@
+"""Videos: frames, timing and sound kept, lines of JSON, smoothing, damage and Ctrl-C."""
+
+import json
+import os
+import signal
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import CommandLine
+from tiny_artifact import expected_mask, make_artifact
+
+import segkc_deploy
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.video import pipeline
+from segkc_deploy.video.smoothing import Flicker, LogitAverage
+from segkc_deploy.video.source import AudioPacket, Frame, names_video, open_video
+
+av = pytest.importorskip("av")
+SIZE = (48, 64)
+COUNT = 20
+
+
+def make_video(path: Path, sound: str | None = "aac", count: int = COUNT, size: tuple[int, int] = SIZE) -> Path:
+    """A red square on green that moves; every frame after the tenth comes late, so that the rate varies."""
+    with av.open(str(path), "w") as container:
+        odd = size[0] % 2 or size[1] % 2
+        stream = container.add_stream("ffv1", rate=25) if odd else container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv444p" if odd else "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        audio = container.add_stream(sound, rate=48000) if sound else None
+        for index in range(count):
+            pixels = np.zeros((*size, 3), np.uint8)
+            pixels[...] = (0, 220, 0)
+            pixels[8:24, 2 * index : 2 * index + 16] = (220, 0, 0)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = index * 40 + max(index - 10, 0) * 15, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if audio is not None:
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1024), np.int16), format="s16", layout="stereo")
+            samples.rate = 48000
+            for index in range(30):
+                samples.pts = index * 1024
+                container.mux(audio.encode(samples))
+            container.mux(audio.encode(None))
+    return path
+
+
+def frames_of(path: Path) -> list[Frame]:
+    with open_video(str(path)) as video:
+        return [item for item in video.read() if isinstance(item, Frame)]
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_overlay_keeps_timing_and_sound_and_every_frame_has_a_line(command: CommandLine, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "clip.mp4")
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    finished = command(
+        "predict", artifact, "--source", source, "--out", tmp_path / "out", "--frames", "rle", "--batch", 3
+    )
+    assert finished.code == 0, finished.err
+    assert f"{COUNT} frames predicted" in finished.out
+    given, written = frames_of(source), frames_of(tmp_path / "out/clip.mp4")
+    assert [frame.seconds for frame in written] == pytest.approx([frame.seconds for frame in given], abs=0.001)
+    with open_video(str(source)) as one, open_video(str(tmp_path / "out/clip.mp4")) as other:
+        sounds = [
+            [bytes(item.packet) for item in video.read() if isinstance(item, AudioPacket)] for video in (one, other)
+        ]
+    assert sounds[0] == sounds[1]
+    assert len(sounds[0]) > 20
+    lines = lines_of(tmp_path / "out/clip.jsonl")
+    assert [line["frame"] for line in lines] == list(range(COUNT))
+    for line, frame in zip(lines, given, strict=True):
+        mask = expected_mask(frame.pixels)
+        assert line["areas"]["red"] == pytest.approx(np.mean(mask == 1), abs=1e-6)
+        assert line["rle"]["red"]["size"] == list(SIZE)
+
+
+def test_sound_that_mp4_cannot_hold_becomes_matroska_and_odd_sides_even(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "clip.mkv", sound="pcm_s16le", size=(47, 63))
+    (tmp_path / "out").mkdir()
+    options = pipeline.VideoOptions(detail="polygons")
+    with (
+        segkc_deploy.load(make_artifact(tmp_path, size=(47, 63)), "cpu") as predictor,
+        open_video(str(source)) as video,
+    ):
+        result = pipeline.predict_video(predictor, video, tmp_path / "out", options)
+    assert result.files[1] == tmp_path / "out/clip.mkv"
+    with open_video(str(result.files[1])) as written:
+        assert written.audio is not None
+        frames = [item for item in written.read() if isinstance(item, Frame)]
+    assert [frame.pixels.shape for frame in frames] == [(48, 64, 3)] * COUNT
+    first = lines_of(tmp_path / "out/clip.jsonl")[0]
+    assert {one["properties"]["class"] for one in first["polygons"]["features"]} == {"red", "green"}
+
+
+def test_smoothing_lowers_the_flicker(tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE, outputs=("logits",))
+    rng = np.random.default_rng(0)
+    still = np.full((*SIZE, 3), 80, np.uint8)
+    noisy = [np.clip(still + rng.normal(0, 25, still.shape), 0, 255).astype(np.uint8) for _ in range(12)]
+    with segkc_deploy.load(artifact, "cpu") as predictor:
+        average, plain, smoothed = LogitAverage(predictor, 0.8), Flicker(), Flicker()
+        expected: np.ndarray | None = None
+        for image in noisy:
+            logits = predictor.infer(image[None])["logits"][0]
+            expected = logits if expected is None else 0.8 * expected + 0.2 * logits
+            mask = average.mask(logits, SIZE)
+            assert np.mean(mask == expected.argmax(axis=2)) > 0.999
+            plain.add(expected_mask(image))
+            smoothed.add(mask)
+    assert plain.mean is not None and smoothed.mean is not None
+    assert smoothed.mean < 0.5 * plain.mean
+
+
+def test_smoothing_needs_logits(tmp_path: Path) -> None:
+    with (
+        segkc_deploy.load(make_artifact(tmp_path), "cpu") as predictor,
+        pytest.raises(ConfigError, match="--outputs logits"),
+    ):
+        LogitAverage(predictor, 0.5)
+
+
+def test_flicker_is_the_share_of_pixels_that_change() -> None:
+    flicker = Flicker()
+    assert flicker.mean is None
+    for mask in ([[0, 0], [0, 0]], [[1, 0], [0, 0]], [[1, 1], [1, 0]]):
+        flicker.add(np.array(mask, np.uint8))
+    assert flicker.mean == (0.25 + 0.5) / 2
+
+
+def test_a_video_that_is_cut_gives_what_there_is_and_says_so(command: CommandLine, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "clip.ts", sound=None, count=60)
+    data = bytearray(source.read_bytes())
+    source.write_bytes(data[: len(data) * 2 // 3])
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    finished = command("predict", artifact, "--source", source, "--out", tmp_path / "out")
+    assert finished.code in (0, 2)
+    assert "Traceback" not in finished.err
+    lines = lines_of(tmp_path / "out/clip.jsonl")
+    assert 20 < len(lines) < 60
+    assert len(frames_of(tmp_path / "out/clip.mp4")) == len(lines)
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all"])
+def test_what_is_no_video_is_one_line(command: CommandLine, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "clip.mp4").write_bytes(content)
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    line = command.refused("predict", artifact, "--source", tmp_path / "clip.mp4", "--out", tmp_path / "out")
+    assert "clip.mp4: cannot be opened as a video" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_closes_complete_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_video(tmp_path / "clip.mp4", count=40)
+    with segkc_deploy.load(make_artifact(tmp_path / "artifact", size=SIZE), "cpu") as predictor:
+        predict = predictor.predict
+        calls: list[int] = []
+
+        def interrupted(images: list[np.ndarray], batch_size: int) -> list[np.ndarray]:
+            calls.append(len(images))
+            if len(calls) == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            return predict(images, batch_size)
+
+        monkeypatch.setattr(predictor, "predict", interrupted)
+        (tmp_path / "out").mkdir()
+        with open_video(str(source)) as video:
+            result = pipeline.predict_video(predictor, video, tmp_path / "out", pipeline.VideoOptions())
+    assert result.interrupted
+    assert result.frames == 5
+    assert len(lines_of(tmp_path / "out/clip.jsonl")) == 5
+    assert len(frames_of(tmp_path / "out/clip.mp4")) == 5
+
+
+def test_what_names_a_video() -> None:
+    videos = ("-", "camera", "camera:1", "0", "rtsp://camera/1", "https://host/live.m3u8", "a/b.MP4")
+    assert all(map(names_video, videos))
+    assert not any(map(names_video, ("photos", "a.jpg", "photos/*.png", "cameras")))
