@@ -27,6 +27,8 @@ MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end of table 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right_from: int = 99) -> str:
     """Return a Markdown table; the columns from `right_from` on are aligned to the right."""
+    rows = list(rows)
+    assert all(len(row) == len(header) for row in rows), "a row has as many cells as the header"
     alignment = ["--:" if column >= right_from else ":--" for column in range(len(header))]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, alignment, *rows))
 
@@ -111,16 +113,9 @@ def pseudo_labels() -> str:
         found = json.loads((RESULTS / "pseudo-labels" / f"{name}.json").read_text())
         for rule, quality in found["rules"].items():
             of_class = [value for value in quality["right_of_class"] if value is not None]
-            values = (quality["counted"], quality["right"], statistics.fmean(of_class))
+            values = (quality["counted"], quality["right"], statistics.fmean(of_class), min(of_class))
             lines.append((name, f"`{rule}`", *(f"{value:.1f}%" for value in values)))
-    header = (
-        "images",
-        "`confidence_threshold`",
-        "counted",
-        "of these right",
-        "right, mean over classes",
-        "least class",
-    )
+    header = ("images", "`confidence_threshold`", "counted", "of these right", "right, mean of classes", "worst class")
     return table(header, lines, right_from=2)
 
 
