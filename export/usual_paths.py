@@ -20,7 +20,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from segkc_deploy.errors import ConfigError, MissingDependencyError
 from segkc_deploy.runners.aoti_runner import quiet_torch
-from segkc_deploy.runners.onnx_runtime import preload_cuda_libraries
+from segkc_deploy.runners.onnx_runner import preload_cuda_libraries
 from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.models.segmenter import Segmenter

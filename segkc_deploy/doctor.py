@@ -16,6 +16,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from segkc_deploy.cuda_probe import cuda_obstacle, find_gpu
+from segkc_deploy.engines import ENGINES
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.tensorrt_library import LIBRARIES, Library
@@ -99,10 +100,12 @@ def _engines(obstacle: str) -> Iterator[Ability]:
     yield _ability("onnx on the CPU", "engine", _onnxruntime(), ())
     yield _ability("onnx on CUDA", "engine", _onnxruntime(), (*gpu, *_onnxruntime_cuda()))
     yield _ability("onnx on TensorRT", "engine", _onnxruntime(), (*gpu, *_onnxruntime_cuda(), *_onnxruntime_tensorrt()))
-    for engine, library in LIBRARIES.items():
-        yield _tensorrt(engine, library, gpu)
-    yield _ability("openvino", "engine", _package("openvino", "pip install openvino"), ())
-    yield _ability("aoti", "engine", _package("torch", f'pip install "{_PACKAGE}[train]"'), ())
+    for entry in ENGINES.values():
+        if entry.name in LIBRARIES:
+            yield _tensorrt(entry.name, LIBRARIES[entry.name], gpu)
+        elif entry.name != "onnx":
+            install = f'pip install "{_PACKAGE}[{entry.extra}]"'
+            yield _ability(entry.name, "engine", _package(entry.package, install), ())
 
 
 def _jobs(obstacle: str) -> Iterator[Ability]:

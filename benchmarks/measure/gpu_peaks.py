@@ -8,7 +8,7 @@ import numpy as np
 from segkc_deploy.benchmarks.measure.best_rate import Rate, best_product, fastest_of, timed
 from segkc_deploy.benchmarks.measure.product_model import NUMPY_TYPES, ElementType, copy_model, product_model
 from segkc_deploy.cuda_probe import cuda_obstacle
-from segkc_deploy.runners.onnx_runtime import preload_cuda_libraries
+from segkc_deploy.runners.onnx_runner import preload_cuda_libraries
 
 _LARGEST = 16384
 _CUDA = "CUDAExecutionProvider"

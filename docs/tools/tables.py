@@ -17,6 +17,7 @@ from typing import Any
 from typer.main import get_command
 
 from segkc_deploy.cli import app
+from segkc_deploy.engines import ENGINES, EngineEntry
 from segkc_deploy.training.recipe_file import load_recipe, shipped_recipes
 from segkc_deploy.training.recipe_table import COLUMNS, recipe_cells
 
@@ -49,6 +50,20 @@ def recipes() -> str:
     """Return every shipped recipe, as `segkc-deploy recipes` lists them."""
     rows = [recipe_cells(load_recipe(name)) for name in shipped_recipes()]
     return table(COLUMNS, [(f"`{name}`", *cells) for name, *cells in rows])
+
+
+def engines() -> str:
+    """Return the table of engines."""
+    rows = [
+        (f"`{entry.name}`", entry.files, entry.built_on, entry.runs_on, _needs(entry), ", ".join(entry.precisions))
+        for entry in ENGINES.values()
+    ]
+    return table(("`--engine`", "file", "built on", "runs on", "extra", "`--precision`"), rows)
+
+
+def _needs(entry: EngineEntry) -> str:
+    extra = f"`{entry.extra}`" if entry.extra else "none"
+    return f"{extra}: [{entry.page}]({entry.page})" if entry.page else extra
 
 
 def report_rows() -> str:
@@ -133,6 +148,7 @@ def _grouped(rows: list[dict[str, Any]], key: str) -> Iterable[tuple[str, list[d
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "recipes": recipes,
+    "engines": engines,
     "report-rows": report_rows,
     "report-interleaved": report_interleaved,
     "methods": methods,

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import onnx
 from torch import nn
 
+from segkc_deploy.engines import ENGINES
 from segkc_deploy.manifest import Build, Contract, LayerPrecision
 
 
@@ -81,12 +82,10 @@ class Built:
 
 
 class Engine(ABC):
-    """Builds one kind of file. Stateless; found by `name` in `export.engines.registry`."""
+    """Builds one kind of file. Stateless; listed in `segkc_deploy.engines`."""
 
+    #: its name in `segkc_deploy.engines`
     name: ClassVar[str]
-    suffix: ClassVar[str]
-    #: precisions whose graphs the engine takes
-    precisions: ClassVar[Sequence[str]]
     #: attention as one operator (opset 23), or taken apart into products and a softmax
     fused_attention: ClassVar[bool] = True
     #: endings of further files that a build may write beside the engine's file (`manifest.companion_path` names them)
@@ -97,6 +96,16 @@ class Engine(ABC):
     upsampling: ClassVar[Sequence[Literal["dense", "sparse"]]] = ("dense",)
     #: whether one file runs any number of images at once, without being told how many
     any_batch: ClassVar[bool] = False
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the engine's file."""
+        return ENGINES[self.name].suffix
+
+    @property
+    def precisions(self) -> Sequence[str]:
+        """The precisions whose graphs the engine takes."""
+        return ENGINES[self.name].precisions
 
     @abstractmethod
     def check(self, options: BuildOptions, precision: str) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from segkc_deploy.cli.app import app
+from segkc_deploy.engines import ENGINES
 
 _SIZES = "Sizes"
 _PROOF = "Proof"
@@ -15,7 +16,7 @@ _BUILD = "Build of an engine"
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    engine: Annotated[str, typer.Option(help="onnx, trt, trt-rtx, openvino or aoti.")] = "onnx",
+    engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")] = "fp32",
     data: Annotated[
         Path | None,

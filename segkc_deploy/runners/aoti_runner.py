@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from segkc_deploy.cuda_probe import find_gpu
 from segkc_deploy.engine_match import rebuild_command
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError
 from segkc_deploy.manifest import Build, Manifest
-from segkc_deploy.runners.base import Runner
+from segkc_deploy.runners.base import Runner, RunnerOptions
 from segkc_deploy.runners.torch_events import TorchTimer
 
 #: x86 names these in one list with much that compilers have no use for.
@@ -46,6 +46,10 @@ class AOTIRunner(Runner):
     Raises:
         ConfigError: there is no such device, or `threads` is less than 1.
     """
+
+    @classmethod
+    def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
+        return cls(path, manifest, options.device, options.threads)
 
     def __init__(self, path: str | Path, manifest: Manifest, device: str = "auto", threads: int | None = None) -> None:
         if device not in ("auto", "cpu", "cuda"):

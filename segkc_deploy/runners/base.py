@@ -1,10 +1,23 @@
 """The interface behind which every backend runs a network."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
+
+from segkc_deploy.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """How an artifact is run: see `segkc_deploy.load`."""
+
+    device: str = "auto"
+    threads: int | None = None
+    cuda_graph: bool = False
 
 
 class Runner(ABC):
@@ -15,6 +28,15 @@ class Runner(ABC):
     #: how long the network took on the GPU in the last `infer`, in milliseconds, without the copies to and from the
     #: host; None unless `time_device` asked for it and the backend tells it
     last_device_ms: float | None = None
+
+    @classmethod
+    def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
+        """Return the runner of the artifact at `path`, not yet activated.
+
+        Raises:
+            ConfigError: the engine has no such device or option.
+        """
+        raise NotImplementedError(f"{cls.__name__} runs no artifacts")
 
     @abstractmethod
     def activate(self) -> None:

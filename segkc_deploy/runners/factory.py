@@ -1,12 +1,12 @@
 """From an artifact to the runner of its engine."""
 
 from pathlib import Path
+from typing import cast
 
+from segkc_deploy.engines import ENGINES, import_class
 from segkc_deploy.errors import ArtifactError, ConfigError
 from segkc_deploy.manifest import Manifest
-from segkc_deploy.runners.base import Runner
-
-ENGINES = ("onnx", "trt", "trt-rtx", "openvino", "aoti")
+from segkc_deploy.runners.base import Runner, RunnerOptions
 
 
 def create_runner(
@@ -18,24 +18,13 @@ def create_runner(
         ArtifactError: the engine is not known.
         ConfigError: CUDA graphs are asked of an engine without them.
     """
-    if cuda_graph and manifest.engine != "trt":
-        raise ConfigError(f"{path}: CUDA graphs are for the engine trt; run this one without")
-    if manifest.engine == "onnx":
-        from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
-
-        return OnnxRuntimeRunner(path, device, threads)
-    if manifest.engine in ("trt", "trt-rtx"):
-        from segkc_deploy.runners.tensorrt_runner import TensorRTRunner
-
-        return TensorRTRunner(path, manifest, device, cuda_graph)
-    if manifest.engine == "openvino":
-        from segkc_deploy.runners.openvino_runner import OpenVINORunner, precision_hint
-
-        return OpenVINORunner(path, device, threads, precision_hint(manifest))
-    if manifest.engine == "aoti":
-        from segkc_deploy.runners.aoti_runner import AOTIRunner
-
-        return AOTIRunner(path, manifest, device, threads)
-    raise ArtifactError(
-        f"{path}: made for the engine {manifest.engine!r}; this version runs {', '.join(ENGINES)}; export again"
-    )
+    entry = ENGINES.get(manifest.engine)
+    if entry is None:
+        raise ArtifactError(
+            f"{path}: made for the engine {manifest.engine!r}; this version runs {', '.join(ENGINES)}; export again"
+        )
+    if cuda_graph and not entry.cuda_graphs:
+        able = ", ".join(other.name for other in ENGINES.values() if other.cuda_graphs)
+        raise ConfigError(f"{path}: CUDA graphs are for the engine {able}; run this one without")
+    runner = import_class(entry.runner).for_artifact(path, manifest, RunnerOptions(device, threads, cuda_graph))
+    return cast(Runner, runner)

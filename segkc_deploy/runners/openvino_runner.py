@@ -3,13 +3,13 @@
 from collections import Counter, defaultdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError
 from segkc_deploy.manifest import Manifest, companion_path
-from segkc_deploy.runners.base import Runner
+from segkc_deploy.runners.base import Runner, RunnerOptions
 
 #: The ending of the file that holds the weights.
 WEIGHTS = ".bin"
@@ -46,6 +46,10 @@ class OpenVINORunner(Runner):
     Raises:
         ConfigError: there is no such device for OpenVINO artifacts, or `threads` is less than 1.
     """
+
+    @classmethod
+    def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
+        return cls(path, options.device, options.threads, precision_hint(manifest))
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segkc_deploy.errors import ArtifactError, BuildError, ConfigError, MissingDependencyError
-from segkc_deploy.export.engines.aoti import AOTIEngine
+from segkc_deploy.export.engines.aoti_engine import AOTIEngine
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Range
 from segkc_deploy.manifest import Build, Contract, Manifest, TensorContract
 from segkc_deploy.runners.aoti_runner import AOTIRunner, instruction_sets

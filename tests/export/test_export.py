@@ -28,7 +28,7 @@ from segkc_deploy.export.torch_activations import run_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops, describe_run, load_run_predictor
 from segkc_deploy.export.verify import Limits, failure_reason
 from segkc_deploy.manifest import Verification, companion_path, read_manifest, sha256_of
-from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
+from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner
 from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
@@ -406,7 +406,7 @@ def test_two_exports_into_one_folder_do_not_meet(
 
 def test_what_a_killed_build_left_is_no_part_of_the_next_and_goes_after_a_day(tmp_path: Path) -> None:
     from segkc_deploy.export.candidate import Candidate
-    from segkc_deploy.export.engines.trt import TensorRTEngine
+    from segkc_deploy.export.engines.trt_engine import TensorRTEngine
 
     artifact = tmp_path / "junior-fp16.engine"
     killed, running = (Candidate(TensorRTEngine(), artifact) for _ in range(2))

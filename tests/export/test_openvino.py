@@ -19,7 +19,7 @@ from torch import nn
 from segkc_deploy.errors import ArtifactError, BuildError, ConfigError, MissingDependencyError
 from segkc_deploy.export.deploy_graph import OUTPUT_NAMES, DeployGraph
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Range
-from segkc_deploy.export.engines.openvino_ir import OpenVINOEngine
+from segkc_deploy.export.engines.openvino_engine import OpenVINOEngine
 from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.precision.calibration import collect

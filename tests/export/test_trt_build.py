@@ -23,12 +23,12 @@ from trt_request import GPU, build_request
 from segkc_deploy import atomic, cuda_probe, progress
 from segkc_deploy.cuda_probe import Gpu, cuda_obstacle, find_gpu
 from segkc_deploy.errors import BuildError, ConfigError, MissingDependencyError, UserError
-from segkc_deploy.export.engines import trt, trt_rtx
+from segkc_deploy.export.engines import trt_engine, trt_rtx_engine
 from segkc_deploy.export.engines.base import BuildOptions
-from segkc_deploy.export.engines.trt import TensorRTEngine
+from segkc_deploy.export.engines.trt_engine import TensorRTEngine
 from segkc_deploy.export.engines.trt_inspector import layer_precision
 from segkc_deploy.export.engines.trt_progress import BuildProgress
-from segkc_deploy.export.engines.trt_rtx import TensorRTRTXEngine
+from segkc_deploy.export.engines.trt_rtx_engine import TensorRTRTXEngine
 from segkc_deploy.export.export_run import export_run
 from segkc_deploy.export.settings import ExportSettings
 
@@ -52,7 +52,7 @@ def use(version: str, behavior: Behavior, monkeypatch: pytest.MonkeyPatch, gpu: 
     """Install the stand-in of `version`, and pretend that there is a GPU."""
     module = stand_in(version, behavior)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(trt, "find_gpu", lambda: gpu)
+    monkeypatch.setattr(trt_engine, "find_gpu", lambda: gpu)
     fake_cuda_core.install(monkeypatch, behavior.device)
     return module
 
@@ -356,7 +356,7 @@ def test_a_full_disk_leaves_no_half_plan(newest: StandIn, tmp_path: Path, monkey
 def test_a_missing_library_is_named_with_the_command_that_installs_it(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trt, "find_gpu", lambda: GPU)
+    monkeypatch.setattr(trt_engine, "find_gpu", lambda: GPU)
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError) as caught:
@@ -422,7 +422,7 @@ def test_rtx_builds_for_named_gpus_without_one(
     behavior: Behavior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = use(RTX, behavior, monkeypatch)
-    monkeypatch.setattr(trt_rtx, "cuda_obstacle", lambda: "there is no GPU")
+    monkeypatch.setattr(trt_rtx_engine, "cuda_obstacle", lambda: "there is no GPU")
     request = build_request(tmp_path / "tiny.rtx", compute_capabilities=("8.9", "12.0"))
     built = TensorRTRTXEngine().build(request)
     (record,) = behavior.builds
@@ -444,7 +444,7 @@ def test_rtx_inspects_the_plan_where_there_is_a_gpu(
     behavior: Behavior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(RTX, behavior, monkeypatch)
-    monkeypatch.setattr(trt_rtx, "cuda_obstacle", lambda: "")
+    monkeypatch.setattr(trt_rtx_engine, "cuda_obstacle", lambda: "")
     assert TensorRTRTXEngine().verification_device("fp16", BuildOptions()) == "cuda"
     built = TensorRTRTXEngine().build(build_request(tmp_path / "tiny.rtx"))
     assert built.layer_precision is not None

@@ -16,9 +16,9 @@ from trt_request import build_request
 
 from segkc_deploy.errors import BuildError, ConfigError
 from segkc_deploy.export.deploy_graph import DeployGraph
-from segkc_deploy.export.engines import trt_rtx
+from segkc_deploy.export.engines import trt_rtx_engine
 from segkc_deploy.export.engines.base import Range
-from segkc_deploy.export.engines.trt_rtx import TensorRTRTXEngine
+from segkc_deploy.export.engines.trt_rtx_engine import TensorRTRTXEngine
 from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.precision.mixed import to_mixed_precision
@@ -105,7 +105,7 @@ def test_the_builder_itself_refuses_gpus_without_the_number_format(
     request = build_request(tmp_path / "junior.rtx", model, precision, cnn.size, compute_capabilities=(named,))
     with pytest.raises(ConfigError, match=precision):
         TensorRTRTXEngine().build(request)
-    monkeypatch.setattr(trt_rtx, "check_precision", lambda *arguments: None)
+    monkeypatch.setattr(trt_rtx_engine, "check_precision", lambda *arguments: None)
     with pytest.raises(BuildError, match="HW-specific datatypes"):
         TensorRTRTXEngine().build(request)
 

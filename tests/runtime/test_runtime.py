@@ -13,7 +13,7 @@ import segkc_deploy
 from segkc_deploy.errors import ArtifactError, ConfigError, DataError
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import write_manifest
-from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
+from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner
 
 SIZE = (8, 12)
 
@@ -211,7 +211,7 @@ def test_nothing_is_printed_about_gpus_that_are_not_there(artifact, device):
 def test_the_tensorrt_provider_that_does_not_load_is_named_with_what_brings_it(artifact, monkeypatch, capfd):
     if load_in_a_new_process(artifact, "tensorrt").returncode == 0:
         pytest.skip("TensorRT works here")
-    monkeypatch.setattr("segkc_deploy.runners.onnx_runtime.cuda_obstacle", lambda: "")
+    monkeypatch.setattr("segkc_deploy.runners.onnx_runner.cuda_obstacle", lambda: "")
     with pytest.raises(ConfigError, match=r'device tensorrt cannot be used: .*"tensorrt>=10,<11"'):
         segkc_deploy.load(artifact, device="tensorrt")
     assert capfd.readouterr() == ("", "")
@@ -233,7 +233,7 @@ def test_a_cuda_provider_that_does_not_load_is_silent_and_named(artifact, monkey
     """As on a machine with a driver and a GPU, but without the CUDA libraries."""
     if load_in_a_new_process(artifact, "cuda").returncode == 0:
         pytest.skip("CUDA works here")
-    monkeypatch.setattr("segkc_deploy.runners.onnx_runtime.cuda_obstacle", lambda: "")
+    monkeypatch.setattr("segkc_deploy.runners.onnx_runner.cuda_obstacle", lambda: "")
     with segkc_deploy.load(artifact, device="auto") as predictor:
         assert predictor.description.endswith("CPUExecutionProvider")
     with pytest.raises(ConfigError, match=r"device cuda cannot be used: .*onnxruntime"):

@@ -27,8 +27,8 @@ from segkc_deploy.cuda_probe import Gpu, cuda_obstacle
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError, SegKCError
 from segkc_deploy.export.engines.registry import find_engine
 from segkc_deploy.manifest import Build, Contract, Manifest, TensorContract, read_manifest, sha256_of, write_manifest
-from segkc_deploy.runners.onnx_runtime import OnnxRuntimeRunner
-from segkc_deploy.runners.tensorrt_runner import TensorRTRunner
+from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner
+from segkc_deploy.runners.trt_runner import TensorRTRunner
 from segkc_deploy.tensorrt_library import LIBRARIES, collect_log
 
 GPU = Gpu("NVIDIA H200", "9.0", "580.65.06")
@@ -124,7 +124,7 @@ class Machine:
         return TensorRTRunner(path, read_manifest(path), **options)
 
     def has_gpu(self, gpu: Gpu) -> None:
-        self.monkeypatch.setattr("segkc_deploy.runners.tensorrt_runner.find_gpu", lambda: gpu)
+        self.monkeypatch.setattr("segkc_deploy.runners.trt_runner.find_gpu", lambda: gpu)
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def _forbid_import(machine: Machine) -> None:
 
 def test_no_driver(newest: Machine) -> None:
     path = newest.artifact()
-    newest.monkeypatch.setattr("segkc_deploy.runners.tensorrt_runner.find_gpu", cuda_probe.find_gpu)
+    newest.monkeypatch.setattr("segkc_deploy.runners.trt_runner.find_gpu", cuda_probe.find_gpu)
     newest.monkeypatch.setattr(cuda_probe, "_load", lambda name: None)
     _forbid_import(newest)
     line = refusal(newest.runner(path).activate, ConfigError)
@@ -702,8 +702,10 @@ def test_what_the_exporter_builds_is_loaded(
 ) -> None:
     machine = machine_of(version)
     machine.monkeypatch.chdir(tmp_path)
-    machine.monkeypatch.setattr("segkc_deploy.export.engines.trt.find_gpu", lambda: BUILT_ON)
-    machine.monkeypatch.setattr("segkc_deploy.export.engines.trt_rtx.cuda_obstacle", lambda: "no GPU to build on")
+    machine.monkeypatch.setattr("segkc_deploy.export.engines.trt_engine.find_gpu", lambda: BUILT_ON)
+    machine.monkeypatch.setattr(
+        "segkc_deploy.export.engines.trt_rtx_engine.cuda_obstacle", lambda: "no GPU to build on"
+    )
     path = tmp_path / "junior"
     request = build_request(path, **options)
     built = find_engine(machine.engine).build(request)

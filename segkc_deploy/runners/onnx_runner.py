@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 
 from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.errors import ArtifactError, ConfigError
-from segkc_deploy.runners.base import Runner
+from segkc_deploy.manifest import Manifest
+from segkc_deploy.runners.base import Runner, RunnerOptions
 from segkc_deploy.user_cache import cache_folder
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -43,6 +44,10 @@ class OnnxRuntimeRunner(Runner):
             them in the user's cache folder), or `auto`: CUDA where it can really be loaded, else the CPU.
         threads: how many CPU threads one inference uses; ONNX Runtime's own choice if None.
     """
+
+    @classmethod
+    def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
+        return cls(path, options.device, options.threads)
 
     def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
         if device not in get_args(Device):

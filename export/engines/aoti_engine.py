@@ -30,8 +30,6 @@ class AOTIEngine(Engine):
     """Compiles the PyTorch network itself, not its ONNX graph, for the GPU if PyTorch sees one, else for this CPU."""
 
     name = "aoti"
-    suffix = ".pt2"
-    precisions = ("fp32",)
     from_onnx = False
 
     def check(self, options: BuildOptions, precision: str) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -11,9 +11,9 @@ from segkc_deploy.cuda_probe import find_gpu
 from segkc_deploy.engine_match import check_match, check_plan, driver_remark, rebuild_command
 from segkc_deploy.errors import ArtifactError, ConfigError, SegKCError
 from segkc_deploy.manifest import Build, Manifest, companion_path, sha256_of
-from segkc_deploy.runners.base import Runner
+from segkc_deploy.runners.base import Runner, RunnerOptions
 from segkc_deploy.runners.device_memory import DeviceMemory
-from segkc_deploy.runners.tensorrt_execution import Execution
+from segkc_deploy.runners.trt_execution import Execution
 from segkc_deploy.tensorrt_library import LIBRARIES, WEIGHTS, LogLines, collect_log
 
 
@@ -31,6 +31,10 @@ class TensorRTRunner(Runner):
     Raises:
         ConfigError: the device is not a GPU, or CUDA graphs are asked of TensorRT for RTX.
     """
+
+    @classmethod
+    def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
+        return cls(path, manifest, options.device, options.cuda_graph)
 
     def __init__(self, path: str | Path, manifest: Manifest, device: str = "auto", cuda_graph: bool = False) -> None:
         if device not in ("auto", "cuda"):

@@ -27,8 +27,6 @@ class TensorRTRTXEngine(Engine):
     """
 
     name = "trt-rtx"
-    suffix = ".rtx"
-    precisions = ("fp32", "fp16", "bf16", "int8", "fp8")
     fused_attention = False
 
     def check(self, options: BuildOptions, precision: str) -> None:

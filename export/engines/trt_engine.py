@@ -21,9 +21,7 @@ class TensorRTEngine(Engine):
     """TensorRT 10.13 to 11.x. Building needs the GPU that the engine is for."""
 
     name = "trt"
-    suffix = ".engine"
     companion_suffixes = (WEIGHTS,)
-    precisions = ("fp32", "fp16", "bf16", "int8", "fp8")
     fused_attention = False
 
     def check(self, options: BuildOptions, precision: str) -> None:

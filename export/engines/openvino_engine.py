@@ -32,8 +32,6 @@ class OpenVINOEngine(Engine):
     """
 
     name = "openvino"
-    suffix = ".xml"
-    precisions = ("fp32", "fp16", "bf16", "int8")
     #: As fast taken apart, and older releases do not know the one operator.
     fused_attention = False
     companion_suffixes = (WEIGHTS,)

@@ -12,10 +12,6 @@ class OnnxEngine(Engine):
     """Writes the graph as it is; ONNX Runtime optimizes it when it is loaded."""
 
     name = "onnx"
-    suffix = ".onnx"
-    #: not fp8, of which ONNX Runtime's fusions make invalid graphs or lose a Relu (1.31), and not bf16, for which its
-    #: CPU provider has no kernels and its CUDA provider none for Resize
-    precisions = ("fp32", "fp16", "int8")
     any_batch = True
     upsampling = ("sparse", "dense")
 
