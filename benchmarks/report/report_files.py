@@ -5,16 +5,16 @@ from itertools import groupby
 from pathlib import Path
 
 from segkc_deploy import atomic
-from segkc_deploy.benchmarks.interval import RESAMPLES
 from segkc_deploy.benchmarks.measure.latency import LEAST_SAMPLES, STABLE_WITHIN, WANTED_SAMPLES, WINDOW_RUNS
+from segkc_deploy.benchmarks.measure.miou_interval import RESAMPLES
 from segkc_deploy.benchmarks.report import formatting
-from segkc_deploy.benchmarks.report.choices import choices
 from segkc_deploy.benchmarks.report.not_measured import reasons
 from segkc_deploy.benchmarks.report.page_file import render_page
+from segkc_deploy.benchmarks.report.recommendations import recommendations
 from segkc_deploy.benchmarks.report.report_data import report_data
 from segkc_deploy.benchmarks.report.report_markdown import report_markdown
 from segkc_deploy.benchmarks.report.row_columns import columns_of
-from segkc_deploy.benchmarks.report.verdict import verdict
+from segkc_deploy.benchmarks.report.summary import summary
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison
 from segkc_deploy.boundary import BOUNDARY_RULE
 from segkc_deploy.metrics import RULE
@@ -63,8 +63,10 @@ def _page(result: BenchmarkResult, comparisons: list[tuple[Comparison, Layers]],
         rows=result.rows,
         columns=columns_of(result.rows),
         column_groups=[(name, len(list(group))) for name, group in groupby(c.group for c in columns_of(result.rows))],
-        verdict=verdict(result),
-        choices={machine: list(group) for machine, group in groupby(choices(result), key=lambda one: one.machine)},
+        summary=summary(result),
+        recommendations={
+            machine: list(group) for machine, group in groupby(recommendations(result), key=lambda one: one.machine)
+        },
         colors={row.name: f"var(--row-{index % ROW_COLORS})" for index, row in enumerate(result.rows)},
         comparisons=comparisons,
         why_not=why_not,
@@ -94,7 +96,11 @@ def _embedded(
         return [], _WITHOUT_PICTURES
     embedded: list[tuple[Comparison, Layers]] = []
     for comparison in comparisons:
-        layers = [(cell.title, _data_uri(path)) for cell in comparison.cells if (path := folder / cell.file).is_file()]
+        layers = [
+            (picture.title, _data_uri(path))
+            for picture in comparison.pictures
+            if (path := folder / picture.file).is_file()
+        ]
         room -= sum(len(uri) for _, uri in layers)
         if room < 0:
             return embedded, _NO_ROOM if embedded else _NO_ROOM_AT_ALL

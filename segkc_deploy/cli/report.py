@@ -24,8 +24,8 @@ def report(
     from segkc_deploy.cli.extras import needs_extra
 
     with needs_extra("benchmark"):
-        from segkc_deploy.benchmarks.trainings.report import report_trainings
-    from segkc_deploy.benchmarks.trainings.text import summary
+        from segkc_deploy.benchmarks.report.trainings.report import report_trainings
+    from segkc_deploy.benchmarks.report.trainings.text import summary
 
     written = report_trainings(runs, out, reference)
     for sentence in summary(written.table, written.runs):
