@@ -1,6 +1,7 @@
 """The report's files from a result: `index.html` (one page, nothing fetched), `benchmark.md` and `benchmark.json`."""
 
 import base64
+import shutil
 from itertools import groupby
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from segkc_deploy.benchmarks.report.report_markdown import report_markdown
 from segkc_deploy.benchmarks.report.row_columns import columns_of
 from segkc_deploy.benchmarks.report.summary import summary
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison
+from segkc_deploy.benchmarks.store.result_file import read_result
 from segkc_deploy.boundary import BOUNDARY_RULE
 from segkc_deploy.metrics import RULE
 
@@ -43,6 +45,22 @@ def write_report(result: BenchmarkResult, out: Path, *, with_pictures: bool = Tr
     page = out / "index.html"
     atomic.write_text(page, report_html(result, out if with_pictures else None))
     return page
+
+
+def render_stored(file: Path, out: Path) -> Path:
+    """Write the report of a stored result into `out`, with the pictures beside `file`, and return the page's path.
+
+    Raises:
+        ConfigError: the file is missing or is not a benchmark's result.
+    """
+    result = read_result(file)
+    for comparison in result.comparisons:
+        for picture in comparison.pictures:
+            source, target = file.parent / picture.file, out / picture.file
+            if source.is_file() and source.resolve() != target.resolve():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+    return write_report(result, out, with_pictures=bool(result.comparisons))
 
 
 def report_html(result: BenchmarkResult, pictures: Path | None) -> str:

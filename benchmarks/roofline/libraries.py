@@ -4,9 +4,11 @@ A product function returns what makes two square matrices of a given side and th
 if the library has no arithmetic of that precision on the device. Each call ends when the result is there.
 """
 
+import contextlib
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +27,9 @@ Copy = tuple[int, Callable[[], object]]
 
 _CUDA = "CUDAExecutionProvider"
 _NUMPY_TYPES = {"fp32": np.float32, "fp16": np.float16, "uint8": np.uint8, "int8": np.int8, "int32": np.int32}
-#: Bytes of a copied array on the CPU, beyond the caches of any machine, and the side of a float32 matrix on the GPU.
-_CPU_COPY, _GPU_SIDE = 1 << 30, 16384
+#: Least bytes of a copied array on the CPU, which is also four times as large as the last-level caches, and the side of
+#: a copied float32 matrix on the GPU.
+_CPU_COPY, _GPU_SIDE = 256 << 20, 16384
 #: Width of the images whose 1×1 convolution is a product.
 _ROW = 32
 
@@ -91,7 +94,8 @@ def torch_product(device: Device, precision: str, threads: int | None) -> MakePr
 def numpy_copy(threads: int | None) -> Copy:
     """Copy a large array in main memory by as many threads, each a part of it."""
     workers = threads or available_cores()
-    count = min(_CPU_COPY, psutil.virtual_memory().available // 8) // 8
+    size = max(_CPU_COPY, 4 * _last_level_caches())
+    count = min(size, psutil.virtual_memory().available // 8) // 8
     # Written to, since the system maps memory that was never written to one page of zeros.
     source, target = np.ones(count), np.ones(count)
     parts = list(zip(np.array_split(target, workers), np.array_split(source, workers), strict=True))
@@ -168,6 +172,16 @@ def _openvino_model(openvino: Any, precision: str, side: int) -> Any:
     weights = quantized(ops.constant(constant[:, :, None, None]), -1, 1, 255)
     product = ops.convolution(quantized(images, 0, 1, 256), weights, [1, 1], [0, 0], [0, 0], [1, 1])
     return openvino.Model([product], [images])
+
+
+def _last_level_caches() -> int:
+    """Return the bytes of all last-level caches together as Linux reports them; 0 on other systems."""
+    found: dict[str, int] = {}
+    for folder in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cache/index3"):
+        with contextlib.suppress(OSError, ValueError):
+            size = (folder / "size").read_text().strip().removesuffix("K")
+            found[(folder / "shared_cpu_list").read_text()] = int(size) << 10
+    return sum(found.values())
 
 
 def _matrix(side: int, kind: str, seed: int) -> np.ndarray:

@@ -106,7 +106,8 @@ def test_a_copy_is_split_among_the_threads_and_counts_reading_and_writing(
         run()
         return 0.5
 
-    monkeypatch.setattr(libraries, "_CPU_COPY", 4 << 20)
+    monkeypatch.setattr(libraries, "_CPU_COPY", 3 << 20)
+    monkeypatch.setattr(libraries, "_last_level_caches", lambda: 1 << 20)
     monkeypatch.setattr(libraries.np, "copyto", watched)
     monkeypatch.setattr(roofline_worker, "fastest_of", half_a_second)
     job = PeakJob(library="numpy", device="cpu", precisions=(), threads=3, seconds=0.0)
