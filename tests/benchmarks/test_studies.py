@@ -505,17 +505,6 @@ def test_a_share_of_the_headroom_has_an_interval_from_three_seeds_on() -> None:
     assert "Headroom" not in study_text(rows[:-3])
 
 
-def test_a_share_of_the_headroom_has_an_interval_from_three_seeds_on() -> None:
-    rows = [
-        *made_rows("supervised", [20, 22, 24]),
-        *made_rows("segkc", [30, 31, 33.5]),
-        *made_rows("supervised", [40, 42, 44], labels="full"),
-    ]
-    # 10, 9 and 9.5 of 20 points; 9.5 ± 4.303 · 0.5 / √3.
-    assert "| segkc, 1/8 | 3 | +9.50 ± 0.50 (outside) | +8.3 to +10.7 | 48% |" in study_text(rows).splitlines()
-    assert "Headroom" not in study_text(rows[:-3])
-
-
 def test_minutes_are_given_with_the_processors_time() -> None:
     rows = [*made_rows("supervised", [20, 22], seconds=120.0, processor_seconds=90.0), *made_rows("segkc", [30, 31])]
     text = study_text(rows)
