@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", help="trials to take: row=segkc,labels=1/8,seed=0; a key may come several times")
     parser.add_argument("--workers", type=int, default=1, help="trainings at once")
     parser.add_argument("--pin", action="store_true", help="a processor and one thread for each training")
-    parser.add_argument("--device", recommendations=("auto", "cpu", "cuda"), default="auto", help="where they run")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where they run")
     parser.add_argument("--limit-minutes", type=float, help="stop then; the next time they go on")
     parser.add_argument("--collect", action="store_true", help="train nothing, collect what is finished")
     return parser
