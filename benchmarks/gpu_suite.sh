@@ -14,9 +14,9 @@
 #   gpu-latency.json  rows of accuracy and latency (report/: the same as a page)
 #   throughput/ study/ artifacts/  the trainings and the exported files
 #
-# A session that was cut goes on with the same OUT: what is finished there is not done again, but for the tests and the
-# timing. STAGES names the ones wanted. Nothing has to be installed but the packages of the extras train, export and
-# benchmark, and pytest. Where the checkout comes without its history, SEGKC_COMMIT=HASH names its commit.
+# Run it again with the same OUT to continue an interrupted session: finished work is kept, except for the tests and the
+# timing. STAGES names the stages to run. Only the packages of the extras train, export and benchmark, and pytest, have
+# to be installed. Where the checkout comes without its history, SEGKC_COMMIT=HASH names its commit.
 # A rehearsal without a GPU takes 3 minutes of a CPU core:
 #
 #   DEVICE=cpu WORKERS=1 ONLY=row=segkc,labels=1/8,seed=0 THROUGHPUT=supervised THROUGHPUT_STEPS=4 ENGINES=onnx \
@@ -40,9 +40,9 @@ python=${PYTHON:-python3}
 minutes=${MINUTES:-25}
 stages=${STAGES:-tests throughput study export benchmark}
 device=${DEVICE:-cuda}
-only=${ONLY:-}       # cells of the study, as evidence --only has them
+only=${ONLY:-}       # trials of the study, as its --only takes them
 common=${COMMON:-}   # YAML: sections in place of those that the study gives all rows
-# Trainings at once. A guess: throughput.json tells what one reaches alone, and what each of several does.
+# Trainings at once. A guess: throughput.json shows the rate of one alone and of each of several.
 workers=${WORKERS:-4}
 # Rows of the study, and recipes of two DINOv2 networks at the size that is published, here from random weights.
 throughput=${THROUGHPUT:-supervised segkc unimatch-v2 cps-hetero segkc+speed fixmatch cps supervised-dinov2-s segkc-dinov2-s}
@@ -53,7 +53,7 @@ seconds_a_latency=${SECONDS_A_LATENCY:-1}
 export_seconds=180
 benchmark_seconds=270
 
-status=0   # a stage that fails costs none of the others
+status=0   # a stage that fails does not affect the others
 
 wanted() { [[ " $stages " == *" $1 "* ]]; }
 
@@ -115,8 +115,8 @@ Path(sys.argv[2]).write_text(yaml.safe_dump(study, sort_keys=False))
 PYTHON
   study=$out/camvid-gpu.yaml
 fi
-evidence() {
-  "$python" -m segkc_deploy.benchmarks.evidence "$study" --data-root "$camvid" --out "$out/study" \
+run_study() {
+  "$python" -m segkc_deploy.benchmarks.studies "$study" --data-root "$camvid" --out "$out/study" \
     --results "$out/camvid-gpu.json" ${only:+--only "$only"} "$@"
 }
 
@@ -130,7 +130,7 @@ fi
 
 if wanted throughput; then
   heading "training throughput, one training at a time"
-  evidence --collect   # writes the recipes and the data specs
+  run_study --collect   # writes the recipes and the data specs
   cat > "$out/throughput/supervised-dinov2-s.yaml" <<'YAML'
 base: supervised-dinov2-s
 junior: {pretrained: false}
@@ -156,10 +156,10 @@ fi
 
 if wanted study; then
   heading "the study, $workers at once"
-  evidence --workers "$workers" --device "$device" --limit-minutes "$(($(left export benchmark) / 60))" || status=1
+  run_study --workers "$workers" --device "$device" --limit-minutes "$(($(left export benchmark) / 60))" || status=1
   write_throughput
   if [ -f "$out/camvid-gpu.json" ]; then
-    "$python" -m segkc_deploy.benchmarks.evidence.tables "$out/camvid-gpu.json" > "$out/camvid-gpu.md" || status=1
+    "$python" -m segkc_deploy.benchmarks.studies.method_tables "$out/camvid-gpu.json" > "$out/camvid-gpu.md" || status=1
   fi
 fi
 
@@ -226,9 +226,9 @@ if wanted benchmark; then
     --data "$out/study/data/1_8.yaml" --out "$out/report" --batches 1,8 --seconds "$seconds_a_latency" \
     --sustained 15 || status=1
   rm -f "$out/gpu-latency.json"
-  "$python" -m segkc_deploy.benchmarks.study "$out/report/benchmark.json" --study gpu-latency --labels 1/8 --seed 0 \
+  "$python" -m segkc_deploy.benchmarks.studies.benchmark_rows "$out/report/benchmark.json" --study gpu-latency --labels 1/8 --seed 0 \
     --out "$out/gpu-latency.json" || status=1
-  [ ! -f "$out/gpu-latency.json" ] || "$python" -m segkc_deploy.benchmarks.tables "$out/gpu-latency.json"
+  [ ! -f "$out/gpu-latency.json" ] || "$python" -m segkc_deploy.benchmarks.studies.tables "$out/gpu-latency.json"
 fi
 
 heading "done"

@@ -1,5 +1,9 @@
-"""What a benchmark found, as stored in `benchmark.json`. A figure that was not measured is null, never made up."""
+"""What a benchmark measured, as stored in `benchmark.json`. A metric that was not measured is null, never invented.
 
+`python -m segkc_deploy.benchmarks.schema` prints its JSON Schema.
+"""
+
+import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +14,7 @@ from segkc_deploy import atomic
 from segkc_deploy.labels import Labels
 
 #: Raised when a reader of an older format could misread a newer result.
-FORMAT = "segkc-deploy-benchmark/1"
+FORMAT = "segkc-deploy-benchmark/2"
 
 Role = Literal["senior", "junior", "artifact"]
 
@@ -20,7 +24,7 @@ def _null_unless_finite(value: Any) -> Any:
 
 
 #: A float, or null where it was not measured or is not a number; JSON has no NaN.
-Figure = Annotated[float | None, BeforeValidator(_null_unless_finite)]
+Measured = Annotated[float | None, BeforeValidator(_null_unless_finite)]
 
 
 class _Part(BaseModel):
@@ -76,11 +80,11 @@ class BatchPoint(_Part):
     """
 
     batch: int
-    images_per_s: Figure = None
-    infer_images_per_s: Figure = None
+    images_per_s: Measured = None
+    infer_images_per_s: Measured = None
     total: Distribution | None = None
     infer: Distribution | None = None
-    host_peak_mib: Figure = None
+    host_peak_mib: Measured = None
     error: str | None = None
 
 
@@ -92,7 +96,7 @@ class Energy(_Part):
 
     source: str
     watts: float
-    idle_watts: Figure = None
+    idle_watts: Measured = None
     joules_per_image: float
 
 
@@ -108,7 +112,7 @@ class Sustained(_Part):
     images: int
     images_per_s: float
     by_second: list[float]
-    drift: Figure = None
+    drift: Measured = None
     energy: Energy | None = None
 
 
@@ -116,26 +120,26 @@ class Reading(_Part):
     """The machine's state at `at_s` seconds after the row's first reading; null where it cannot be read.
 
     `moment` is `before` the row's first inference, `after` its last one, or the part of the measuring that was under
-    way, of which the first reading is at its beginning and the last at its end. `other_load` is the share of all
+    way, of which the first reading is at its beginning and the last at its end. `background_load` is the share of all
     processors' time, in percent, that other processes took since the reading before. The GPU's figures are those of the
     GPU that the row runs on; `gpu_limits` are NVML's reasons for clocks below what was asked for, without idleness.
     """
 
     moment: str
     at_s: float
-    cpu_mhz: Figure = None
-    cpu_celsius: Figure = None
-    other_load: Figure = None
-    gpu_mhz: Figure = None
-    gpu_memory_mhz: Figure = None
-    gpu_watts: Figure = None
-    gpu_limit_watts: Figure = None
-    gpu_celsius: Figure = None
+    cpu_mhz: Measured = None
+    cpu_celsius: Measured = None
+    background_load: Measured = None
+    gpu_mhz: Measured = None
+    gpu_memory_mhz: Measured = None
+    gpu_watts: Measured = None
+    gpu_limit_watts: Measured = None
+    gpu_celsius: Measured = None
     gpu_limits: list[str] = Field(default_factory=list)
 
 
 class MachineState(_Part):
-    """What the machine did while a row was measured; `flags` are sentences on what makes its timings doubtful."""
+    """What the machine did while a row was measured; `flags` are sentences on what makes its timings unreliable."""
 
     readings: list[Reading] = Field(default_factory=list)
     flags: list[str] = Field(default_factory=list)
@@ -156,60 +160,61 @@ class Peak(_Part):
     how: str
 
 
-class Floor(_Part):
-    """The least time in which the machine's peaks allow an inference at batch 1 (Williams et al. 2009, roofline).
+class Roofline(_Part):
+    """The least time that the machine's peaks allow an inference at batch 1 (Williams et al. 2009, roofline model).
 
     `compute_ms` is the network's FLOPs at the peak of matrix products, `memory_ms` its weights, input and outputs, each
-    moved once, at the peak of copies; the floor is the larger of both. `share` is the floor in percent of the median
-    inference. `peak` is the precision of the peak that was taken.
+    moved once, at the peak of copies; the larger of the two is the roofline bound, and `bound` says which one it is.
+    `efficiency` is that bound in percent of the median inference. `peak` is the precision of the peak.
     """
 
     peak: str
     compute_ms: float
     memory_ms: float
     bound: Literal["compute", "memory"]
-    share: float
+    efficiency: float
 
 
-class Way(_Part):
-    """One way from image to mask among several that took turns.
+class Contender(_Part):
+    """One row or baseline of an interleaved timing, from a decoded image to its mask.
 
-    `total` is of all its samples. `speed` is how many times faster it is than the reference, the median over rounds of
-    the ratio of both ways' medians in the same round, with the 95% bootstrap interval of that median and the quartiles
-    of the ratios. `same_masks` is the share of pixels, in percent, with the reference's class.
+    `total` is the distribution of all its samples. `speed` is how many times faster it is than the reference: in each
+    round, the reference's median divided by the contender's, and then the median over rounds. `speed_interval` is the
+    95% bootstrap interval of that median and `speed_quartiles` are the quartiles of the ratios. `same_masks` is the
+    percentage of pixels with the reference's class.
     """
 
     name: str
     kind: Literal["row", "baseline"]
     engine: str
     total: Distribution | None = None
-    speed: Figure = None
+    speed: Measured = None
     speed_interval: tuple[float, float] | None = None
     speed_quartiles: tuple[float, float] | None = None
-    same_masks: Figure = None
+    same_masks: Measured = None
     error: str | None = None
 
 
-class InTurn(_Part):
-    """Rows and baselines timed in turn, A/B/A/B, so that whatever else the machine does falls on all alike.
+class InterleavedTiming(_Part):
+    """Rows and baselines timed in alternation (A/B/A/B), so that changes of the machine affect all of them alike.
 
-    Each way has a process of its own that stays alive; in each of `rounds` rounds every way, in a new order each time,
-    runs unrecorded once and is then timed `runs` times.
+    Each contender has its own process, which stays alive. In each of `rounds` rounds every contender, in a new random
+    order, runs once unrecorded and is then timed `runs` times.
     """
 
     reference: str
     rounds: int
     runs: int
-    ways: list[Way] = Field(default_factory=list)
+    contenders: list[Contender] = Field(default_factory=list)
 
 
 class Memory(_Part):
     """Memory in MiB at batch 1. Host: resident size of the row's own process. Device: null without a GPU."""
 
-    host_baseline_mib: Figure = None
-    host_peak_mib: Figure = None
-    host_added_mib: Figure = None
-    device_added_mib: Figure = None
+    host_baseline_mib: Measured = None
+    host_peak_mib: Measured = None
+    host_added_mib: Measured = None
+    device_added_mib: Measured = None
 
 
 class Accuracy(_Part):
@@ -227,20 +232,20 @@ class Accuracy(_Part):
     """
 
     images: int
-    miou: Figure
-    pixel_accuracy: Figure
-    iou: list[Figure]
-    boundary_miou: Figure = None
-    boundary_iou: list[Figure] = Field(default_factory=list)
-    agreement: Figure = None
+    miou: Measured
+    pixel_accuracy: Measured
+    iou: list[Measured]
+    boundary_miou: Measured = None
+    boundary_iou: list[Measured] = Field(default_factory=list)
+    agreement: Measured = None
     agreement_with: str | None = None
     miou_interval: tuple[float, float] | None = None
-    miou_difference: Figure = None
+    miou_difference: Measured = None
     miou_difference_interval: tuple[float, float] | None = None
     resamples: int | None = None
     resampling_seed: int | None = None
     resampling_block: int | None = None
-    image_miou: dict[str, Figure] = Field(default_factory=dict)
+    image_miou: dict[str, Measured] = Field(default_factory=dict)
     confusion: list[list[int]] = Field(default_factory=list)
 
 
@@ -272,11 +277,11 @@ class Row(_Part):
     accuracy: Accuracy | None = None
     latency: Latency | None = None
     latency_cuda_graph: Latency | None = None
-    floor: Floor | None = None
+    roofline: Roofline | None = None
     throughput: list[BatchPoint] = Field(default_factory=list)
     memory: Memory = Field(default_factory=Memory)
     sustained: Sustained | None = None
-    cold_start_s: Figure = None
+    cold_start_s: Measured = None
     threads: dict[str, int | None] = Field(default_factory=dict)
     state: MachineState = Field(default_factory=MachineState)
     not_measured: dict[str, str] = Field(default_factory=dict)
@@ -291,7 +296,7 @@ class Failure(_Part):
     error: str
 
 
-class Cell(_Part):
+class Picture(_Part):
     """One picture of a comparison: its column's title and its file, relative to the report's folder."""
 
     title: str
@@ -299,12 +304,15 @@ class Cell(_Part):
 
 
 class Comparison(_Part):
-    """One validation image seen by every row; `reason` says why, `miou` is that of the row that chose it (percent)."""
+    """One validation image as every row segments it.
+
+    `reason` says why the image was selected, and `miou` is its mIoU in percent for the row that selected it.
+    """
 
     id: str
     reason: str
-    miou: Figure
-    cells: list[Cell]
+    miou: Measured
+    pictures: list[Picture]
 
 
 class Conditions(_Part):
@@ -338,7 +346,7 @@ class BenchmarkResult(Conditions):
     failures: list[Failure] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     peaks: list[Peak] = Field(default_factory=list)
-    in_turn: InTurn | None = None
+    interleaved: InterleavedTiming | None = None
     chosen_by: str | None = None
     comparisons: list[Comparison] = Field(default_factory=list)
     sources: list[Source] = Field(default_factory=list)
@@ -346,3 +354,15 @@ class BenchmarkResult(Conditions):
     def write(self, path: Path) -> None:
         """Write this result to `path` as JSON, atomically."""
         atomic.write_text(path, self.model_dump_json(indent=1) + "\n")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of what `BenchmarkResult.write` stores."""
+    schema = BenchmarkResult.model_json_schema()
+    schema["properties"]["format"] = {"const": FORMAT}
+    schema["required"] = ["format", *schema["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=1))

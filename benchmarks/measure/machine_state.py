@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from segkc_deploy.benchmarks.measure.at_intervals import at_intervals
+from segkc_deploy.benchmarks.measure.background_load import BackgroundLoad, celsius, mean_mhz
 from segkc_deploy.benchmarks.measure.nvidia_gpu import NvidiaGpu
-from segkc_deploy.benchmarks.measure.processors import OtherLoad, celsius, mean_mhz
 from segkc_deploy.benchmarks.measure.state_flags import BEFORE, state_flags
 from segkc_deploy.benchmarks.schema import MachineState, Reading
 
@@ -28,7 +28,7 @@ class MachineWatch:
     def __init__(self, gpu: NvidiaGpu | None = None, interval_s: float = INTERVAL_S) -> None:
         self._gpu = gpu
         self._interval_s = interval_s
-        self._other_load = OtherLoad()
+        self._background_load = BackgroundLoad()
         self._readings: list[Reading] = []
         self._began = time.perf_counter()
         self._pause_s = interval_s
@@ -44,14 +44,14 @@ class MachineWatch:
     def read(self, moment: str) -> None:
         """Take a reading."""
         first = not self._readings
-        other_load = self._other_load.percent()
+        background_load = self._background_load.percent()
         self._readings.append(
             Reading(
                 moment=moment,
                 at_s=time.perf_counter() - self._began,
                 cpu_mhz=mean_mhz(),
                 cpu_celsius=celsius(),
-                other_load=None if first else other_load,
+                background_load=None if first else background_load,
                 **(self._gpu.reading() if self._gpu else {}),
             )
         )
@@ -75,7 +75,7 @@ class MachineWatch:
         self._readings = [reading.model_copy(update=no_gpu) for reading in self._readings]
 
     def state(self) -> MachineState:
-        """Return the readings so far and what of them makes timings doubtful."""
+        """Return the readings so far and what of them makes timings unreliable."""
         default_watts = self._gpu.default_limit_watts() if self._gpu else None
         return MachineState(
             readings=list(self._readings), flags=state_flags(self._readings, default_watts, self._other_gpu_processes)

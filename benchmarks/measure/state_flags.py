@@ -1,4 +1,4 @@
-"""Which of the machine's readings make a row's timings doubtful."""
+"""Which of the machine's readings make a row's timings unreliable."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ _UNTIMED = (BEFORE, AFTER, ACCURACY)
 GPU_CLOCK_MOVED = 0.05
 CPU_CLOCK_MOVED = 0.10
 #: Largest share of all processors' time, in percent, that other processes may take during one part.
-OTHER_LOAD = 5.0
+BACKGROUND_LOAD = 5.0
 #: Largest slowdown under sustained load, in percent.
 DRIFT = -5.0
 #: A power limit is lower than the default if it is so by more than this share; drivers round.
@@ -25,7 +25,7 @@ _Parts = dict[str, list[Reading]]
 
 
 def state_flags(readings: Sequence[Reading], default_watts: float | None, other_gpu_processes: int) -> list[str]:
-    """Return a sentence on each thing that makes timings doubtful.
+    """Return a sentence on each thing that makes timings unreliable.
 
     Args:
         readings: a row's, in order.
@@ -37,7 +37,7 @@ def state_flags(readings: Sequence[Reading], default_watts: float | None, other_
         _moved("GPU", parts, lambda reading: reading.gpu_mhz, GPU_CLOCK_MOVED),
         _throttled(parts),
         _lowered_limit(readings, default_watts),
-        _other_load(parts),
+        _background_load(parts),
         _moved("processors", parts, lambda reading: reading.cpu_mhz, CPU_CLOCK_MOVED),
     ]
     if other_gpu_processes:
@@ -90,17 +90,23 @@ def _lowered_limit(readings: Iterable[Reading], default_watts: float | None) -> 
     return f"the GPU's power limit is {min(limits):.0f} W instead of its default of {default_watts:.0f} W"
 
 
-def _other_load(parts: _Parts) -> str:
+def _background_load(parts: _Parts) -> str:
     found = []
     for part, readings in parts.items():
-        load = _mean_other_load(readings)
-        if load is not None and load > OTHER_LOAD:
+        load = _mean_background_load(readings)
+        if load is not None and load > BACKGROUND_LOAD:
             found.append(f"{part} {load:.0f}%")
-    return f"other processes took more than {OTHER_LOAD:.0f}% of the processors: {', '.join(found)}" if found else ""
+    return (
+        f"other processes took more than {BACKGROUND_LOAD:.0f}% of the processors: {', '.join(found)}" if found else ""
+    )
 
 
-def _mean_other_load(readings: Sequence[Reading]) -> float | None:
+def _mean_background_load(readings: Sequence[Reading]) -> float | None:
     """Return the mean over a part's time; its first reading tells of the time before it."""
-    spans = [(now.at_s - then.at_s, now.other_load) for then, now in pairwise(readings) if now.other_load is not None]
+    spans = [
+        (now.at_s - then.at_s, now.background_load)
+        for then, now in pairwise(readings)
+        if now.background_load is not None
+    ]
     seconds = sum(span for span, _ in spans)
     return sum(span * load for span, load in spans) / seconds if seconds > 0 else None

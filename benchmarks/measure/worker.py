@@ -1,10 +1,9 @@
-"""Measures one row in a process of its own: `python -m segkc_deploy.benchmarks.measure.worker ORDER.json ROW.json`.
+"""Measures one row in a process of its own: `python -m segkc_deploy.benchmarks.measure.worker JOB.json ROW.json`.
 
 The row is written again after each part, so that what was measured survives a crash of a later part.
 """
 
 import sys
-import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,19 +13,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from segkc_deploy import atomic
-from segkc_deploy.benchmarks.interval import RESAMPLES, SEED, miou_interval, save_counts
-from segkc_deploy.benchmarks.measure.floor import moved_bytes
 from segkc_deploy.benchmarks.measure.gpu_latency import add_cuda_graph, add_device_times, runs_on_gpu
 from segkc_deploy.benchmarks.measure.latency import Budget, measure_batch, measure_latency
 from segkc_deploy.benchmarks.measure.machine_state import MachineWatch
 from segkc_deploy.benchmarks.measure.memory import device_used_mib, host_now_mib, host_peak_mib
 from segkc_deploy.benchmarks.measure.meters import open_meter
+from segkc_deploy.benchmarks.measure.miou_interval import RESAMPLES, SEED, miou_interval
 from segkc_deploy.benchmarks.measure.nvidia_gpu import find_gpu_of_row
 from segkc_deploy.benchmarks.measure.state_flags import ACCURACY, AFTER, drift_flag
 from segkc_deploy.benchmarks.measure.sustained import best_batch, measure_sustained
-from segkc_deploy.benchmarks.measure.worker_process import end_with_parent, tell_errors
-from segkc_deploy.benchmarks.report.pictures import save_mask
+from segkc_deploy.benchmarks.measure.worker_process import work_on_job
+from segkc_deploy.benchmarks.options import MeasureOptions
 from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, Memory, Role, Row
+from segkc_deploy.benchmarks.store.masks import save_counts, save_mask
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
@@ -37,9 +36,11 @@ from segkc_deploy.predictor import Predictor, load
 from segkc_deploy.preprocess import network_size
 from segkc_deploy.progress import console
 
+_WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 
-class Order(BaseModel):
-    """What to measure and how long; `masks` is the folder for the predicted masks of the validation images."""
+
+class RowJob(BaseModel):
+    """Which row to measure and how; `masks` is the folder for the predicted masks of the validation images."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,99 +49,102 @@ class Order(BaseModel):
     target: Path
     data: Path
     masks: Path
-    device: str = "auto"
-    threads: int | None = None
-    batches: tuple[int, ...] = (1, 2, 4, 8)
-    seconds: float = 5.0
-    samples: int | None = None
-    images: int = 32
-    block: int = 1
-    sustained: float = 60.0
+    options: MeasureOptions
 
 
-def measure(order: Order, row_file: Path) -> Row:
+def measure(job: RowJob, row_file: Path) -> Row:
     """Measure the row and write it to `row_file` after each part.
 
     Raises:
         UserError: the target or the data cannot be used.
     """
-    sets = load_data_spec(order.data).resolve()
-    images = some_images(sets, order.images)
-    if order.threads is not None:
-        cv2.setNumThreads(order.threads)
-    budget = Budget(order.seconds, order.samples)
+    options = job.options
+    sets = load_data_spec(job.data).resolve()
+    images = some_images(sets, options.images)
+    if options.threads is not None:
+        cv2.setNumThreads(options.threads)
+    budget = Budget(options.seconds, options.samples)
 
-    gpu, no_gpu = (None, "") if order.device == "cpu" else find_gpu_of_row()
+    gpu, no_gpu = (None, "") if options.device == "cpu" else find_gpu_of_row()
     watch = MachineWatch(gpu)
     host_before, device_before = host_now_mib(), device_used_mib()
     began = time.perf_counter()
-    with open_target(order.role, order.target, order.device, order.threads) as predictor:
+    with open_target(job.role, job.target, options) as predictor:
         predictor.predict(images[0])
-        row = _new_row(order, predictor, cold_start_s=time.perf_counter() - began)
+        row = _new_row(job, predictor, cold_start_s=time.perf_counter() - began)
         if predictor.labels.names != sets.labels.names:
-            raise DataError(f"{order.data}: its classes are not those that {order.target} was trained on")
+            raise DataError(f"{job.data}: its classes are not those that {job.target} was trained on")
         if not runs_on_gpu(row.engine):
             watch.leave_gpu_out()
         elif gpu is None:
             row.not_measured["state.gpu"] = no_gpu
 
-        console.print(f"{order.name}: latency", soft_wrap=True)
+        console.print(f"{job.name}: latency", soft_wrap=True)
         row.latency = measure_latency(predictor, images, budget, watch.during("latency"))
         row.memory = _memory(host_before, device_before, row.engine)
-        _keep(row, row_file, watch)
+        _write(row, row_file, watch)
         image_and_outputs = _image_and_outputs(row, predictor, images)
-        row.threads = _threads(order.threads)
+        row.threads = _threads(options.threads)
         if runs_on_gpu(row.engine):
             add_device_times(row, predictor, images, budget)
-        _keep(row, row_file, watch)
+        _write(row, row_file, watch)
 
         with watch.during(ACCURACY):
-            row.accuracy = _accuracy(predictor, sets, order)
-        _keep(row, row_file, watch)
+            row.accuracy = _accuracy(predictor, sets, job)
+        _write(row, row_file, watch)
 
-        for batch in sorted(order.batches):
-            console.print(f"{order.name}: batch {batch}", soft_wrap=True)
+        for batch in options.batches:
+            console.print(f"{job.name}: batch {batch}", soft_wrap=True)
             row.throughput.append(_batch_point(predictor, images, batch, budget, watch))
-            _keep(row, row_file, watch)
+            _write(row, row_file, watch)
 
-        _add_sustained(row, predictor, images, order, watch)
+        _add_sustained(row, predictor, images, options.sustained, watch)
     if predictor.manifest is not None and predictor.manifest.engine == "trt":
-        console.print(f"{order.name}: CUDA graphs", soft_wrap=True)
-        add_cuda_graph(row, order.target, images, budget, watch.during("CUDA graphs"))
+        console.print(f"{job.name}: CUDA graphs", soft_wrap=True)
+        add_cuda_graph(row, job.target, images, budget, watch.during("CUDA graphs"))
     watch.read(AFTER)
-    _describe(row, order, predictor.manifest)
+    _describe(row, job, predictor.manifest)
     if row.parameters is not None and image_and_outputs is not None:
         row.moved_bytes = moved_bytes(row.parameters, row.precision, image_and_outputs)
-    _keep(row, row_file, watch)
+    _write(row, row_file, watch)
     return row
 
 
 def some_images(sets: ImageSets, count: int) -> list[np.ndarray]:
     """Decode up to `count` validation images, evenly spaced over the set."""
     if not sets.val:
-        raise DataError("the data spec has no validation images, and a benchmark is made of them (section `val:`)")
+        raise DataError("the data spec has no validation images, which a benchmark needs (section `val:`)")
     places = np.linspace(0, len(sets.val) - 1, min(count, len(sets.val))).round().astype(int)
     return [read_image(sets.val[place].image) for place in places]
 
 
-def open_target(role: Role, target: Path, device: str, threads: int | None) -> Predictor:
+def open_target(role: Role, target: Path, options: MeasureOptions) -> Predictor:
     """Return the predictor of an artifact, or of the senior or the junior of a run directory.
 
     Raises:
         UserError: it cannot be used, or not on this device.
     """
     if role == "artifact":
-        return load(target, device, threads)
+        return load(target, options.device, options.threads)
     from segkc_deploy.export.torch_runner import load_run_predictor
 
-    return load_run_predictor(target, role, device)
+    return load_run_predictor(target, role, options.device)
 
 
-def _new_row(order: Order, predictor: Predictor, cold_start_s: float) -> Row:
+def moved_bytes(parameters: int, precision: str, image_and_outputs: int) -> int:
+    """Return the fewest bytes that an inference moves: all weights, the image and the outputs, each once.
+
+    Weights count by the row's precision and not by the file: an engine's file holds code and sometimes more than one
+    form of a weight. Layers in a higher precision move more, so this is a lower bound.
+    """
+    return parameters * _WEIGHT_BYTES[precision] + image_and_outputs
+
+
+def _new_row(job: RowJob, predictor: Predictor, cold_start_s: float) -> Row:
     return Row(
-        name=order.name,
-        role=order.role,
-        target=str(order.target),
+        name=job.name,
+        role=job.role,
+        target=str(job.target),
         engine=predictor.description,
         precision=predictor.manifest.precision if predictor.manifest else "fp32",
         size=predictor.contract.size,
@@ -164,11 +168,11 @@ def _image_and_outputs(row: Row, predictor: Predictor, images: list[np.ndarray])
     """Return the bytes of the network's input and outputs for one image, or None where they depend on the image."""
     contract = predictor.contract
     if {network_size(contract, image.shape[:2]) for image in images} != {contract.size}:
-        row.not_measured["moved_bytes"] = "the network runs images at their own sizes, and its FLOPs are those of one"
+        row.not_measured["moved_bytes"] = "the network runs images at their own sizes, but its FLOPs are for one size"
         return None
     if contract.batch > 1:
         row.not_measured["moved_bytes"] = (
-            f"the artifact always runs {contract.batch} images, and its FLOPs are those of one"
+            f"the artifact always runs {contract.batch} images, but its FLOPs are for one image"
         )
         return None
     batch = predictor.preprocess(images[:1])
@@ -183,15 +187,16 @@ def _threads(asked: int | None) -> dict[str, int | None]:
     return threads
 
 
-def _accuracy(predictor: Predictor, sets: ImageSets, order: Order) -> Accuracy:
+def _accuracy(predictor: Predictor, sets: ImageSets, job: RowJob) -> Accuracy:
     image_miou: dict[str, float | None] = {}
+    block = job.options.block
 
     def keep(scored: ScoredImage) -> None:
-        save_mask(order.masks, len(image_miou), scored.prediction)
+        save_mask(job.masks, len(image_miou), scored.prediction)
         image_miou[scored.sample.id] = scored.scores.miou
 
-    evaluation = evaluate(predictor.predict, sets, f"{order.name}: mIoU", keep)
-    save_counts(order.masks, evaluation.image_counts)
+    evaluation = evaluate(predictor.predict, sets, f"{job.name}: mIoU", keep)
+    save_counts(job.masks, evaluation.image_counts)
     scores, boundary = evaluation.scores, evaluation.boundary
     return Accuracy(
         images=evaluation.images,
@@ -200,10 +205,10 @@ def _accuracy(predictor: Predictor, sets: ImageSets, order: Order) -> Accuracy:
         iou=list(scores.iou),
         boundary_miou=boundary.miou,
         boundary_iou=list(boundary.iou),
-        miou_interval=miou_interval(evaluation.image_counts, order.block),
+        miou_interval=miou_interval(evaluation.image_counts, block),
         resamples=RESAMPLES,
         resampling_seed=SEED,
-        resampling_block=order.block,
+        resampling_block=block,
         image_miou=image_miou,
         confusion=evaluation.confusion.tolist(),
     )
@@ -222,27 +227,28 @@ def _batch_point(
     return point
 
 
-def _add_sustained(row: Row, predictor: Predictor, images: list[np.ndarray], order: Order, watch: MachineWatch) -> None:
-    """Set the throughput and energy of a long load, or say in `not_measured` why they are missing."""
+def _add_sustained(
+    row: Row, predictor: Predictor, images: list[np.ndarray], seconds: float, watch: MachineWatch
+) -> None:
+    """Set the throughput and energy of a long load, or the reason why they are missing in `not_measured`."""
     batch = best_batch(row.throughput)
-    if order.sustained == 0 or batch is None:
-        row.not_measured["sustained"] = "left out by --sustained 0" if batch else "no batch size could be run"
+    if seconds == 0 or batch is None:
+        row.not_measured["sustained"] = "skipped by --sustained 0" if batch else "no batch size could be run"
         return
-    console.print(f"{order.name}: batch {batch} for {order.sustained:g} s", soft_wrap=True)
+    console.print(f"{row.name}: batch {batch} for {seconds:g} s", soft_wrap=True)
     unknown_gpu = row.not_measured.get("state.gpu")
     with nullcontext((None, unknown_gpu)) if unknown_gpu else open_meter(watch.gpu) as (meter, no_meter):
-        timing = watch.during("sustained")
-        row.sustained = measure_sustained(predictor, images, batch, order.sustained, meter, timing)
+        row.sustained = measure_sustained(predictor, images, batch, seconds, meter, watch.during("sustained"))
     if row.sustained.energy is None:
-        row.not_measured["sustained.energy"] = no_meter or "the meter could not be read any more"
+        row.not_measured["sustained.energy"] = no_meter or "the meter could no longer be read"
 
 
-def _describe(row: Row, order: Order, manifest: Manifest | None) -> None:
+def _describe(row: Row, job: RowJob, manifest: Manifest | None) -> None:
     if manifest is not None:
         row.parameters, row.flops, row.file_bytes = manifest.parameters, manifest.flops, manifest.bytes
         row.activation_peak_bytes = manifest.activation_peak_bytes
         if manifest.activation_peak_bytes is None:
-            row.not_measured["activation_peak_bytes"] = "its manifest is older than this figure; export again"
+            row.not_measured["activation_peak_bytes"] = "its manifest is older than this metric; export again"
         row.about = manifest.source.model_dump()
         if manifest.verification is not None:
             row.about |= {"agreement": manifest.verification.agreement, "verified": manifest.verification.subject}
@@ -250,11 +256,11 @@ def _describe(row: Row, order: Order, manifest: Manifest | None) -> None:
     from segkc_deploy.export.torch_activations import run_activation_peak
     from segkc_deploy.export.torch_runner import describe_run
 
-    run = describe_run(order.target, order.role)
-    row.activation_peak_bytes = run_activation_peak(order.target, order.role)
+    run = describe_run(job.target, job.role)
+    row.activation_peak_bytes = run_activation_peak(job.target, job.role)
     row.parameters, row.flops, row.file_bytes = run.parameters, run.flops, run.weights_bytes
     row.about = {
-        "run": str(order.target),
+        "run": str(job.target),
         "weights_sha256": sha256_of(run.weights),
         "recipe": run.recipe,
         "method": run.method,
@@ -264,7 +270,7 @@ def _describe(row: Row, order: Order, manifest: Manifest | None) -> None:
     }
 
 
-def _keep(row: Row, row_file: Path, watch: MachineWatch) -> None:
+def _write(row: Row, row_file: Path, watch: MachineWatch) -> None:
     row.state = watch.state()
     row.not_measured |= watch.missing()
     if row.sustained is not None and (flag := drift_flag(row.sustained.drift)):
@@ -272,13 +278,5 @@ def _keep(row: Row, row_file: Path, watch: MachineWatch) -> None:
     atomic.write_text(row_file, row.model_dump_json())
 
 
-def main(order_file: Path, row_file: Path) -> None:
-    """Measure the row of `order_file` unless the input ends; why it failed, if it did, is in `<row_file>.error`."""
-
-    tell_errors(row_file.with_suffix(".error"))
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    measure(Order.model_validate_json(order_file.read_bytes()), row_file)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    work_on_job(RowJob, measure)

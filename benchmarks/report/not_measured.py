@@ -1,4 +1,4 @@
-"""Why figures are missing: each reason once, with the rows that it is about."""
+"""Why metrics are missing: each reason once, with the rows that it is about."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from segkc_deploy.benchmarks.schema import Row
 
 @dataclass(frozen=True)
 class Reason:
-    """Why `figure` was not measured; `whom` names the rows, or says that it is all of them."""
+    """Why `metric` was not measured; `whom` names the rows, or says that it is all of them."""
 
-    figure: str
+    metric: str
     why: str
     whom: str
 
@@ -19,9 +19,9 @@ def reasons(rows: Sequence[Row]) -> list[Reason]:
     """Return the reasons of all rows, in the order in which they first come."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        for figure, why in row.not_measured.items():
-            found.setdefault((figure, why), []).append(row.name)
+        for metric, why in row.not_measured.items():
+            found.setdefault((metric, why), []).append(row.name)
     return [
-        Reason(figure, why, "all rows" if len(names) == len(rows) > 1 else ", ".join(names))
-        for (figure, why), names in found.items()
+        Reason(metric, why, "all rows" if len(names) == len(rows) > 1 else ", ".join(names))
+        for (metric, why), names in found.items()
     ]

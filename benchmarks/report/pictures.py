@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from segkc_deploy import atomic
-from segkc_deploy.benchmarks.schema import BenchmarkResult, Cell, Comparison, Row
+from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison, Picture, Row
+from segkc_deploy.benchmarks.store.masks import mask_path, read_mask
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.labels import Labels
@@ -70,30 +71,14 @@ def save_pictures(result: BenchmarkResult, sets: ImageSets, masks: Mapping[str, 
             for other in result.rows
             if other.name in masks and mask_path(masks[other.name], place).exists()
         ]
-        cells = [
-            Cell(title=title, file=_write(picture, out, f"pictures/{number:02d}-{column:02d}", photo=title == "input"))
+        files = [
+            Picture(
+                title=title, file=_write(picture, out, f"pictures/{number:02d}-{column:02d}", photo=title == "input")
+            )
             for column, (title, picture) in enumerate(pictures)
         ]
         score = row.accuracy.image_miou[image_id]
-        result.comparisons.append(Comparison(id=image_id, reason=reason, miou=score, cells=cells))
-
-
-def mask_path(folder: Path, place: int) -> Path:
-    """Return the file of the mask of the validation image at `place`."""
-    return folder / f"{place:06d}.png"
-
-
-def save_mask(folder: Path, place: int, mask: np.ndarray) -> None:
-    """Keep a predicted mask, uint8 (H, W)."""
-    written = cv2.imwrite(str(mask_path(folder, place)), mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert written, mask_path(folder, place)
-
-
-def read_mask(folder: Path, place: int) -> np.ndarray:
-    """Return a mask that `save_mask` kept, uint8 (H, W)."""
-    mask = cv2.imread(str(mask_path(folder, place)), cv2.IMREAD_UNCHANGED)
-    assert mask is not None, mask_path(folder, place)
-    return mask.astype(np.uint8, copy=False)
+        result.comparisons.append(Comparison(id=image_id, reason=reason, miou=score, pictures=files))
 
 
 def _small(size: tuple[int, int]) -> tuple[int, int]:

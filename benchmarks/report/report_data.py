@@ -20,11 +20,11 @@ _DIGITS = 5
 
 
 def report_data(result: BenchmarkResult) -> dict[str, Any]:
-    """Return JSON values: `classes`, `rows` in the result's order, `in_turn` and `published`."""
+    """Return JSON values: `classes`, `rows` in the result's order, `interleaved` and `published`."""
     return {
         "classes": list(result.labels.names),
         "rows": [_row(row) for row in result.rows],
-        "in_turn": result.in_turn.model_dump(mode="json") if result.in_turn else None,
+        "interleaved": result.interleaved.model_dump(mode="json") if result.interleaved else None,
         "published": published_sets(result.labels),
     }
 

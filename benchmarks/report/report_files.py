@@ -1,21 +1,23 @@
 """The report's files from a result: `index.html` (one page, nothing fetched), `benchmark.md` and `benchmark.json`."""
 
 import base64
+import shutil
 from itertools import groupby
 from pathlib import Path
 
 from segkc_deploy import atomic
-from segkc_deploy.benchmarks.interval import RESAMPLES
 from segkc_deploy.benchmarks.measure.latency import LEAST_SAMPLES, STABLE_WITHIN, WANTED_SAMPLES, WINDOW_RUNS
+from segkc_deploy.benchmarks.measure.miou_interval import RESAMPLES
 from segkc_deploy.benchmarks.report import formatting
-from segkc_deploy.benchmarks.report.choices import choices
 from segkc_deploy.benchmarks.report.not_measured import reasons
 from segkc_deploy.benchmarks.report.page_file import render_page
+from segkc_deploy.benchmarks.report.recommendations import recommendations
 from segkc_deploy.benchmarks.report.report_data import report_data
 from segkc_deploy.benchmarks.report.report_markdown import report_markdown
 from segkc_deploy.benchmarks.report.row_columns import columns_of
-from segkc_deploy.benchmarks.report.verdict import verdict
+from segkc_deploy.benchmarks.report.summary import summary
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison
+from segkc_deploy.benchmarks.store.result_file import read_result
 from segkc_deploy.boundary import BOUNDARY_RULE
 from segkc_deploy.metrics import RULE
 
@@ -45,6 +47,22 @@ def write_report(result: BenchmarkResult, out: Path, *, with_pictures: bool = Tr
     return page
 
 
+def render_stored(file: Path, out: Path) -> Path:
+    """Write the report of a stored result into `out`, with the pictures beside `file`, and return the page's path.
+
+    Raises:
+        ConfigError: the file is missing or is not a benchmark's result.
+    """
+    result = read_result(file)
+    for comparison in result.comparisons:
+        for picture in comparison.pictures:
+            source, target = file.parent / picture.file, out / picture.file
+            if source.is_file() and source.resolve() != target.resolve():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+    return write_report(result, out, with_pictures=bool(result.comparisons))
+
+
 def report_html(result: BenchmarkResult, pictures: Path | None) -> str:
     """Return the page of `result`, with the pictures below the folder `pictures` embedded; without any for None."""
     room = _PAGE_BUDGET - len(_page(result, [], "").encode()) if pictures and result.comparisons else 0
@@ -63,8 +81,10 @@ def _page(result: BenchmarkResult, comparisons: list[tuple[Comparison, Layers]],
         rows=result.rows,
         columns=columns_of(result.rows),
         column_groups=[(name, len(list(group))) for name, group in groupby(c.group for c in columns_of(result.rows))],
-        verdict=verdict(result),
-        choices={machine: list(group) for machine, group in groupby(choices(result), key=lambda one: one.machine)},
+        summary=summary(result),
+        recommendations={
+            machine: list(group) for machine, group in groupby(recommendations(result), key=lambda one: one.machine)
+        },
         colors={row.name: f"var(--row-{index % ROW_COLORS})" for index, row in enumerate(result.rows)},
         comparisons=comparisons,
         why_not=why_not,
@@ -94,7 +114,11 @@ def _embedded(
         return [], _WITHOUT_PICTURES
     embedded: list[tuple[Comparison, Layers]] = []
     for comparison in comparisons:
-        layers = [(cell.title, _data_uri(path)) for cell in comparison.cells if (path := folder / cell.file).is_file()]
+        layers = [
+            (picture.title, _data_uri(path))
+            for picture in comparison.pictures
+            if (path := folder / picture.file).is_file()
+        ]
         room -= sum(len(uri) for _, uri in layers)
         if room < 0:
             return embedded, _NO_ROOM if embedded else _NO_ROOM_AT_ALL

@@ -3,27 +3,27 @@
 from collections.abc import Iterable
 
 from segkc_deploy.benchmarks.report import formatting as f
-from segkc_deploy.benchmarks.report.choices import choices
+from segkc_deploy.benchmarks.report.markdown_table import markdown
 from segkc_deploy.benchmarks.report.not_measured import reasons
+from segkc_deploy.benchmarks.report.recommendations import recommendations
 from segkc_deploy.benchmarks.report.row_columns import columns_of
-from segkc_deploy.benchmarks.report.verdict import verdict
-from segkc_deploy.benchmarks.schema import BenchmarkResult, InTurn, Row
-from segkc_deploy.benchmarks.tables import markdown
+from segkc_deploy.benchmarks.report.summary import summary
+from segkc_deploy.benchmarks.schema import BenchmarkResult, InterleavedTiming, Row
 
 
 def report_markdown(result: BenchmarkResult) -> str:
-    """Return the verdict, the tables and the conditions of a benchmark as Markdown."""
+    """Return the summary, the tables and the conditions of a benchmark as Markdown."""
     rows = result.rows
     sections = {
         "": _row_table(rows, ""),
         "Accuracy": _accuracy(rows),
         "Latency at batch 1 (ms)": _latency_table(rows),
-        "In turn": _in_turn_table(result.in_turn) if result.in_turn else "",
+        "Interleaved timing": _interleaved_table(result.interleaved) if result.interleaved else "",
         "Throughput (images/s, end to end)": _throughput_table(rows),
         "Sustained load and energy": _sustained_table(rows),
         "Size": _row_table(rows, "size"),
         "Memory and start": _row_table(rows, "memory and start"),
-        "Floor": _floor(result),
+        "Roofline": _roofline(result),
         "IoU per class (%)": _class_table(result, "iou", "miou"),
         "Boundary IoU per class (%)": _class_table(result, "boundary_iou", "boundary_miou"),
         "Errors": _list(f"{failure.name}: {failure.error}" for failure in result.failures),
@@ -31,7 +31,7 @@ def report_markdown(result: BenchmarkResult) -> str:
         "Notes": _list(result.notes),
         "Conditions": _conditions(result),
     }
-    parts = ["# Benchmark", _flags(rows), " ".join(verdict(result)), _choices_table(result)]
+    parts = ["# Benchmark", _flags(rows), " ".join(summary(result)), _recommendations_table(result)]
     for title, body in sections.items():
         if body:
             parts += [f"## {title}" if title else "", body]
@@ -43,14 +43,16 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _flags(rows: list[Row]) -> str:
-    flagged = [f"> **Doubtful timings** of {row.name}: {'; '.join(row.state.flags)}" for row in rows if row.state.flags]
+    flagged = [
+        f"> **Unreliable timings** of {row.name}: {'; '.join(row.state.flags)}" for row in rows if row.state.flags
+    ]
     return "\n>\n".join(flagged)
 
 
-def _choices_table(result: BenchmarkResult) -> str:
-    chosen = choices(result)
+def _recommendations_table(result: BenchmarkResult) -> str:
+    chosen = recommendations(result)
     lines = [
-        [one.purpose, one.row.name, "; ".join([one.figure, *one.remarks]), ", ".join(one.costs) or f.MISSING]
+        [one.purpose, one.row.name, "; ".join([one.metric, *one.remarks]), ", ".join(one.costs) or f.MISSING]
         for one in chosen
     ]
     return markdown(["for", "ship", "because of", "at the cost of"], lines, right_from=4) if lines else ""
@@ -96,18 +98,34 @@ def _latency_table(rows: list[Row]) -> str:
     return markdown(header, lines, right_from=2) if lines else ""
 
 
-def _in_turn_table(turns: InTurn) -> str:
-    header = ["way", "kind", "engine", "times as fast", "95% interval", "quartiles", "p50 ms", "p99 ms", "same masks %"]
+def _interleaved_table(timing: InterleavedTiming) -> str:
+    header = [
+        "contender",
+        "kind",
+        "engine",
+        "times as fast",
+        "95% interval",
+        "quartiles",
+        "p50 ms",
+        "p99 ms",
+        "same masks %",
+    ]
     lines = []
-    for way in turns.ways:
-        line = [way.name, way.kind, way.engine]
-        if way.error:
-            lines.append([*line, way.error, *[f.MISSING] * 5])
+    for contender in timing.contenders:
+        line = [contender.name, contender.kind, contender.engine]
+        if contender.error:
+            lines.append([*line, contender.error, *[f.MISSING] * 5])
             continue
-        line += [f.significant(way.speed), _ends(way.speed_interval), _ends(way.speed_quartiles)]
-        line += [f.significant(way.total.p50), f.significant(way.total.p99)] if way.total else [f.MISSING] * 2
-        lines.append([*line, f.agreement(way.same_masks)])
-    about = f"{turns.rounds} rounds of {turns.runs} runs of each way in turn, against {turns.reference}."
+        line += [f.significant(contender.speed), _ends(contender.speed_interval), _ends(contender.speed_quartiles)]
+        line += (
+            [f.significant(contender.total.p50), f.significant(contender.total.p99)]
+            if contender.total
+            else [f.MISSING] * 2
+        )
+        lines.append([*line, f.agreement(contender.same_masks)])
+    about = (
+        f"{timing.rounds} rounds of {timing.runs} alternating runs of each contender, compared with {timing.reference}."
+    )
     return f"{about}\n\n{markdown(header, lines, right_from=3)}"
 
 
@@ -139,21 +157,21 @@ def _sustained_table(rows: list[Row]) -> str:
     return markdown(header, lines, right_from=2) if lines else ""
 
 
-def _floor(result: BenchmarkResult) -> str:
-    """Return the table of the machine's peaks and that of the rows' floors."""
+def _roofline(result: BenchmarkResult) -> str:
+    """Return the table of the machine's peaks and that of the rows' bounds."""
     peaks = []
     for peak in result.peaks:
         figures = [f.significant(peak.gflops), f.significant(peak.copy_gb_per_s)]
         threads = f.MISSING if peak.threads is None else str(peak.threads)
         peaks.append([peak.device, peak.precision, peak.how, threads, *figures])
-    floors = []
+    bounds = []
     for row in result.rows:
-        if row.floor:
-            times = [f.significant(row.floor.compute_ms), f.significant(row.floor.memory_ms)]
-            floors.append([row.name, row.floor.peak, row.floor.bound, *times, f.percent(row.floor.share)])
+        if row.roofline:
+            times = [f.significant(row.roofline.compute_ms), f.significant(row.roofline.memory_ms)]
+            bounds.append([row.name, row.roofline.peak, row.roofline.bound, *times, f.percent(row.roofline.efficiency)])
     tables = {
         ("device", "precision", "how", "threads", "matrix product GFLOP/s", "copy GB/s"): peaks,
-        ("row", "peak", "bound by", "compute ms", "memory ms", "floor % of infer"): floors,
+        ("row", "peak", "bound by", "compute ms", "memory ms", "efficiency % of infer"): bounds,
     }
     return "\n".join(markdown(header, lines, right_from=3) for header, lines in tables.items() if lines)
 
@@ -170,7 +188,7 @@ def _class_table(result: BenchmarkResult, field: str, mean: str) -> str:
 
 
 def _not_measured(rows: list[Row]) -> Iterable[str]:
-    yield from (f"{reason.figure}: {reason.why} ({reason.whom})" for reason in reasons(rows))
+    yield from (f"{reason.metric}: {reason.why} ({reason.whom})" for reason in reasons(rows))
     for row in rows:
         yield from (f"{row.name}: batch {point.batch}: {point.error}" for point in row.throughput if point.error)
 

@@ -30,7 +30,7 @@ def best_rate(row: Row) -> tuple[float, int] | None:
     return max(((p.images_per_s, p.batch) for p in row.throughput if p.images_per_s is not None), default=None)
 
 
-def _figure(
+def _number(
     group: str, title: str, unit: str, value: Callable[[Row], float | None], form: Callable[[float | None], str]
 ) -> Column:
     return Column(group, title, unit, value, lambda row: form(value(row)))
@@ -80,7 +80,7 @@ def _columns() -> Iterable[Column]:
     yield _word("precision", lambda row: row.precision)
     yield Column("", "input", "", lambda r: float(r.size[0] * r.size[1]), lambda r: f"{r.size[0]}×{r.size[1]}")
 
-    accuracy = partial(_figure, "accuracy")
+    accuracy = partial(_number, "accuracy")
     yield accuracy("mIoU", "%", partial(_score, "miou"), f.percent)
     yield Column("accuracy", "95% interval", "%", _interval_start, _interval)
     yield Column("accuracy", "to the junior", "points (95% interval)", partial(_score, "miou_difference"), _difference)
@@ -88,7 +88,7 @@ def _columns() -> Iterable[Column]:
     yield accuracy("pixel accuracy", "%", partial(_score, "pixel_accuracy"), f.percent)
     yield accuracy("agreement", "% of pixels", partial(_score, "agreement"), f.agreement)
 
-    latency = partial(_figure, "latency, batch 1, end to end")
+    latency = partial(_number, "latency, batch 1, end to end")
     yield latency("p50", "ms", partial(_time, "p50"), f.significant)
     yield latency("p90", "ms", partial(_time, "p90"), f.significant)
     yield latency("p99", "ms", partial(_time, "p99"), f.significant)
@@ -105,9 +105,11 @@ def _columns() -> Iterable[Column]:
         lambda r: r.latency_cuda_graph.total.p50 if r.latency_cuda_graph else None,
         f.significant,
     )
-    yield latency("share of floor", "% of infer", lambda r: r.floor.share if r.floor else None, f.percent)
+    yield latency(
+        "roofline efficiency", "% of infer", lambda r: r.roofline.efficiency if r.roofline else None, f.percent
+    )
 
-    rate = partial(_figure, "throughput, end to end")
+    rate = partial(_number, "throughput, end to end")
     yield Column(
         "throughput, end to end", "best", "images/s @ batch", lambda r: (best_rate(r) or [None])[0], _best_rate
     )
@@ -117,13 +119,13 @@ def _columns() -> Iterable[Column]:
         "energy", "J per image", lambda r: e.joules_per_image if (e := _energy(r)) is not None else None, f.significant
     )
 
-    size = partial(_figure, "size")
+    size = partial(_number, "size")
     yield size("parameters", "", lambda r: r.parameters, f.quantity)
     yield size("GFLOPs", "", lambda r: r.flops / 1e9 if r.flops is not None else None, f.significant)
     yield size("GMACs", "", lambda r: r.flops / 2e9 if r.flops is not None else None, f.significant)
     yield size("file", "MiB", lambda r: r.file_bytes, f.mebibytes)
 
-    memory = partial(_figure, "memory and start")
+    memory = partial(_number, "memory and start")
     yield memory("activation peak", "MiB", lambda r: r.activation_peak_bytes, f.mebibytes)
     yield memory("host peak", "MiB", lambda r: r.memory.host_peak_mib, f.significant)
     yield memory("host added", "MiB", lambda r: r.memory.host_added_mib, f.significant)

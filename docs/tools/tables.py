@@ -69,7 +69,7 @@ def _needs(entry: EngineEntry) -> str:
 def report_rows() -> str:
     """Return the README's rows: what each form of the network costs and keeps, from the committed report."""
     report = _report()
-    interleaved = {way["name"]: way for way in report["in_turn"]["ways"]}
+    interleaved = {one["name"]: one for one in report["interleaved"]["contenders"]}
     rows = []
     for name, label in REPORT_ROWS.items():
         (row,) = [row for row in report["rows"] if row["name"] == name]
@@ -96,11 +96,11 @@ REPORT_ROWS = {
 def report_interleaved() -> str:
     """Return the interleaved timing of the committed report, the usual baselines first."""
     rows = []
-    for way in _report()["in_turn"]["ways"]:
-        low, high = way["speed_interval"]
-        name = way["name"].removeprefix("segkc-speed ")
-        numbers = (f"{way['total']['p50']:.1f} ms", f"{way['speed']:.2f} ({low:.2f} to {high:.2f})")
-        rows.append((name, way["engine"], *numbers, f"{way['same_masks']:.1f}%"))
+    for one in _report()["interleaved"]["contenders"]:
+        low, high = one["speed_interval"]
+        name = one["name"].removeprefix("segkc-speed ")
+        numbers = (f"{one['total']['p50']:.1f} ms", f"{one['speed']:.2f} ({low:.2f} to {high:.2f})")
+        rows.append((name, one["engine"], *numbers, f"{one['same_masks']:.1f}%"))
     header = ("contender", "engine", "latency p50", "times as fast (95% interval)", "pixels with the baseline's class")
     return table(header, rows, right_from=2)
 

@@ -14,103 +14,109 @@ def benchmark(
         list[Path] | None, typer.Argument(help="Run directories (their senior and junior in PyTorch) and artifacts.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data spec; its validation images are scored and timed.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the report; rows that are done there are kept.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; finished rows in it are kept.")] = None,
     suite: Annotated[
-        Path | None, typer.Option(help="YAML file with targets and options; what the command line gives replaces its.")
+        Path | None, typer.Option(help="YAML file with targets and options; the command line overrides it.")
     ] = None,
     batches: Annotated[str | None, typer.Option(help="Batch sizes of the throughput. [default: 1,2,4,8]")] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Time to measure each latency for; the warm-up may take twice that. [default: 5]"),
+        typer.Option(help="Time to measure each latency for; the warm-up may take twice that. [default: 5]"),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Runs to measure instead of a time.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: auto]")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Number of runs to measure instead of a time.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of one inference.")] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Validation images to cycle through when timing. [default: 32]")
+        int | None, typer.Option(help="Validation images to cycle through when timing. [default: 32]")
     ] = None,
     block: Annotated[
-        int | None,
-        typer.Option(min=1, help="Successive images drawn together for the intervals of mIoU. [default: 1]"),
-    ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Turns of every row and of the juniors' baselines, timed in turn; 0 leaves it out. [default: 30]",
-        ),
+        int | None, typer.Option(help="Successive images drawn together for the intervals of mIoU. [default: 1]")
     ] = None,
     sustained: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="Seconds of load without pauses, for throughput and energy; 0 leaves it out. [default: 60]"
-        ),
+        typer.Option(help="Seconds of load without pauses, for throughput and energy; 0 skips it. [default: 60]"),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure the rows that are done in --out again.")] = False,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=0, help="Rounds of the interleaved timing of rows and baselines; 0 skips it. [default: 30]"),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure the finished rows in --out again.")] = False,
     baseline: Annotated[Path | None, typer.Option(help="An earlier benchmark.json to compare with.")] = None,
     fail_if: Annotated[
         list[str] | None,
-        typer.Option(help="End with exit code 1 if a row is so: 'latency.p50 > 1.1x', 'miou < -0.5', 'miou < 60'."),
+        typer.Option(help="Exit with code 1 if true of a row: 'latency.p50 > 1.1x', 'miou < -0.5', 'miou < 60'."),
     ] = None,
     pictures: Annotated[
         bool | None,
         typer.Option("--pictures/--no-pictures", help="Show validation images in the report. [default: pictures]"),
     ] = None,
-    figures: Annotated[bool, typer.Option("--figures", help="List the figures for --fail-if, and end.")] = False,
+    list_metrics: Annotated[
+        bool, typer.Option("--list-metrics", help="List the metrics for --fail-if and exit.")
+    ] = False,
 ) -> None:
-    """Measure mIoU, latency, throughput, memory and size of networks and artifacts, and write the report.
+    """Measure mIoU, latency, throughput, memory and size of networks and artifacts, and write a report.
 
     Example: `segkc-deploy benchmark runs/a runs/a/junior-fp32.onnx --data data.yaml --out report`
     """
     from segkc_deploy.cli.extras import needs_extra
 
-    if figures:
-        _list_figures()
+    if list_metrics:
+        _list_metrics()
         raise typer.Exit
     with needs_extra("benchmark"):
-        from segkc_deploy.benchmarks.suite import Options, run_benchmark
-    from segkc_deploy.benchmarks.baseline_gate import read_gate
-    from segkc_deploy.benchmarks.report.verdict import verdict
-    from segkc_deploy.benchmarks.suite_file import Suite, read_suite
-    from segkc_deploy.benchmarks.turns.in_turn import ROUNDS, in_turn_lines
+        from segkc_deploy.benchmarks.suite import Benchmark
+    from segkc_deploy.benchmarks.interleaved.timing import ROUNDS
+    from segkc_deploy.benchmarks.options import Suite, read_suite
+    from segkc_deploy.benchmarks.regression.regression_gate import read_gate
+    from segkc_deploy.benchmarks.report.summary import interleaved_lines, summary
 
     asked = read_suite(suite) if suite else Suite()
-    given = {
-        "batches": _batches(batches),
-        "seconds": seconds,
-        "samples": samples,
-        "device": device,
-        "threads": threads,
-        "images": images,
-        "block": block,
-        "sustained": sustained,
-    }
-    options = Options(**asked.options | {name: value for name, value in given.items() if value is not None})
-    turns = next((given for given in (rounds, asked.rounds) if given is not None), ROUNDS)
-    shown = next((given for given in (pictures, asked.pictures) if given is not None), True)
+    options = _options(
+        asked.options,
+        batches=_batches(batches),
+        seconds=seconds,
+        samples=samples,
+        device=device,
+        threads=threads,
+        images=images,
+        block=block,
+        sustained=sustained,
+    )
     gate = read_gate(fail_if or asked.fail_if, baseline or asked.baseline)
-    targets = _needed("targets", targets or asked.targets, suite)
-    data, out = _needed("--data", data or asked.data, suite), _needed("--out", out or asked.out, suite)
-
-    result = run_benchmark(
+    targets, data = _needed("targets", targets or asked.targets, suite), _needed("--data", data or asked.data, suite)
+    out = _needed("--out", out or asked.out, suite)
+    result = Benchmark(
         targets,
         data,
         out,
         options,
         names=asked.names,
-        rounds=turns,
+        rounds=_first(rounds, asked.rounds, ROUNDS),
         fresh=fresh,
         gate=gate,
-        pictures=shown,
-    )
-    for sentence in verdict(result):
+        pictures=_first(pictures, asked.pictures, True),
+    ).run()
+    for sentence in summary(result):
         typer.echo(sentence)
-    for line in in_turn_lines(result.in_turn) if result.in_turn else ():
+    for line in interleaved_lines(result.interleaved) if result.interleaved else ():
         typer.echo(line)
     typer.echo(out / "index.html")
     passed = gate is None or _passes(gate, result)
     if result.failures or not passed:
         raise typer.Exit(1)
+
+
+def _options(suite: dict[str, Any], **given: Any) -> Any:
+    """Return the options of the command line over those of the suite over the defaults."""
+    from pydantic import ValidationError
+
+    from segkc_deploy.benchmarks.options import MeasureOptions
+
+    try:
+        return MeasureOptions(**suite | {name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{first['input']}: {first['msg']}", param_hint=f"--{first['loc'][0]}") from None
 
 
 def _batches(text: str | None) -> tuple[int, ...] | None:
@@ -121,7 +127,11 @@ def _batches(text: str | None) -> tuple[int, ...] | None:
         raise typer.BadParameter(
             f"{text!r}: write sizes of 1 or more with commas between, 1,2,4", param_hint="--batches"
         )
-    return tuple(sorted({int(size) for size in sizes}))
+    return tuple(map(int, sizes))
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
 
 
 def _needed(name: str, value: Any, suite: Path | None) -> Any:
@@ -138,7 +148,7 @@ def _passes(gate: Any, result: Any) -> bool:
     from segkc_deploy.progress import console
 
     for name in gate.not_compared(result):
-        console.print(f"gate: {name}: is not in the baseline, so it is not compared", soft_wrap=True, markup=False)
+        console.print(f"gate: {name}: not in the baseline, so not compared", soft_wrap=True, markup=False)
     violations = gate.violations(result)
     for line in violations:
         console.print(f"gate: {line}", style="red", soft_wrap=True, markup=False)
@@ -147,8 +157,8 @@ def _passes(gate: Any, result: Any) -> bool:
     return not violations
 
 
-def _list_figures() -> None:
-    from segkc_deploy.benchmarks.row_figures import row_figures
+def _list_metrics() -> None:
+    from segkc_deploy.benchmarks.regression.row_metrics import row_metrics
 
-    for name, figure in row_figures(["<class>"], ["<batch>"]).items():
-        typer.echo(f"{name}{figure.unit and f'  ({figure.unit.strip()})'}")
+    for name, metric in row_metrics(["<class>"], ["<batch>"]).items():
+        typer.echo(f"{name}{metric.unit and f'  ({metric.unit.strip()})'}")

@@ -25,11 +25,11 @@ def compare(
     from segkc_deploy.cli.extras import needs_extra
 
     with needs_extra("benchmark"):
-        from segkc_deploy.benchmarks.compare import compare as join
-    from segkc_deploy.benchmarks.report.verdict import verdict
+        from segkc_deploy.benchmarks.regression.compare import compare as join
+    from segkc_deploy.benchmarks.report.summary import summary
 
     joined = join([_labeled(result) for result in results], out, accuracy=not without_accuracy)
-    for sentence in verdict(joined):
+    for sentence in summary(joined):
         typer.echo(sentence)
     typer.echo(out / "index.html")
 

@@ -33,7 +33,8 @@ def demo(
     from segkc_deploy.cli.extras import needs_extra
 
     with needs_extra("all"):
-        from segkc_deploy.benchmarks.suite import Options, run_benchmark
+        from segkc_deploy.benchmarks.options import MeasureOptions
+        from segkc_deploy.benchmarks.suite import Benchmark
         from segkc_deploy.export.export_run import export_run
         from segkc_deploy.training.demo_scenes.scenes import write_scenes
         from segkc_deploy.training.train import train_run
@@ -71,8 +72,8 @@ def demo(
     batches = ",".join(map(str, _BATCHES))
     measuring = f"--seconds {_SECONDS_A_LATENCY:g} --batches {batches} --sustained 0 --rounds 0"
     _same_as(f"benchmark {alone} {pair} {exported.path} --data {data} --out {report} {measuring}")
-    measured = Options(batches=_BATCHES, seconds=_SECONDS_A_LATENCY, sustained=0)
-    result = run_benchmark([alone, pair, exported.path], data, report, measured)
+    measured = MeasureOptions(batches=_BATCHES, seconds=_SECONDS_A_LATENCY, sustained=0)
+    result = Benchmark([alone, pair, exported.path], data, report, measured).run()
 
     _print_scores({_title(row.role, Path(row.target) == alone): row for row in result.rows})
     minutes, seconds = divmod(round(time.monotonic() - started), 60)

@@ -34,7 +34,7 @@ def eval_command(
     import json
 
     from segkc_deploy import atomic
-    from segkc_deploy.benchmarks.interval import RESAMPLES, SEED, miou_interval
+    from segkc_deploy.benchmarks.measure.miou_interval import RESAMPLES, SEED, miou_interval
     from segkc_deploy.data.screening import screen
     from segkc_deploy.data.spec import load_data_spec
 

@@ -10,22 +10,29 @@ from segkc_deploy.cli.app import app
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories, finished or still training.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run directories, finished or still training; or one benchmark.json to render again."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     reference: Annotated[
         str | None,
         typer.Option(help="Row to compare the others with. [default: a supervised one if there is one, or the first]"),
     ] = None,
 ) -> None:
-    """Draw the curves of trainings, and compare them over their seeds.
+    """Draw the curves of trainings and compare them over their seeds, or render the report of a benchmark again.
 
     Example: `segkc-deploy report runs/a runs/b --out report-trainings`
     """
     from segkc_deploy.cli.extras import needs_extra
 
     with needs_extra("benchmark"):
-        from segkc_deploy.benchmarks.trainings.report import report_trainings
-    from segkc_deploy.benchmarks.trainings.text import summary
+        from segkc_deploy.benchmarks.report.report_files import render_stored
+        from segkc_deploy.benchmarks.report.trainings.report import report_trainings
+    if len(runs) == 1 and runs[0].suffix == ".json":
+        typer.echo(render_stored(runs[0], out))
+        return
+    from segkc_deploy.benchmarks.report.trainings.text import summary
 
     written = report_trainings(runs, out, reference)
     for sentence in summary(written.table, written.runs):

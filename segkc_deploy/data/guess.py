@@ -12,10 +12,10 @@ from segkc_deploy.data.annotations.reading import open_annotations
 from segkc_deploy.data.annotations.task_pngs import first_pngs, is_task_png, task_names
 from segkc_deploy.data.annotations.yolo_names import yolo_names
 from segkc_deploy.data.files import files_below
-from segkc_deploy.data.images import IMAGE_SUFFIXES
+from segkc_deploy.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from segkc_deploy.data.labelmap import NAME as LABELMAP
 from segkc_deploy.data.labelmap import read_labelmap
-from segkc_deploy.data.mask_files import MASK_SUFFIXES, raw_mask
+from segkc_deploy.data.mask_files import raw_mask
 from segkc_deploy.errors import DataError
 
 _MASK_WORDS = re.compile(r"mask|label|annot|segm|\bgt|ann$|ground.?truth", re.IGNORECASE)

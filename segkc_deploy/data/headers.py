@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segkc_deploy.data.images import PILLOW_ERRORS, read_image
-from segkc_deploy.data.mask_files import MASK_SUFFIXES
+from segkc_deploy.data.images import MASK_SUFFIXES, PILLOW_ERRORS, read_image
 from segkc_deploy.labels import Color
 
 _ORIENTATION = 274

@@ -17,9 +17,6 @@ from segkc_deploy.labels import Color
 if TYPE_CHECKING:
     from segkc_deploy.data.tiff import TiffHeader
 
-#: Lossless formats alone: JPEG changes class ids.
-MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
-
 _LOSSLESS = ("PNG", "BMP", "DIB", "TIFF", "GIF")
 _LOSSY = ("JPEG", "WEBP", "AVIF")
 _LARGEST_VALUE = 2**31 - 1
@@ -42,7 +39,7 @@ def mask_values(sample: Sample, coding: MaskCoding) -> np.ndarray:
 
     assert sample.mask is not None
     if is_task_png(sample.mask):
-        return rasterize(read_task(sample.mask), coding.class_ids, coding.background, str(sample.mask))
+        return rasterize(read_task(sample.mask, raw_mask), coding.class_ids, coding.background, str(sample.mask))
     if sample.mask.suffix.lower() in ANNOTATION_SUFFIXES:
         image = annotated_image(sample.mask, sample.image, coding.object_names)
         return rasterize(image, coding.class_ids, coding.background, f"{sample.mask} ({sample.image.name})")

@@ -9,7 +9,7 @@ from made_up_results import full_row, result
 
 from segkc_deploy.benchmarks.report.formatting import INTERVAL_NOTE, difference, percent_range
 from segkc_deploy.benchmarks.report.report_files import write_report
-from segkc_deploy.benchmarks.report.verdict import verdict
+from segkc_deploy.benchmarks.report.summary import summary
 from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Row
 
 NEW_FIELDS = {
@@ -60,7 +60,7 @@ def test_an_interval_has_both_ends() -> None:
 def test_page_and_markdown_say_the_same(file: str, rows: list[Row], tmp_path: Path) -> None:
     write_report(result(rows), tmp_path)
     text = (tmp_path / file).read_text()
-    assert text.count("+0.05: noise)") == 2  # in the verdict and the table
+    assert text.count("+0.05: noise)") == 2  # in the summary and the table
     assert text.count(": noise)") == 2
     assert "−2.00 (−2.50 to −1.50)" in text
     assert "0.00 (0.00 to 0.00: equal)" in text
@@ -71,7 +71,7 @@ def test_page_and_markdown_say_the_same(file: str, rows: list[Row], tmp_path: Pa
 
 
 def test_the_verdict_tells_noise_from_loss(rows: list[Row]) -> None:
-    sentences = "\n".join(verdict(result(rows)))
+    sentences = "\n".join(summary(result(rows)))
     assert "fp16.onnx scores 54.8% mIoU, −0.20 (−0.45 to +0.05: noise) against a junior, gives the class" in sentences
     assert "int8.onnx scores 53.0% mIoU, −2.00 (−2.50 to −1.50) against a junior, gives" in sentences
 

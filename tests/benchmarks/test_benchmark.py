@@ -12,15 +12,16 @@ import yaml
 from command_line import CommandLine
 from tiny_artifact import LABELS, expected_mask, make_artifact
 
+from segkc_deploy.benchmarks.options import MeasureOptions
 from segkc_deploy.benchmarks.report.pictures import choose
-from segkc_deploy.benchmarks.suite import Options, run_benchmark
+from segkc_deploy.benchmarks.suite import Benchmark
 from segkc_deploy.benchmarks.targets import plan
 from segkc_deploy.boundary import BoundaryCounts
 from segkc_deploy.errors import ConfigError, MissingDependencyError, RunDirectoryError
 from segkc_deploy.manifest import read_manifest, sha256_of
 
 SIZE = (32, 64)
-QUICK = Options(batches=(1, 3), samples=3, seconds=0.1, device="cpu", threads=1, images=2, sustained=0.3)
+QUICK = MeasureOptions(batches=(1, 3), samples=3, seconds=0.1, device="cpu", threads=1, images=2, sustained=0.3)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_run_and_artifacts(data: Path, run_directory: Path, tmp_path: Path) -> N
     failing = make_artifact(tmp_path, "other.onnx", size=SIZE, labels=other_names)
 
     out = tmp_path / "report"
-    result = run_benchmark([run_directory, failing, artifact, fixed], data, out, QUICK)
+    result = Benchmark([run_directory, failing, artifact, fixed], data, out, QUICK).run()
 
     rows = {row.name: row for row in result.rows}
     assert list(rows) == ["tiny senior", "tiny junior", "junior.onnx", "fixed.onnx"]
@@ -120,8 +121,8 @@ def test_run_and_artifacts(data: Path, run_directory: Path, tmp_path: Path) -> N
     assert measured.not_measured["activation_peak_bytes"].endswith("export again")
     assert [peak.precision for peak in result.peaks] == ["fp32"]
     for row in result.rows:
-        assert row.floor is not None, row.not_measured
-        assert row.floor.share > 0
+        assert row.roofline is not None, row.not_measured
+        assert row.roofline.efficiency > 0
     junior = rows["tiny junior"]
     # At least what the first convolution writes: 16 or more channels at half the size.
     assert junior.activation_peak_bytes is not None

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +17,35 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml
 from command_line import CommandLine
-from tiny_artifact import LABELS, expected_mask, make_artifact
+from tiny_artifact import make_artifact, write_val_images
 
 import segkc_deploy
-from segkc_deploy.benchmarks import row_identity as row_identity_module
 from segkc_deploy.benchmarks import suite
-from segkc_deploy.benchmarks.measure.peaks import MeasuredPeaks, Wanted
-from segkc_deploy.benchmarks.measure.worker import Order, measure
-from segkc_deploy.benchmarks.row_identity import row_identity, shared_conditions
-from segkc_deploy.benchmarks.schema import BenchmarkResult, Peak, Row
-from segkc_deploy.benchmarks.suite import Options, run_benchmark
-from segkc_deploy.benchmarks.targets import PlannedRow, plan
+from segkc_deploy.benchmarks.measure.worker import RowJob, measure
+from segkc_deploy.benchmarks.options import MeasureOptions
+from segkc_deploy.benchmarks.roofline.peaks import MeasuredPeaks
+from segkc_deploy.benchmarks.schema import BenchmarkResult, Peak
+from segkc_deploy.benchmarks.store import identity as row_identity_module
+from segkc_deploy.benchmarks.store.identity import row_identity, shared_conditions
+from segkc_deploy.benchmarks.suite import Benchmark
+from segkc_deploy.benchmarks.targets import plan
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError
 
 SIZE = (16, 24)
-QUICK = Options(batches=(1,), samples=1, seconds=0.01, device="cpu", threads=1, images=1, sustained=0)
+QUICK = MeasureOptions(batches=(1,), samples=1, seconds=0.01, device="cpu", threads=1, images=1, sustained=0)
 NAMES = ["run junior", "first.onnx", "second.onnx"]
 
 #: What no two measurements have in common, as (part of a result or row, what is put there).
 TIMES: dict[str, Any] = {
     "created": "", "command": "", "measured": "", "latency": None, "throughput": [], "memory": {}, "cold_start_s": 0.0,
-    "state": {}, "floor": None, "peaks": [],
+    "state": {}, "roofline": None, "peaks": [],
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three validation images, whose truth is not quite what the tiny artifact says."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(5)
-    for index in range(3):
-        image = rng.integers(0, 256, (*SIZE, 3)).astype(np.uint8)
-        truth = expected_mask(image)
-        truth[: 2 * index + 1] = 3
-        for name, content in (("images", image[..., ::-1]), ("masks", truth)):
-            (root / name).mkdir(exist_ok=True)
-            cv2.imwrite(str(root / name / f"{index}.png"), content)
-    spec = {"layout": "folders", "root": ".", "classes": list(LABELS.names)}
-    path = root / "data.yaml"
-    path.write_text(yaml.safe_dump(spec | {"val": {"images": "images", "masks": "masks"}}))
-    return path
+    return write_val_images(tmp_path_factory.mktemp("data"), size=SIZE)
 
 
 class Here:
@@ -77,31 +64,34 @@ class Here:
         self.killed_at = self.failing = ""
         self.peaks_measured = 0
 
-    def measure_peaks(self, wanted: Wanted, threads: int | None, seconds: float) -> MeasuredPeaks:
+    def measure_peaks(self, wanted: Any, threads: int | None, seconds: float) -> MeasuredPeaks:
         self.peaks_measured += 1
         peak = Peak(device="cpu", precision="fp32", threads=threads, gflops=100, copy_gb_per_s=10, how="made up")
         return MeasuredPeaks(peaks=[peak], notes=["made-up peaks"])
 
-    def __call__(self, row: PlannedRow, data: Path, folder: Path, options: Options) -> tuple[Row | None, str | None]:
-        if row.name == self.killed_at:
+    def run_worker(
+        self, module: str, job: RowJob, folder: Path, environment: dict[str, str]
+    ) -> tuple[Path, str | None]:
+        if job.name == self.killed_at:
             raise KeyboardInterrupt
-        self.measured.append(row.name)
-        if row.name == self.failing:
-            return None, "out of memory"
-        target = self._junior if row.role == "junior" else row.target
-        order = Order(
-            name=row.name, role="artifact", target=target, data=data, masks=folder / "masks", **asdict(options)
-        )
-        measured = measure(order, folder / "measured.json")
-        return measured.model_copy(update={"role": row.role, "target": str(row.target)}), None
+        self.measured.append(job.name)
+        row_file = folder / "measured.json"
+        if job.name == self.failing:
+            return row_file, "out of memory"
+        target = self._junior if job.role == "junior" else job.target
+        measured = measure(job.model_copy(update={"role": "artifact", "target": target}), row_file)
+        measured = measured.model_copy(update={"role": job.role, "target": str(job.target)})
+        row_file.write_text(measured.model_dump_json())
+        return row_file, None
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
     made = Here(tmp_path)
-    monkeypatch.setattr(suite, "_measure", made)
+    monkeypatch.setattr(suite, "run_worker", made.run_worker)
     monkeypatch.setattr(suite, "measure_peaks", made.measure_peaks)
-    monkeypatch.setattr(suite, "write_report", lambda result, out, **how: out)  # it draws for a second
+    # Without the page, which takes a second to draw.
+    monkeypatch.setattr(suite, "write_report", lambda result, out, **how: result.write(out / "benchmark.json"))
     monkeypatch.setattr(row_identity_module, "_code", lambda: "of this test")  # somebody may be editing it
     return made
 
@@ -128,18 +118,18 @@ def pictures(out: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("killed", range(len(NAMES)))
 def test_killed_at_any_row_that_row_alone_is_lost(here: Here, data: Path, tmp_path: Path, killed: int) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    run_benchmark(here.targets, data, whole, QUICK)
+    Benchmark(here.targets, data, whole, QUICK).run()
     assert here.measured == NAMES
 
     here.killed_at, here.measured = NAMES[killed], []
     with pytest.raises(KeyboardInterrupt):
-        run_benchmark(here.targets, data, resumed, QUICK)
+        Benchmark(here.targets, data, resumed, QUICK).run()
     if killed:
         stored = BenchmarkResult.model_validate_json((resumed / "benchmark.json").read_bytes())
         assert [row.name for row in stored.rows] == NAMES[:killed]
 
     here.killed_at, here.measured = "", []
-    run_benchmark(here.targets, data, resumed, QUICK)
+    Benchmark(here.targets, data, resumed, QUICK).run()
     assert here.measured == NAMES[killed:]
     result = without_times(resumed)
     assert result == without_times(whole)
@@ -149,10 +139,10 @@ def test_killed_at_any_row_that_row_alone_is_lost(here: Here, data: Path, tmp_pa
     assert len(pictures(resumed)) == 3 * (2 + len(NAMES))
 
 
-def rerun(here: Here, data: Path, out: Path, options: Options = QUICK, **more: Any) -> list[str]:
+def rerun(here: Here, data: Path, out: Path, options: MeasureOptions = QUICK, **more: Any) -> list[str]:
     """Return the names of the rows that a benchmark measures."""
     here.measured = []
-    run_benchmark(here.targets, data, out, options, **more)
+    Benchmark(here.targets, data, out, options, **more).run()
     return here.measured
 
 
@@ -167,7 +157,7 @@ def test_a_finished_benchmark_measures_nothing(
     assert here.peaks_measured == 1
     stored = json.loads((tmp_path / "out/benchmark.json").read_text())
     assert ([peak["gflops"] for peak in stored["peaks"]], stored["notes"]) == ([100], ["made-up peaks"])
-    assert all(row["floor"]["share"] > 0 for row in stored["rows"])
+    assert all(row["roofline"]["efficiency"] > 0 for row in stored["rows"])
     assert rerun(here, data, tmp_path / "out", fresh=True) == NAMES
     assert here.peaks_measured == 2
 
@@ -186,12 +176,12 @@ def test_what_changed_is_measured_again(
     next((out / "rows").glob("*/masks/000002.png")).unlink()
     assert len(rerun(here, data, out)) == 1
 
-    assert rerun(here, data, out, replace(QUICK, batches=(1, 2))) == NAMES
+    assert rerun(here, data, out, QUICK.model_copy(update={"batches": (1, 2)})) == NAMES
     monkeypatch.setattr(
         suite, "describe_machine", lambda: {"cpu": "another", "python": "3", "packages": {}, "gpus": []}
     )
-    assert rerun(here, data, out, replace(QUICK, batches=(1, 2))) == NAMES
-    assert sum(path.is_dir() for path in (out / "rows").iterdir()) == len(NAMES)  # the others' are gone
+    assert rerun(here, data, out, QUICK.model_copy(update={"batches": (1, 2)})) == NAMES
+    assert len(list((out / "rows").glob("row-*"))) == len(NAMES)  # the others' are gone
 
 
 def test_a_row_that_failed_is_tried_again(here: Here, data: Path, tmp_path: Path) -> None:
@@ -319,10 +309,12 @@ def test_workers_and_benchmarks_are_killed(data: Path, tmp_path: Path, command: 
     rows = without_times(out)["rows"]
     assert [row["name"] for row in rows] == ["a.onnx", "b.onnx", "c.onnx"]
     assert rows[0]["accuracy"] == rows[1]["accuracy"] == rows[2]["accuracy"]
-    turns = without_times(out)["in_turn"]
-    assert (turns["reference"], turns["rounds"]) == ("a.onnx", 1)
-    assert [(way["name"], way["same_masks"]) for way in turns["ways"]] == [(f"{name}.onnx", 100) for name in "abc"]
-    assert [line for line in finished.out.splitlines() if line.startswith("In turn, 1 rounds")]
+    timing = without_times(out)["interleaved"]
+    assert (timing["reference"], timing["rounds"]) == ("a.onnx", 1)
+    assert [(one["name"], one["same_masks"]) for one in timing["contenders"]] == [
+        (f"{name}.onnx", 100) for name in "abc"
+    ]
+    assert [line for line in finished.out.splitlines() if line.startswith("Interleaved, 1 rounds")]
 
     # With nothing left to measure: the gate, by a suite.
     shutil.copy(out / "benchmark.json", tmp_path / "old.json")
@@ -336,8 +328,8 @@ def test_workers_and_benchmarks_are_killed(data: Path, tmp_path: Path, command: 
     finished = command("benchmark", *artifacts, "--suite", gated, "--data", data)
     assert finished.code == 1
     assert "Measuring" not in finished.err
-    assert "Keeping the times in turn" in finished.err
-    assert without_times(out)["in_turn"] == turns
+    assert "Keeping the interleaved timing" in finished.err
+    assert without_times(out)["interleaved"] == timing
     violations = [line for line in finished.err.splitlines() if line.startswith("gate: ")]
     assert [line.split()[1] for line in violations] == ["a.onnx:", "b.onnx:", "c.onnx:"]
     assert all("latency.p50 is" in line for line in violations)

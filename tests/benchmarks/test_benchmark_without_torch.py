@@ -57,7 +57,7 @@ def test_what_needs_torch_is_left_out_and_said(tmp_path: Path) -> None:
     stored = json.loads((here / "benchmark.json").read_text())
     names = ["tiny.onnx", "other.onnx"]
     assert [(row["name"], row["accuracy"]["miou"]) for row in stored["rows"]] == [(name, 100.0) for name in names]
-    assert [(way["name"], way["kind"], way["error"]) for way in stored["in_turn"]["ways"]] == [
+    assert [(one["name"], one["kind"], one["error"]) for one in stored["interleaved"]["contenders"]] == [
         (name, "row", None) for name in names
     ]
     (note,) = stored["notes"]

@@ -8,10 +8,9 @@ import pytest
 from command_line import CommandLine
 from made_up_results import full_row, result
 
-from segkc_deploy.benchmarks.compare import compare, short_name
-from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Cell, Comparison, Failure, Row
-from segkc_deploy.benchmarks.schema_file import json_schema
-from segkc_deploy.benchmarks.study import main as study_main
+from segkc_deploy.benchmarks.regression.compare import compare, short_name
+from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Comparison, Failure, Picture, Row, json_schema
+from segkc_deploy.benchmarks.studies.benchmark_rows import main as study_main
 
 SERVER = {"cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "cores": 8, "gpus": [{"name": "NVIDIA H200"}]}
 BOARD = {"cpu": "ARMv8 Processor rev 1 (v8l)", "cores": 6, "gpus": []}
@@ -29,11 +28,11 @@ def rows(base: float, miou: float = 60.0) -> list[Row]:
 
 def write(folder: Path, name: str, base: float, **changes: Any) -> Path:
     """Store a result as `folder/name/benchmark.json`, with a picture."""
-    cells = [Cell(title=title, file=f"pictures/{title}.png") for title in ("input", "truth", "a junior")]
+    cells = [Picture(title=title, file=f"pictures/{title}.png") for title in ("input", "truth", "a junior")]
     made = result(
         changes.pop("rows", rows(base)),
         **(
-            {"comparisons": [Comparison(id="0", reason="worst", miou=60.0, cells=cells)], "chosen_by": "a junior"}
+            {"comparisons": [Comparison(id="0", reason="worst", miou=60.0, pictures=cells)], "chosen_by": "a junior"}
             | changes
         ),
     )
@@ -86,7 +85,7 @@ def test_two_machines_in_one_report(tmp_path: Path, command: CommandLine) -> Non
     assert all(name in page and name in text for name in names)
     assert "2.15 (H200); none (orin)" in page
     assert page.count('<img src="data:image/') == 3
-    assert [cell.title for cell in joined.comparisons[0].cells] == ["input", "truth", "a junior @ H200"]
+    assert [cell.title for cell in joined.comparisons[0].pictures] == ["input", "truth", "a junior @ H200"]
     assert joined.chosen_by == "a junior @ H200"
 
 
@@ -161,7 +160,7 @@ def test_short_names(machine: dict[str, Any], name: str) -> None:
 
 def test_the_published_schema_is_current_and_fits_a_result() -> None:
     published = json.loads((Path(__file__).parents[2] / "docs/benchmark.schema.json").read_text())
-    hint = "python -m segkc_deploy.benchmarks.schema_file > docs/benchmark.schema.json"
+    hint = "python -m segkc_deploy.benchmarks.schema > docs/benchmark.schema.json"
     assert published == json_schema(), hint
     made = json.loads(result(rows(10.0)).model_dump_json())
     assert set(published["required"]) <= set(made) <= set(published["properties"])

@@ -15,7 +15,8 @@ from tiny_artifact import LABELS, expected_mask, make_artifact
 from torch import nn
 
 from segkc_deploy.benchmarks.measure import gpu_latency, worker
-from segkc_deploy.benchmarks.measure.worker import Order, measure
+from segkc_deploy.benchmarks.measure.worker import RowJob, measure
+from segkc_deploy.benchmarks.options import MeasureOptions
 from segkc_deploy.benchmarks.schema import Row
 from segkc_deploy.errors import SegKCError
 from segkc_deploy.export.torch_runner import TorchRunner
@@ -87,11 +88,9 @@ def row_of(
     monkeypatch.setattr(gpu_latency, "load", predictor)
     masks = data.parent / "masks-of-row"
     masks.mkdir()
-    order = Order(
-        name="row", role="artifact", target=path, data=data, masks=masks, batches=(1, 2), seconds=0.05, samples=5,
-        images=1, sustained=0.2,
-    )  # fmt: skip
-    return measure(order, data.parent / "row.json")
+    options = MeasureOptions(batches=(1, 2), seconds=0.05, samples=5, images=1, sustained=0.2)
+    job = RowJob(name="row", role="artifact", target=path, data=data, masks=masks, options=options)
+    return measure(job, data.parent / "row.json")
 
 
 def test_everything_of_a_tensorrt_row(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,17 +162,15 @@ def test_an_error_of_the_gpus_own_time_loses_that_alone(data: Path, monkeypatch:
     assert row.accuracy is not None
 
 
-def test_an_artifact_that_always_runs_several_images_has_no_floor(
+def test_an_artifact_that_always_runs_several_images_has_no_roofline_bound(
     data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = make_artifact(tmp_path / "four", size=SIZE, batch=4)
     masks = tmp_path / "masks-of-row"
     masks.mkdir()
-    order = Order(
-        name="row", role="artifact", target=path, data=data, masks=masks, device="cpu", batches=(4,), seconds=0.05,
-        samples=5, images=1, sustained=0,
-    )  # fmt: skip
-    row = measure(order, tmp_path / "row.json")
+    options = MeasureOptions(device="cpu", batches=(4,), seconds=0.05, samples=5, images=1, sustained=0)
+    job = RowJob(name="row", role="artifact", target=path, data=data, masks=masks, options=options)
+    row = measure(job, tmp_path / "row.json")
     assert row.moved_bytes is None
     assert row.not_measured["moved_bytes"].startswith("the artifact always runs 4 images")
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from segkc_deploy.benchmarks.interval import miou_difference, miou_interval, read_counts, save_counts
+from segkc_deploy.benchmarks.measure.miou_interval import miou_difference, miou_interval
+from segkc_deploy.benchmarks.store.masks import read_counts, save_counts
 from segkc_deploy.metrics import ConfusionMatrix, ImageCounts
 
 CLASSES, IMAGES, DRAWS = 4, 60, 200

@@ -13,23 +13,24 @@ import pytest
 from made_up_results import full_row, latency, result, rich_result
 from tiny_artifact import make_artifact
 
-from segkc_deploy.benchmarks.gate import main as gate_main
 from segkc_deploy.benchmarks.report import formatting, page_file
+from segkc_deploy.benchmarks.report.markdown_table import markdown
 from segkc_deploy.benchmarks.report.report_files import write_report
-from segkc_deploy.benchmarks.report.verdict import verdict
-from segkc_deploy.benchmarks.results import append_rows, read_rows, study_rows
+from segkc_deploy.benchmarks.report.summary import summary
 from segkc_deploy.benchmarks.schema import (
     Accuracy,
     BatchPoint,
     BenchmarkResult,
-    Cell,
     Comparison,
     Failure,
+    Picture,
     Row,
 )
-from segkc_deploy.benchmarks.study import main as study_main
-from segkc_deploy.benchmarks.tables import main as tables_main
-from segkc_deploy.benchmarks.tables import markdown, study_table
+from segkc_deploy.benchmarks.studies.artifact_rows import main as gate_main
+from segkc_deploy.benchmarks.studies.benchmark_rows import main as study_main
+from segkc_deploy.benchmarks.studies.study_rows import append_rows, read_rows, study_rows
+from segkc_deploy.benchmarks.studies.tables import main as tables_main
+from segkc_deploy.benchmarks.studies.tables import study_table
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.manifest import Verification
 
@@ -126,8 +127,8 @@ def with_pictures(folder: Path, side: int, count: int) -> BenchmarkResult:
     (folder / "pictures").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     cv2.imwrite(str(folder / "pictures/a.png"), noise)
-    cells = [Cell(title="input", file="pictures/a.png"), Cell(title="truth", file="pictures/gone.png")]
-    comparison = Comparison(id="one/image", reason="worst", miou=12.3, cells=cells)
+    cells = [Picture(title="input", file="pictures/a.png"), Picture(title="truth", file="pictures/gone.png")]
+    comparison = Comparison(id="one/image", reason="worst", miou=12.3, pictures=cells)
     return result([full_row("j", "junior", 50, 20)], comparisons=[comparison] * count, chosen_by="j")
 
 
@@ -187,7 +188,7 @@ def test_what_was_found_is_in_the_markdown_as_well(tmp_path: Path) -> None:
     write_report(rich_result(), tmp_path)
     text = (tmp_path / "benchmark.md").read_text()
     for line in (
-        "> **Doubtful timings** of junior-fp16.onnx: The processor's clock fell from 3200 to 2100 MHz.",
+        "> **Unreliable timings** of junior-fp16.onnx: The processor's clock fell from 3200 to 2100 MHz.",
         "| torch.compile | baseline | torch | no compiler was found | – | – | – | – | – |",
         "| junior-int8.xml | row | openvino | 5.12 | 5.00 to 5.25 | 4.75 to 5.50 |",
         "| cpu | fp32 | made up | 1 | 90.0 | 11.0 |",
@@ -208,7 +209,7 @@ def test_verdict_compares_what_belongs_together() -> None:
         images=3, miou=55.0, pixel_accuracy=90, iou=[55, 55], agreement=99.9999, agreement_with="a junior"
     )
     artifact = full_row("junior.onnx", "artifact", 55.0, 20.0, accuracy=accuracy)
-    first, second = verdict(result([senior, junior, artifact]))
+    first, second = summary(result([senior, junior, artifact]))
     assert first == "a junior reaches 55.0% mIoU with 3.40M parameters, 5.00× fewer than a senior (60.0% mIoU, 17.0M)."
     assert "the class of a junior on 99.999% of the pixels" in second
     assert "2.00× as fast as a junior" in second
@@ -217,7 +218,7 @@ def test_verdict_compares_what_belongs_together() -> None:
 def test_verdict_starts_with_the_gain_over_the_other_juniors() -> None:
     rows = [full_row("supervised junior", "junior", 50.0, 20.0), full_row("segkc junior", "junior", 53.25, 20.0)]
     rows.append(full_row("large junior", "junior", 40.0, 20.0, parameters=9_000_000))
-    first, second, *_ = verdict(result(rows))
+    first, second, *_ = summary(result(rows))
     assert first == "segkc junior is 3.25 points of mIoU above supervised junior, with the same number of parameters."
     assert second.startswith("supervised junior: 50.0% mIoU")
 

@@ -11,7 +11,7 @@ from browser_page import OpenPage
 from made_up_results import full_row, result, rich_result
 
 from segkc_deploy.benchmarks.report.report_files import write_report
-from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, BenchmarkResult, Cell, Comparison, Row
+from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, BenchmarkResult, Comparison, Picture, Row
 from segkc_deploy.data.layouts import LAYOUTS
 
 pytestmark = pytest.mark.browser
@@ -30,9 +30,9 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for place, title in enumerate(("input", "truth", "segkc senior", "segkc junior", "junior-int8.onnx")):
         picture = np.full((30, 40, 3), 40 * place, np.uint8)
         cv2.imwrite(str(folder / f"pictures/{place}.png"), picture)
-        cells.append(Cell(title=title, file=f"pictures/{place}.png"))
+        cells.append(Picture(title=title, file=f"pictures/{place}.png"))
     made.chosen_by = "segkc junior"
-    made.comparisons = [Comparison(id="one/image", reason="worst", miou=35.2, cells=cells)]
+    made.comparisons = [Comparison(id="one/image", reason="worst", miou=35.2, pictures=cells)]
     write_report(made, folder)
     return folder
 
@@ -77,12 +77,12 @@ def test_every_plot_has_a_mark_for_each_figure(browser: Any, rich: Path) -> None
             ("batch-rate", "lines", rows),
             ("stages", "bars", 3 * rows),
             ("stages", "ticks", 3 * rows),
-            ("in-turn", "ways", rows),
-            ("in-turn", "speed_interval", rows),
+            ("interleaved", "contenders", rows),
+            ("interleaved", "speed_interval", rows),
             ("sustained", "lines", rows),
             ("classes", "bars", classes * rows),
             ("confusion", "cells", sum(count > 0 for line in made.rows[1].accuracy.confusion for count in line)),
-            ("floor", "bars", rows),
+            ("roofline", "bars", rows),
             ("state", "readings", 4 * rows),
             ("state", "lines", rows),
         ):

@@ -1,4 +1,4 @@
-"""Which readings make timings doubtful, at both sides of each threshold."""
+"""Which readings make timings unreliable, at both sides of each threshold."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,11 +24,11 @@ def flags(found: list[Reading], default_watts: float | None = None, others: int 
 
 def test_a_quiet_machine_has_none() -> None:
     quiet = readings(
-        "latency", gpu_mhz=[1980, 1900], cpu_mhz=[3000, 2750], other_load=[90, 4], gpu_limit_watts=[700, 700]
+        "latency", gpu_mhz=[1980, 1900], cpu_mhz=[3000, 2750], background_load=[90, 4], gpu_limit_watts=[700, 700]
     )
     assert flags(quiet, default_watts=700) == []
     assert flags([]) == []
-    assert flags(readings("latency", gpu_mhz=[None, None], cpu_mhz=[None, None], other_load=[None, None])) == []
+    assert flags(readings("latency", gpu_mhz=[None, None], cpu_mhz=[None, None], background_load=[None, None])) == []
 
 
 def test_clocks_that_moved() -> None:
@@ -44,7 +44,7 @@ def test_clocks_that_moved() -> None:
 
 def test_what_is_not_timed_raises_no_flag() -> None:
     for moment in ("before", "after", "accuracy"):
-        wild = {"gpu_mhz": [300, 1980], "cpu_mhz": [800, 3000], "other_load": [90, 90]}
+        wild = {"gpu_mhz": [300, 1980], "cpu_mhz": [800, 3000], "background_load": [90, 90]}
         assert flags(readings(moment, **wild, gpu_limits=[["power limit"]] * 2)) == []
     # A GPU that is idle before the first part has another clock than in it.
     assert flags(readings("before", gpu_mhz=[210]) + readings("latency", gpu_mhz=[1980, 1980])) == []
@@ -66,7 +66,7 @@ def test_a_lowered_power_limit(limit: float, told: bool) -> None:
 def test_other_processes() -> None:
     # Weighted by time: 3 s at 2%, then 1 s at 20%, is 6.5%; the first reading is about the time before the part.
     times = [(0.0, 99.0), (3.0, 2.0), (4.0, 20.0)]
-    busy = [Reading(moment="latency", at_s=at_s, other_load=load) for at_s, load in times]
+    busy = [Reading(moment="latency", at_s=at_s, background_load=load) for at_s, load in times]
     assert flags(busy) == ["other processes took more than 5% of the processors: latency 6%"]
     assert flags(busy[:2]) == []
     assert flags(busy[:1]) == []

@@ -7,7 +7,7 @@ import yaml
 from command_line import CommandLine
 from tiny_artifact import make_artifact
 
-from segkc_deploy.benchmarks.suite_file import read_suite
+from segkc_deploy.benchmarks.options import read_suite
 from segkc_deploy.errors import ConfigError
 
 
@@ -90,7 +90,7 @@ def test_what_neither_suite_nor_command_line_gives_is_told(folder: Path, command
 
 
 def test_the_figures_are_listed(command: CommandLine) -> None:
-    finished = command("benchmark", "--figures")
+    finished = command("benchmark", "--list-metrics")
     assert finished.code == 0
     assert {"miou  (%)", "iou.<class>  (%)", "latency.p50  (ms)", "throughput.<batch>.images_per_s  (images/s)"} <= set(
         finished.out.splitlines()

@@ -24,12 +24,12 @@ from made_up_trainings import (
 )
 from test_benchmark_without_torch import segkc_deploy as without_torch
 
-from segkc_deploy.benchmarks.trainings.curves import MOST_POINTS, read_curves
-from segkc_deploy.benchmarks.trainings.facts import count_parameters, read_log
-from segkc_deploy.benchmarks.trainings.report import report_trainings
-from segkc_deploy.benchmarks.trainings.rows import TrainingTable, training_table
-from segkc_deploy.benchmarks.trainings.run import TrainingRun, read_runs
-from segkc_deploy.benchmarks.trainings.text import network_title, summary
+from segkc_deploy.benchmarks.report.trainings.curves import MOST_POINTS, read_curves
+from segkc_deploy.benchmarks.report.trainings.facts import count_parameters, read_log
+from segkc_deploy.benchmarks.report.trainings.report import report_trainings
+from segkc_deploy.benchmarks.report.trainings.rows import TrainingTable, training_table
+from segkc_deploy.benchmarks.report.trainings.run import TrainingRun, read_runs
+from segkc_deploy.benchmarks.report.trainings.text import network_title, summary
 from segkc_deploy.errors import ConfigError
 
 #: The 97.5% quantile of Student's t with two degrees of freedom, which has a closed form.
@@ -242,7 +242,7 @@ def test_scores_and_differences_are_numpys(tmp_path: Path) -> None:
     assert difference.mean == pytest.approx(apart.mean())
     assert difference.deviation == pytest.approx(apart.std(ddof=1))
     assert difference.interval == pytest.approx((apart.mean() - half, apart.mean() + half), abs=1e-3)
-    assert difference.verdict == ("outside" if apart.mean() > half else "within")
+    assert difference.significance == ("outside" if apart.mean() > half else "within")
     assert set(pair_row.differences) == {"junior", "junior_ema"}  # the reference has no senior
 
 
@@ -251,7 +251,7 @@ def test_seeds_that_one_row_lacks_are_not_compared(tmp_path: Path) -> None:
     runs += [write_run(tmp_path / f"b-{seed}", seed, pair(0, 60.0 + 2 * seed, 70.0)) for seed in (1, 2, 5)]
     difference = table(*runs).rows[1].differences["junior"]
     assert difference.by_seed == {1: 11.0, 5: 15.0}
-    assert (difference.interval, difference.verdict) == (None, "not judged")
+    assert (difference.interval, difference.significance) == (None, "not judged")
 
 
 def test_two_runs_of_one_seed_count_once(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_the_command_writes_the_same_figures_three_times(tmp_path: Path, command
     low, high = difference["interval"]
     written = (
         f"{score['mean']:.2f} ± {score['deviation']:.2f}",
-        f"{difference['mean']:+.2f} ({low:+.2f} to {high:+.2f}: {difference['verdict']})".replace("-", "−"),
+        f"{difference['mean']:+.2f} ({low:+.2f} to {high:+.2f}: {difference['significance']})".replace("-", "−"),
         "unfinished at step 20 of 40",
         "4 labeled, 6 unlabeled, 3 validation",
         "1 min 30 s",

@@ -9,7 +9,7 @@ import pytest
 from browser_page import OpenPage
 from made_up_trainings import SUPERVISED, alone, pair, training, validation, write_run, write_study
 
-from segkc_deploy.benchmarks.trainings.report import report_trainings
+from segkc_deploy.benchmarks.report.trainings.report import report_trainings
 
 pytestmark = pytest.mark.browser
 

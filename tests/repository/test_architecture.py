@@ -35,6 +35,14 @@ ALLOWED = {
 }
 
 
+#: The rooms of `benchmarks/`, each of which may import those before it. Nothing of the product imports `studies`.
+ROOMS = (
+    "schema", "options", "targets", "store", "measure", "roofline", "interleaved", "report", "regression", "suite",
+    "studies",
+)  # fmt: skip
+MOST_ARROWS_BETWEEN_ROOMS = 35
+
+
 @dataclass(frozen=True)
 class Import:
     """One imported name: the importing module, what is imported, its line, and when.
@@ -137,6 +145,64 @@ def test_commands_import_nothing_heavy_at_their_top():
     tops = [arrow for arrow in imports(ROOT) if within(arrow.importer, f"{PACKAGE}.cli") and arrow.when == "start"]
     assert len(tops) > 10
     assert [str(arrow) for arrow in tops if not within(arrow.target, *light)] == []
+
+
+def room_arrows(root: Path) -> set[tuple[str, str]]:
+    """Return the arrows (importing room, imported room) between the rooms of `benchmarks/`."""
+    prefix = f"{PACKAGE}.benchmarks."
+    pairs = {
+        (arrow.importer.removeprefix(prefix).split(".")[0], arrow.target.removeprefix(prefix).split(".")[0])
+        for arrow in imports(root)
+        if arrow.importer.startswith(prefix) and arrow.target.startswith(prefix)
+    }
+    return {(importer, target) for importer, target in pairs if importer != target}
+
+
+def test_the_rooms_of_benchmarks_import_downwards_only():
+    arrows = room_arrows(ROOT)
+    assert {room for arrow in arrows for room in arrow} == set(ROOMS)
+    assert sorted(arrow for arrow in arrows if ROOMS.index(arrow[0]) < ROOMS.index(arrow[1])) == []
+    assert len(arrows) <= MOST_ARROWS_BETWEEN_ROOMS
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Return the modules that each module imports, at its start or in a function."""
+    names = {name.removesuffix(".__init__") for name, _ in modules(root)}
+    graph: dict[str, set[str]] = {name: set() for name in names}
+    for arrow in imports(root):
+        target = arrow.target if arrow.target in names else arrow.target.rpartition(".")[0]
+        if target in names and target != arrow.importer and arrow.when != "types":
+            graph[arrow.importer].add(target)
+    return graph
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return the modules of one import circle in the order of their imports; none if there is no circle."""
+    finished: set[str] = set()
+
+    def search(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module not in finished:
+            for target in sorted(graph[module]):
+                if found := search(target, [*path, module]):
+                    return found
+            finished.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := search(module, []))), [])
+
+
+def test_no_modules_import_each_other():
+    assert circle(import_graph(ROOT)) == []
+
+
+def test_a_circle_is_found(tmp_path):
+    plant(tmp_path, "training/loop.py", "from segkc_deploy.training import steps")
+    (tmp_path / "training/steps.py").write_text("def f():\n    from segkc_deploy.training.losses import g")
+    (tmp_path / "training/losses.py").write_text("import segkc_deploy.training.loop")
+    loop, losses, steps = (f"{PACKAGE}.training.{name}" for name in ("loop", "losses", "steps"))
+    assert circle(import_graph(tmp_path)) == [loop, steps, losses]
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,19 @@ from segkc_deploy.benchmarks.schema import (
     Accuracy,
     BatchPoint,
     BenchmarkResult,
+    Contender,
     Energy,
     Failure,
-    Floor,
-    InTurn,
+    InterleavedTiming,
     Latency,
     MachineState,
     Memory,
     Peak,
     Reading,
+    Roofline,
     Row,
     Sustained,
     WarmUp,
-    Way,
 )
 from segkc_deploy.labels import Labels, default_palette
 
@@ -87,21 +87,21 @@ def rich_result(classes: int = 11, seconds: int = 60) -> BenchmarkResult:
     rows = [_rich_row(place, spec, classes, seconds) for place, spec in enumerate(specs)]
     rows[3].state.flags = ["The processor's clock fell from 3200 to 2100 MHz."]
     rows[3].not_measured = {"energy": "no power meter can be read"}
-    ways = [
-        Way(
+    contenders = [
+        Contender(
             name=row.name, kind="row", engine=row.engine, total=row.latency and row.latency.total,
             speed=41 / spec[5], speed_interval=(40 / spec[5], 42 / spec[5]),
             speed_quartiles=(38 / spec[5], 44 / spec[5]), same_masks=99.9,
         )
         for row, spec in zip(rows, specs, strict=True)
     ]  # fmt: skip
-    ways.append(Way(name="torch.compile", kind="baseline", engine="torch", error="no compiler was found"))
+    contenders.append(Contender(name="torch.compile", kind="baseline", engine="torch", error="no compiler was found"))
     return result(
         rows,
         names,
         failures=[Failure(name="junior-bf16.engine", role="artifact", target="junior-bf16.engine", error="no GPU")],
         peaks=[Peak(device="cpu", precision="fp32", threads=1, gflops=90.0, copy_gb_per_s=11.0, how="made up")],
-        in_turn=InTurn(reference="segkc junior", rounds=20, runs=5, ways=ways),
+        interleaved=InterleavedTiming(reference="segkc junior", rounds=20, runs=5, contenders=contenders),
     )
 
 
@@ -127,7 +127,9 @@ def _rich_row(place: int, spec: tuple[Any, ...], classes: int, seconds: int) -> 
         for b in (1, 2, 4, 8)
     ]  # fmt: skip
     readings = [
-        Reading(moment=moment, at_s=at, cpu_mhz=3200 - 40 * place - 5 * at, cpu_celsius=50 + at / 3, other_load=1.0)
+        Reading(
+            moment=moment, at_s=at, cpu_mhz=3200 - 40 * place - 5 * at, cpu_celsius=50 + at / 3, background_load=1.0
+        )
         for moment, at in (("before", 0.0), ("latency", 5.0), ("sustained", 40.0), ("after", 70.0))
     ]
     return full_row(
@@ -137,7 +139,7 @@ def _rich_row(place: int, spec: tuple[Any, ...], classes: int, seconds: int) -> 
         latency=latency(base, 400, seed=place), throughput=batches, activation_peak_bytes=9_000_000,
         sustained=Sustained(batch=1, seconds=float(seconds), images=int(sum(rates)), images_per_s=sum(rates) / seconds,
                             by_second=rates, drift=-9.6, energy=energy if precision != "fp16" else None),
-        floor=Floor(peak=precision, compute_ms=base * 0.3, memory_ms=base * 0.04, bound="compute",
-                    share=30.0 + 3 * place),
+        roofline=Roofline(peak=precision, compute_ms=base * 0.3, memory_ms=base * 0.04, bound="compute",
+                    efficiency=30.0 + 3 * place),
         state=MachineState(readings=readings), measured="2030-01-02T03:04:05+0000", threads={"intra_op": 1},
     )  # fmt: skip

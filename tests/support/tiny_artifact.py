@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from segkc_deploy.labels import Labels
@@ -124,3 +126,19 @@ def network(size: tuple[int, int] | None, batch: int, outputs: Sequence[str] = (
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     onnx.checker.check_model(model)
     return model
+
+
+def write_val_images(root: Path, count: int = 3, size: tuple[int, int] = (16, 24)) -> Path:
+    """Write validation images, whose truth is not quite what the artifact says, and return their data spec."""
+    rng = np.random.default_rng(5)
+    for index in range(count):
+        image = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+        truth = expected_mask(image)
+        truth[: 2 * index + 1] = 3
+        for name, content in (("images", image[..., ::-1]), ("masks", truth)):
+            (root / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(root / name / f"{index}.png"), content)
+    spec = {"layout": "folders", "root": ".", "classes": list(LABELS.names)}
+    path = root / "data.yaml"
+    path.write_text(yaml.safe_dump(spec | {"val": {"images": "images", "masks": "masks"}}))
+    return path

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from segkc_deploy.data.files import files_by_id
-from segkc_deploy.data.mask_files import MASK_SUFFIXES
+from segkc_deploy.data.images import MASK_SUFFIXES
 from segkc_deploy.data.masks import read_mask, size_mismatch
 from segkc_deploy.data.samples import MaskCoding, Sample
 from segkc_deploy.errors import DataError

@@ -11,8 +11,8 @@ const classOrder = (scored, field, order) => {
 
 Page.figure("classes", (width, figure) => {
   const control = (name) => figure.querySelector(`select.${name}`);
-  const field = control("figure").value;
-  control("figure").closest("label").hidden = !rows.some((row) => row.accuracy?.boundary_iou.length);
+  const field = control("metric").value;
+  control("metric").closest("label").hidden = !rows.some((row) => row.accuracy?.boundary_iou.length);
   control("count").closest("label").hidden = classNames.length <= 20;
   const scored = shownWith((row) => row.accuracy).filter((row) => row.accuracy[field].length);
   if (!scored.length) return null;

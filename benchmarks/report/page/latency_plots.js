@@ -65,28 +65,28 @@ Page.figure("stages", (width) => {
   });
 });
 
-Page.figure("in-turn", (width) => {
-  const turns = Page.data.in_turn;
-  const ways = (turns?.ways ?? []).flatMap((way, index) => {
-    const row = rows.find((row) => row.name === way.name);
-    return way.speed === null || (row && !Page.shown(row.index)) ? [] : [{ ...way, index, color: row?.color ?? "var(--muted)", row }];
+Page.figure("interleaved", (width) => {
+  const timing = Page.data.interleaved;
+  const contenders = (timing?.contenders ?? []).flatMap((contender, index) => {
+    const row = rows.find((row) => row.name === contender.name);
+    return contender.speed === null || (row && !Page.shown(row.index)) ? [] : [{ ...contender, index, color: row?.color ?? "var(--muted)", row }];
   });
-  if (!ways.length) return null;
-  const names = nameBands(ways, (way) => way.name, width);
-  const x = Page.positiveScale(ways.flatMap((way) => [way.speed, ...(way.speed_interval ?? []), ...(way.speed_quartiles ?? []), 1]), { log: true });
-  const ends = (field, strokeWidth) => Plot.ruleY(ways.filter((way) => way[field]), {
-    y: "index", x1: (way) => way[field][0], x2: (way) => way[field][1], stroke: "color", strokeWidth, strokeOpacity: strokeWidth > 3 ? 0.35 : 1, className: field,
+  if (!contenders.length) return null;
+  const names = nameBands(contenders, (contender) => contender.name, width);
+  const x = Page.positiveScale(contenders.flatMap((contender) => [contender.speed, ...(contender.speed_interval ?? []), ...(contender.speed_quartiles ?? []), 1]), { log: true });
+  const ends = (field, strokeWidth) => Plot.ruleY(contenders.filter((contender) => contender[field]), {
+    y: "index", x1: (contender) => contender[field][0], x2: (contender) => contender[field][1], stroke: "color", strokeWidth, strokeOpacity: strokeWidth > 3 ? 0.35 : 1, className: field,
   });
   return Page.plot({
-    width, marginTop: 8, height: 58 + ways.length * 28, marginLeft: names.marginLeft, marginRight: 16, label: "Speed in turn",
-    x: { label: `times as fast as ${Page.shortened(turns.reference, NAME_LETTERS)} →`, ...x }, y: { ...names.bands, type: "point", padding: 0.6 },
+    width, marginTop: 8, height: 58 + contenders.length * 28, marginLeft: names.marginLeft, marginRight: 16, label: "Relative speed",
+    x: { label: `times as fast as ${Page.shortened(timing.reference, NAME_LETTERS)} →`, ...x }, y: { ...names.bands, type: "point", padding: 0.6 },
     marks: [
       Plot.gridX(x.ticks, Page.grid), Plot.ruleX([1], { stroke: "var(--muted)" }),
       ends("speed_quartiles", 9), ends("speed_interval", 2),
-      Plot.dot(ways, { x: "speed", y: "index", r: 4.5, fill: "color", stroke: "var(--surface)", symbol: (way) => way.row?.symbol ?? "diamond", className: "ways" }),
-      Plot.tip(ways, Plot.pointer({
+      Plot.dot(contenders, { x: "speed", y: "index", r: 4.5, fill: "color", stroke: "var(--surface)", symbol: (contender) => contender.row?.symbol ?? "diamond", className: "contenders" }),
+      Plot.tip(contenders, Plot.pointer({
         x: "speed", y: "index", ...Page.tip,
-        title: (way) => `${way.name} (${way.kind === "baseline" ? "baseline, " : ""}${way.engine})\n${points(way.speed)}× as fast${interval(way.speed_interval, points)}\nquartiles of the rounds${interval(way.speed_quartiles, points)}\np50 ${Page.significant(way.total?.p50)} ms${way.same_masks === null ? "" : `\n${way.same_masks === 100 ? 100 : Math.min(way.same_masks, 99.999).toFixed(3)}% of the pixels alike`}`,
+        title: (contender) => `${contender.name} (${contender.kind === "baseline" ? "baseline, " : ""}${contender.engine})\n${points(contender.speed)}× as fast${interval(contender.speed_interval, points)}\nquartiles of the rounds${interval(contender.speed_quartiles, points)}\np50 ${Page.significant(contender.total?.p50)} ms${contender.same_masks === null ? "" : `\n${contender.same_masks === 100 ? 100 : Math.min(contender.same_masks, 99.999).toFixed(3)}% of the pixels alike`}`,
       })),
     ],
   });

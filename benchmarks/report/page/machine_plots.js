@@ -1,25 +1,25 @@
 // What the machine could do, and what it did while it was measured.
 const READINGS = {
-  cpu_mhz: "processor clock (MHz)", cpu_celsius: "processor temperature (°C)", other_load: "other processes (% of all processors)",
+  cpu_mhz: "processor clock (MHz)", cpu_celsius: "processor temperature (°C)", background_load: "other processes (% of all processors)",
   gpu_mhz: "GPU clock (MHz)", gpu_memory_mhz: "GPU memory clock (MHz)", gpu_watts: "GPU power (W)", gpu_limit_watts: "GPU power limit (W)",
   gpu_celsius: "GPU temperature (°C)",
 };
 
-Page.figure("floor", (width) => {
-  const floored = shownWith((row) => row.floor);
-  if (!floored.length) return null;
-  const names = nameBands(floored, (row) => row.name, width);
+Page.figure("roofline", (width) => {
+  const bounded = shownWith((row) => row.roofline);
+  if (!bounded.length) return null;
+  const names = nameBands(bounded, (row) => row.name, width);
   return Page.plot({
-    width, marginTop: 8, height: 58 + floored.length * 30, marginLeft: names.marginLeft, marginRight: 56, label: "Share of the floor",
-    x: { label: "floor in % of the median inference →", domain: [0, Math.max(100, d3.max(floored, (row) => row.floor.share))] },
+    width, marginTop: 8, height: 58 + bounded.length * 30, marginLeft: names.marginLeft, marginRight: 56, label: "Roofline efficiency",
+    x: { label: "roofline bound in % of the median inference →", domain: [0, Math.max(100, d3.max(bounded, (row) => row.roofline.efficiency))] },
     y: { ...names.bands, padding: 0.35 },
     marks: [
       Plot.gridX(Page.grid), Plot.ruleX([100], { stroke: "var(--muted)" }),
-      Plot.barX(floored, {
-        y: "index", x: (row) => row.floor.share, fill: "color", className: "bars", tip: Page.tip,
-        title: (row) => `${row.name}\nfloor ${Page.significant(row.floor.share)}% of the median inference, bound by ${row.floor.bound}\ncompute ${Page.significant(row.floor.compute_ms)} ms, memory ${Page.significant(row.floor.memory_ms)} ms\npeak of ${row.floor.peak}`,
+      Plot.barX(bounded, {
+        y: "index", x: (row) => row.roofline.efficiency, fill: "color", className: "bars", tip: Page.tip,
+        title: (row) => `${row.name}\nbound: ${Page.significant(row.roofline.efficiency)}% of the median inference, by ${row.roofline.bound}\ncompute ${Page.significant(row.roofline.compute_ms)} ms, memory ${Page.significant(row.roofline.memory_ms)} ms\npeak of ${row.roofline.peak}`,
       }),
-      Plot.text(floored, { y: "index", x: (row) => row.floor.share, text: (row) => `${row.floor.share.toFixed(0)}%`, dx: 5, textAnchor: "start", fill: "currentColor" }),
+      Plot.text(bounded, { y: "index", x: (row) => row.roofline.efficiency, text: (row) => `${row.roofline.efficiency.toFixed(0)}%`, dx: 5, textAnchor: "start", fill: "currentColor" }),
       Plot.ruleX([0], { stroke: "var(--muted)" }),
     ],
   });

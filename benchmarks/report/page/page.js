@@ -136,7 +136,7 @@ const Page = (() => {
     entry.stale = false;
     const drawn = draw(Math.max(canvas.clientWidth, 260), element);
     if (drawn) canvas.replaceChildren(drawn);
-    else canvas.textContent = "None of the rows that are shown has these figures.";
+    else canvas.textContent = "None of the rows that are shown has these metrics.";
     return drawn !== null;
   };
   // What is far from the window is drawn again when it comes near: many plots of many rows take a while.

@@ -7,8 +7,7 @@ from pathlib import Path, PurePosixPath
 from segkc_deploy.data.annotations.reading import ANNOTATION_SUFFIXES, open_annotations
 from segkc_deploy.data.annotations.task_pngs import first_pngs, is_task_png, task_names
 from segkc_deploy.data.files import files_below, files_by_id
-from segkc_deploy.data.images import IMAGE_SUFFIXES
-from segkc_deploy.data.mask_files import MASK_SUFFIXES
+from segkc_deploy.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from segkc_deploy.errors import DataError
 
 BY_ORDER = (

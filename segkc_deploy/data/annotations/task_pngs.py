@@ -1,7 +1,7 @@
 """Label Studio's PNG export of brush masks: one file for each task and label, named by task and not by image."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,19 +40,19 @@ def task_names(folder: Path) -> Mapping[int, str] | None:
     return _task_names(folder.resolve())
 
 
-def read_task(path: Path) -> AnnotatedImage:
+def read_task(path: Path, read_mask: Callable[[Path], np.ndarray]) -> AnnotatedImage:
     """Return the masks of the task that a PNG belongs to, of its last annotation, in the order of the files' names.
+
+    `read_mask` returns the values of one PNG, (H, W).
 
     Raises:
         DataError: a file is damaged, or the sizes differ.
     """
-    from segkc_deploy.data.mask_files import raw_mask
-
     match = _NAME.fullmatch(path.name)
     assert match is not None
     pngs = _by_task(path.parent)[int(match[1])]
     last = max(png.annotation for png in pngs)
-    regions = [(png, raw_mask(png.path) > 0) for png in pngs if png.annotation == last]
+    regions = [(png, read_mask(png.path) > 0) for png in pngs if png.annotation == last]
     size = regions[0][1].shape
     for png, region in regions:
         if region.shape != size:

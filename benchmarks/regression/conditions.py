@@ -1,0 +1,131 @@
+"""What `--fail-if` says: `[ROWS:] FIGURE OPERATOR VALUE`, true for a row that is to fail the gate.
+
+| value | is |
+| --- | --- |
+| `1.1x` | 1.1 times the figure of the same row in the baseline |
+| `-0.5`, `+3` (or `baseline - 0.5`, `baseline + 3`, `baseline`) | that much below or above the baseline's figure |
+| `30` | the number itself, without a baseline |
+
+A figure that is a difference itself (`miou_difference`) is compared with a signed number as it is.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from segkc_deploy.benchmarks.regression.row_metrics import RowMetric
+from segkc_deploy.benchmarks.schema import Row
+from segkc_deploy.errors import ConfigError
+
+Kind = Literal["number", "difference", "factor"]
+
+_OPERATORS: Mapping[str, tuple[Callable[[float, float], bool], str]] = {
+    "<": (operator.lt, "below"),
+    "<=": (operator.le, "at or below"),
+    ">": (operator.gt, "above"),
+    ">=": (operator.ge, "at or above"),
+}
+_NUMBER = r"\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+"
+_CONDITION = re.compile(r"(?:(?P<rows>.+):)?\s*(?P<figure>[^<>=:]+?)\s*(?P<operator><=|>=|<|>)\s*(?P<value>[^<>=]+)")
+_FACTOR = re.compile(rf"({_NUMBER})\s*[x×]")
+_DIFFERENCE = re.compile(rf"(?:baseline\s*)?([+-])\s*({_NUMBER})")
+
+_FORMS = "`miou < -0.5` (below the baseline's), `latency.p50 > 1.1x` (times the baseline's) or `miou < 60` (as it is)"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition: `rows` is a role or a pattern of row names, None for all rows; `text` is how it was written."""
+
+    text: str
+    rows: str | None
+    figure: str
+    operator: str
+    kind: Kind
+    value: float
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether it needs a baseline."""
+        return self.kind != "number"
+
+    def is_about(self, name: str, role: str) -> bool:
+        """Return whether it judges the row of this name and role."""
+        return self.rows in (None, role, name) or fnmatchcase(name, str(self.rows))
+
+    def judge(self, row: Row, baseline: Row | None, figure: RowMetric) -> str | None:
+        """Return why `row` fails this condition, or None.
+
+        Args:
+            row: what was measured now.
+            baseline: the same row in the baseline; needed where the condition is relative.
+            figure: the one that the condition names.
+        """
+        now, before = figure.of(row), None
+        if now is None:
+            return f"{row.name}: {figure.name} was not measured, so `{self.text}` cannot be judged"
+        limit, meaning = self.value, "the limit"
+        if self.is_relative:
+            assert baseline is not None
+            before = figure.of(baseline)
+            if before is None:
+                return f"{row.name}: {figure.name} was not measured in the baseline, so `{self.text}` cannot be judged"
+            limit = before * self.value if self.kind == "factor" else before + self.value
+            meaning = f"the limit, with {_written(before, figure)} in the baseline"
+        compare, words = _OPERATORS[self.operator]
+        if not compare(now, limit):
+            return None
+        return (
+            f"{row.name}: {figure.name} is {_written(now, figure)}, {words} {_written(limit, figure)}, {meaning}"
+            f" (`{self.text}`)"
+        )
+
+
+def parse_condition(text: str) -> Condition:
+    """Return the condition that `text` says.
+
+    Raises:
+        ConfigError: it is none, or means something else than it seems to.
+    """
+    found = _CONDITION.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError(f"--fail-if {text!r}: write FIGURE < VALUE or FIGURE > VALUE, such as {_FORMS}")
+    figure = found["figure"].strip()
+    kind, value = _value(text, found["value"].strip())
+    if kind == "difference" and "_difference" in figure and "baseline" not in found["value"]:
+        kind = "number"
+    rows = found["rows"].strip() if found["rows"] else None
+    return Condition(" ".join(text.split()), rows, figure, found["operator"], kind, value)
+
+
+def _value(text: str, written: str) -> tuple[Kind, float]:
+    if written == "baseline":
+        return "factor", 1.0
+    if factor := _FACTOR.fullmatch(written):
+        return "factor", float(factor[1])
+    if difference := _DIFFERENCE.fullmatch(written):
+        return "difference", float(difference[1] + difference[2])
+    if re.fullmatch(_NUMBER, written):
+        return "number", float(written)
+    hint = "; for a share of the baseline's write a factor, 1.1x" if written.endswith("%") else ""
+    raise ConfigError(f"--fail-if {text!r}: {written!r} is no value{hint or f'; write {_FORMS}'}")
+
+
+def check_scale(condition: Condition, figure: RowMetric) -> None:
+    """Refuse a number that only looks like a limit: percentages are 0 to 100.
+
+    Raises:
+        ConfigError: the condition holds for every row or for none.
+    """
+    if condition.kind == "number" and figure.is_percentage and not (condition.value == 0 or 1 < condition.value <= 100):
+        raise ConfigError(
+            f"--fail-if {condition.text!r}: {figure.name} is in percent, 0 to 100; to compare with the baseline write a"
+            f" sign, `{figure.name} < -0.5`"
+        )
+
+
+def _written(value: float, figure: RowMetric) -> str:
+    return f"{value:.6g}{figure.unit}"

@@ -1,0 +1,1 @@
+"""The machine's peaks and each row's roofline bound."""

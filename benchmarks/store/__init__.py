@@ -1,0 +1,1 @@
+"""What is kept on disk between runs of a benchmark: finished rows, timings, peaks and masks."""

@@ -1,0 +1,122 @@
+"""Train a study and keep its figures: every row of a table with the same junior, steps, crops and seeds.
+
+`python -m segkc_deploy.benchmarks.studies studies/camvid-methods.yaml --data-root CAMVID --out runs/evidence
+--results benchmarks/results/camvid-methods.json`
+
+Cells that are finished are skipped, others go on from their last checkpoint; stop it at any time and run it again. Two
+invocations with the same --out share the work. `python -m segkc_deploy.benchmarks.studies.method_tables` prints the
+tables.
+"""
+
+import argparse
+import shlex
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from segkc_deploy.benchmarks.studies.parallelism import Outcome, Parallelism, claim_when_free, train_trials
+from segkc_deploy.benchmarks.studies.study import Trial, chosen_trials, load_study
+from segkc_deploy.benchmarks.studies.study_rows import replace_rows
+from segkc_deploy.benchmarks.studies.trial_rows import RowMaker, row_order
+from segkc_deploy.benchmarks.studies.trials import StudyDirectory
+from segkc_deploy.errors import SegKCError
+from segkc_deploy.progress import console
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train the chosen trials and return the exit code: 1 if one failed."""
+    options = _parser().parse_args(arguments)
+    try:
+        study = load_study(options.study)
+        trials = chosen_trials(study, options.only)
+        directory = StudyDirectory(study, options.out, options.data_root, options.lists)
+        book = _Book(directory, options)
+        if options.collect:
+            outcomes = [_collected(directory, trial, book) for trial in trials]
+        else:
+            seconds = None if options.limit_minutes is None else 60 * options.limit_minutes
+            parallelism = Parallelism(options.workers, options.pin, options.device, seconds)
+            _stop_on_signals()
+            outcomes = train_trials(directory, trials, parallelism, book.enter)
+    except SegKCError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return _summary(outcomes, book, options.results)
+
+
+class _Book:
+    """The file of results, which several invocations may keep."""
+
+    def __init__(self, directory: StudyDirectory, options: argparse.Namespace) -> None:
+        self.directory, self.path = directory, options.results
+        self.failures: list[str] = []
+        lists = " --lists LISTS" if options.lists else ""
+        name = shlex.quote(options.study.name)
+        self.maker = RowMaker(
+            directory,
+            f"python -m segkc_deploy.benchmarks.studies {name} --data-root DATA{lists} --out RUNS --results RESULTS",
+        )
+
+    def enter(self, trial: Trial) -> None:
+        """Put a finished trial's rows into the file."""
+        try:
+            rows = self.maker.rows(trial)
+            with claim_when_free(self.directory.out / "locks" / "results.lock"):
+                replace_rows(self.path, rows, row_order(self.directory.study))
+        except (SegKCError, OSError) as error:
+            self.failures.append(trial.name)
+            console.print(f"{trial.name}: no row: {error}", soft_wrap=True, markup=False)
+
+
+def _collected(directory: StudyDirectory, trial: Trial, book: _Book) -> Outcome:
+    try:
+        state = directory.state(trial)
+    except SegKCError as error:
+        console.print(f"{trial.name}: {error}", soft_wrap=True, markup=False)
+        return Outcome(trial, "failed", str(error))
+    if state != "finished":
+        return Outcome(trial, "not finished")
+    book.enter(trial)
+    return Outcome(trial, "collected")
+
+
+def _summary(outcomes: Sequence[Outcome], book: _Book, results: Path) -> int:
+    counts = Counter(outcome.kind for outcome in outcomes)
+    print(f"{results}: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}")
+    failed = [outcome for outcome in outcomes if outcome.kind == "failed"]
+    for outcome in failed:
+        print(f"failed: {outcome.trial.name}: {outcome.remark}")
+    return 1 if failed or book.failures else 0
+
+
+def _stop_on_signals() -> None:
+    """End trainings in good order on SIGTERM too. A handler of ours also lets a child in the background hear SIGINT."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, stop)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m segkc_deploy.benchmarks.studies", description=__doc__)
+    parser.add_argument("study", type=Path, help="the study file (YAML)")
+    parser.add_argument("--data-root", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--lists", type=Path, help="folder of id lists, 1_8.txt for 1/8; default: the package's own")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, made when missing")
+    parser.add_argument("--results", type=Path, required=True, help="the study's JSON file, made when missing")
+    parser.add_argument("--only", help="trials to take: row=segkc,labels=1/8,seed=0; a key may come several times")
+    parser.add_argument("--workers", type=int, default=1, help="trainings at once")
+    parser.add_argument("--pin", action="store_true", help="a processor and one thread for each training")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where they run")
+    parser.add_argument("--limit-minutes", type=float, help="stop then; the next time they go on")
+    parser.add_argument("--collect", action="store_true", help="train nothing, collect what is finished")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What the rows of a study of methods say: scores by seed, and differences with the same seeds."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from segkc_deploy.benchmarks.report.seeds import SUPERVISED
+from segkc_deploy.benchmarks.studies.study_rows import StudyRow
+from segkc_deploy.errors import ConfigError
+
+OURS = "segkc"
+
+#: Rows that are the method with something taken away or changed: `segkc-no-gate`.
+VARIANT = f"{OURS}-"
+
+_CONDITIONS = ("crop_size", "images_per_step", "images", "network", "common_sha256")
+
+
+class StudyAnalysis:
+    """The rows of one study, by what is asked of them.
+
+    Raises:
+        ConfigError: rows that are not trainings of a study of methods, or that differ in what all of them must share.
+    """
+
+    def __init__(self, rows: Sequence[StudyRow]) -> None:
+        self.rows = [row for row in rows if row.role in ("junior", "senior")]
+        self.study = rows[0].study
+        strange = next((row for row in self.rows if None in (get(row, name) for name in _CONDITIONS)), None)
+        if strange or all(row.role != "junior" for row in self.rows):
+            what = f"{_place(strange)}: not a training" if strange else "no trainings"
+            raise ConfigError(f"study {self.study}: {what} of a study of methods; `studies.tables` prints any study")
+        for name in ("steps", "crop_size", "images_per_step", "common_sha256"):
+            self._only(name, self.rows)
+        self._only("network", [row for row in self.rows if row.role == "junior"])
+        # Every seed may have labels of its own.
+        for drawn in dict.fromkeys((row.labels, row.seed) for row in self.rows):
+            self._only("images", [row for row in self.rows if (row.labels, row.seed) == drawn])
+
+    def names(self, labels: str | None = None) -> list[str]:
+        """Return the names of the rows, of one share of the labels or of all."""
+        return list(dict.fromkeys(row.row for row in self.rows if labels in (None, row.labels)))
+
+    def shares(self) -> list[str]:
+        """Return the shares of the labels."""
+        return list(dict.fromkeys(row.labels for row in self.rows))
+
+    def main_share(self) -> str:
+        """Return the share of the labels with which most rows were trained."""
+        return max(self.shares(), key=lambda labels: len(self.names(labels)))
+
+    def scores(self, name: str, labels: str, role: str = "junior", field: str = "miou") -> dict[int, float]:
+        """Return a figure by seed."""
+        found = {row.seed: get(row, field) for row in self._of(name, labels, role)}
+        return {seed: found[seed] for seed in sorted(found) if found[seed] is not None}
+
+    def best_single_network(self, labels: str) -> str | None:
+        """Return the row of the best mean among those of one network that use unlabeled images."""
+        single = [
+            name
+            for name in self.names(labels)
+            if name != SUPERVISED and not name.startswith(VARIANT) and not self._of(name, labels, "senior")
+        ]
+        return max(single, key=lambda name: statistics.fmean(self.scores(name, labels).values()), default=None)
+
+    def distinct(self, name: str) -> list[Any]:
+        """Return the different values of a field in the order of the rows."""
+        return list({str(value): value for value in (get(row, name) for row in self.rows)}.values())
+
+    def _of(self, name: str, labels: str, role: str) -> list[StudyRow]:
+        return [row for row in self.rows if (row.row, row.labels, row.role) == (name, labels, role)]
+
+    def _only(self, name: str, rows: Sequence[StudyRow]) -> None:
+        first = rows[0]
+        for row in rows:
+            if get(row, name) != get(first, name):
+                raise ConfigError(
+                    f"study {self.study}: {name} is {get(first, name)} in {_place(first)}, but {get(row, name)} in"
+                    f" {_place(row)}; train one of them again"
+                )
+
+
+def get(row: StudyRow, name: str) -> Any:
+    """Return a field of a row, or None where it has none."""
+    return getattr(row, name, None)
+
+
+def _place(row: StudyRow) -> str:
+    return f"row {row.row}, labels {row.labels}, seed {row.seed}"

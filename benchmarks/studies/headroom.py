@@ -1,0 +1,42 @@
+"""How many of the points that all labels would bring a row brings with few: its share of the headroom."""
+
+import statistics
+
+from segkc_deploy.benchmarks.report.markdown_table import markdown
+from segkc_deploy.benchmarks.report.seeds import SUPERVISED, paired
+from segkc_deploy.benchmarks.studies.analysis import VARIANT, StudyAnalysis
+from segkc_deploy.benchmarks.studies.study import FULL
+
+#: Points of mIoU below which the seeds differ about as much as the labels, so that a share of them says nothing.
+LEAST_HEADROOM = 5.0
+
+
+def headroom_table(figures: StudyAnalysis, labels: str) -> str | None:
+    """Return the rows' gains over `supervised` with the same `labels`, and their shares of the headroom.
+
+    The headroom is what `supervised` gains with all labels instead of few. Every row is compared over the seeds that
+    it, the few labels and all labels have; a share is the mean gain over the mean headroom of these seeds. Other shares
+    of the labels stand for themselves: what `supervised` would get from more labels.
+
+    Returns None where the study has no `supervised` with all labels.
+    """
+    few, full = figures.scores(SUPERVISED, labels), figures.scores(SUPERVISED, FULL)
+    if labels == FULL or not paired(full, few):
+        return None
+    contenders = [(SUPERVISED, share) for share in figures.shares() if share != labels]
+    contenders += [
+        (name, labels) for name in figures.names(labels) if name != SUPERVISED and not name.startswith(VARIANT)
+    ]
+    lines = []
+    for name, share in contenders:
+        scores = figures.scores(name, share)
+        seeds = sorted(scores.keys() & few.keys() & full.keys())
+        gain = paired({seed: scores[seed] for seed in seeds}, few)
+        if not gain:
+            continue
+        headroom = statistics.fmean(full[seed] - few[seed] for seed in seeds)
+        closed = f"{100 * gain.mean / headroom:.0f}%" if headroom >= LEAST_HEADROOM else "–"
+        interval = f"{gain.interval[0]:+.1f} to {gain.interval[1]:+.1f}" if gain.interval else "–"
+        lines.append([f"{name}, {share}", str(len(seeds)), str(gain), interval, closed])
+    header = ["row, labels", "seeds", f"− {SUPERVISED}, {labels}", "95% interval", "share of the headroom"]
+    return markdown(header, lines, right_from=1)
