@@ -80,6 +80,12 @@ class WeakAugmentation(_Section):
 
     scale: Range = (0.5, 2.0)
     flip: float = Field(default=0.5, ge=0, le=1)
+    rare_class_crops: float = Field(
+        default=0.0, ge=0, le=1, description="share of labeled crops that are drawn to hold a rare class"
+    )
+    rare_class_share: float = Field(
+        default=0.01, gt=0, lt=1, description="a class is rare below this share of the labeled pixels"
+    )
 
 
 def _off(value: Any) -> Any:
@@ -122,16 +128,32 @@ class StrongAugmentation(_Section):
         return self.cutmix_probability > 0 and self.entropymix.mode != "instead-of-cutmix"
 
 
+Weight = Annotated[float, Field(ge=0)]
+
+
 class SupervisionConfig(_Section):
-    """The loss on labeled images: cross-entropy over all pixels (`ce`), or over the hard ones alone (`ohem`).
+    """The loss on labeled images: cross-entropy (`ce`), that of the hard pixels alone (`ohem`), or focal (`focal`).
 
     Online hard example mining (Shrivastava et al. 2016) as semi-supervised segmentation uses it on Cityscapes: pixels
     whose true class gets less than `ohem_threshold`, but at least the `ohem_min_pixels` hardest ones of a batch.
+    `class_weights` (`inverse`, `median-frequency`, a list, or weights by name) make rare classes count for more;
+    `dice` and `lovasz` are the weights of these two losses, which are added.
     """
 
-    loss: Literal["ce", "ohem"] = "ce"
+    loss: Literal["ce", "ohem", "focal"] = "ce"
+    class_weights: Literal["none", "inverse", "median-frequency"] | list[Weight] | dict[str, Weight] = "none"
+    largest_class_weight: float = Field(default=20.0, gt=0, description="limit of weights that a rule gives")
+    focal_gamma: float = Field(default=2.0, gt=0)
+    dice: float = Field(default=0.0, ge=0)
+    lovasz: float = Field(default=0.0, ge=0)
     ohem_threshold: float = Field(default=0.7, gt=0, le=1)
     ohem_min_pixels: int = Field(default=200_000, ge=1)
+
+    @model_validator(mode="after")
+    def _weights_without_mining(self) -> Self:
+        if self.loss == "ohem" and self.class_weights != "none":
+            raise ValueError("class_weights go with loss ce or focal, not with ohem")
+        return self
 
 
 class RelationConfig(_Section):

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 
+from segkc_deploy.data.census import count_classes
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.screening import screen
 from segkc_deploy.data.spec import load_data_spec
@@ -24,6 +25,7 @@ from segkc_deploy.training.recipe import Recipe, without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 from segkc_deploy.training.run_log import NoLog, RunLog
 from segkc_deploy.training.schedule import learning_rate_in_words, total_steps
+from segkc_deploy.training.terms.class_weights import class_weights, needs_census
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -110,7 +112,13 @@ def train_run(
 def _build(recipe: Recipe, sets: ImageSets, resume: bool) -> Method:
     torch.manual_seed(recipe.seed)
     initial = without_pretrained(recipe) if resume else recipe
-    return build_method(initial, sets.labels.num_classes, sets.labels.ignore_index)
+    method = build_method(initial, sets.labels.num_classes, sets.labels.ignore_index)
+    chosen = recipe.supervision.class_weights
+    if chosen != "none":
+        census = count_classes(sets.labeled, sets) if needs_census(chosen) else None
+        weights = class_weights(chosen, sets.labels.names, census, recipe.supervision.largest_class_weight)
+        method.set_class_weights(torch.tensor(weights, dtype=torch.float32))
+    return method
 
 
 def _train_rank(job: _Job) -> dict[str, float]:
@@ -153,6 +161,9 @@ def _tell_beginning(log: RunLog, job: _Job, trainer: Trainer, first_step: int) -
     )
     log.line(job.split.in_words())
     log.line(learning_rate_in_words(recipe))
+    if (weights := trainer.method.class_weights) is not None:
+        pairs = zip(sets.labels.names, weights.tolist(), strict=True)
+        log.line("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
     for role in ("junior", "senior"):
         network = trainer.method.networks().get(role)
         if network and network.started_from:

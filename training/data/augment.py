@@ -20,11 +20,13 @@ def weak_view(
     ignore_index: int,
     config: WeakAugmentation,
     rng: np.random.Generator,
+    wanted_class: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scale, pad, crop and flip an image (H, W, 3) with its mask (H, W).
 
     The long side is scaled by a factor uniform in `config.scale`; what the crop then lacks is padded right and below
-    with black, `ignore_index` in the mask. Returns both at `crop_size` (height, width).
+    with black, `ignore_index` in the mask. Returns both at `crop_size` (height, width). The crop holds a pixel of
+    `wanted_class`, drawn at random, where the scaled mask has one.
     """
     factor = rng.uniform(*config.scale)
     height, width = (max(round(side * factor), 1) for side in image.shape[:2])
@@ -37,13 +39,21 @@ def weak_view(
     if bottom or right:
         image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
         mask = cv2.copyMakeBorder(mask, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(ignore_index,))
-    top = int(rng.integers(image.shape[0] - crop_height + 1))
-    left = int(rng.integers(image.shape[1] - crop_width + 1))
+    rows, columns = range(image.shape[0] - crop_height + 1), range(image.shape[1] - crop_width + 1)
+    if wanted_class is not None and len(places := np.argwhere(mask == wanted_class)):
+        row, column = (int(value) for value in places[rng.integers(len(places))])
+        rows, columns = _holding(row, rows, crop_height), _holding(column, columns, crop_width)
+    top, left = int(rng.integers(rows.start, rows.stop)), int(rng.integers(columns.start, columns.stop))
     image = image[top : top + crop_height, left : left + crop_width]
     mask = mask[top : top + crop_height, left : left + crop_width]
     if rng.random() < config.flip:
         image, mask = image[:, ::-1], mask[:, ::-1]
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def _holding(place: int, starts: range, length: int) -> range:
+    """Return those of the `starts` of a crop of `length` pixels that hold the pixel `place`."""
+    return range(max(starts.start, place - length + 1), min(starts.stop, place + 1))
 
 
 def strong_view(image: np.ndarray, config: StrongAugmentation, rng: np.random.Generator) -> np.ndarray:

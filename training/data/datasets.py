@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from segkc_deploy.data.census import count_classes
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
@@ -22,7 +23,7 @@ from segkc_deploy.training.recipe import Recipe
 
 #: Streams of random numbers; their values enter every seed, so they never change.
 LABELED_STREAM, UNLABELED_STREAM = 0, 1
-_ORDER, _AUGMENTATION = 0, 1
+_ORDER, _AUGMENTATION, _RARE = 0, 1, 2
 
 
 #: One example or batch: tensors by name, or the user's mistake that kept it from being made.
@@ -68,13 +69,23 @@ class DrawDataset(Dataset[Example]):
 
 
 class LabeledDataset(DrawDataset):
-    """`image` uint8 (3, H, W) and `mask` int64 (H, W), weakly augmented."""
+    """`image` uint8 (3, H, W) and `mask` int64 (H, W), weakly augmented.
+
+    With `weak.rare_class_crops` that share of the draws takes a rare class, one as often as the other, an image that
+    holds it, and a crop that holds one of its pixels.
+    """
 
     def __init__(self, sets: ImageSets, recipe: Recipe) -> None:
         super().__init__(sets.labeled, sets, recipe, LABELED_STREAM)
+        self.holders: dict[int, np.ndarray] = {}
+        if recipe.weak.rare_class_crops > 0:
+            census = count_classes(sets.labeled, sets)
+            rare = census.rare(recipe.weak.rare_class_share)
+            self.holders = {index: np.flatnonzero(census.pixels[:, index]) for index in rare}
 
     def example(self, draw: int) -> dict[str, Tensor]:
-        image, mask = read_sample(self.sample_of(draw), self.sets)
+        sample, wanted = self._choose(draw)
+        image, mask = read_sample(sample, self.sets)
         assert mask is not None
         image, mask = weak_view(
             image,
@@ -83,8 +94,17 @@ class LabeledDataset(DrawDataset):
             self.sets.labels.ignore_index,
             self.recipe.weak,
             self.generator(draw),
+            wanted,
         )
         return {"image": _to_tensor(image), "mask": torch.from_numpy(mask).long()}
+
+    def _choose(self, draw: int) -> tuple[Sample, int | None]:
+        """Return the sample of draw number `draw`, and the class that its crop is to hold."""
+        rng = np.random.default_rng([self.recipe.seed, self.stream, _RARE, draw])
+        if not self.holders or rng.random() >= self.recipe.weak.rare_class_crops:
+            return self.sample_of(draw), None
+        wanted = list(self.holders)[int(rng.integers(len(self.holders)))]
+        return self.samples[int(rng.choice(self.holders[wanted]))], wanted
 
 
 class UnlabeledDataset(DrawDataset):

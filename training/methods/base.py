@@ -16,6 +16,7 @@ from segkc_deploy.training.models.groups import SingleNetwork
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.terms.losses import cross_entropy, ohem_loss
+from segkc_deploy.training.terms.region_losses import dice_loss, lovasz_loss, weighted_cross_entropy
 
 
 class MethodConfig(BaseModel):
@@ -80,6 +81,7 @@ class Method(nn.Module, ABC):
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    class_weights: Tensor | None
 
     def __init__(self, recipe: Recipe, online: nn.Module, ignore_index: int) -> None:
         super().__init__()
@@ -88,6 +90,8 @@ class Method(nn.Module, ABC):
         self.online = online
         self.ema = copy.deepcopy(self.online).requires_grad_(False).eval()
         self.strong_views = 0
+        # Not persistent: it follows from the labeled images, which a resumed run has too.
+        self.register_buffer("class_weights", None, persistent=False)
 
     @classmethod
     @abstractmethod
@@ -101,9 +105,26 @@ class Method(nn.Module, ABC):
     def supervised_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Return the recipe's loss of logits (N, C, H, W) against true masks (N, H, W)."""
         config = self.recipe.supervision
+        loss = self._pixel_loss(logits, mask)
+        if config.dice > 0:
+            loss = loss + config.dice * dice_loss(logits, mask, self.ignore_index)
+        if config.lovasz > 0:
+            loss = loss + config.lovasz * lovasz_loss(logits, mask, self.ignore_index)
+        return loss
+
+    def set_class_weights(self, weights: Tensor) -> None:
+        """Weight the pixels of each class in the supervised loss by `weights`, float (C,)."""
+        self.class_weights = weights
+
+    def _pixel_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+        config = self.recipe.supervision
         if config.loss == "ohem":
             return ohem_loss(logits, mask, self.ignore_index, config.ohem_threshold, config.ohem_min_pixels)
-        return cross_entropy(logits, mask, self.ignore_index)
+        if config.loss == "ce" and self.class_weights is None:
+            return cross_entropy(logits, mask, self.ignore_index)
+        weights = logits.new_ones(logits.shape[1]) if self.class_weights is None else self.class_weights
+        gamma = config.focal_gamma if config.loss == "focal" else 0.0
+        return weighted_cross_entropy(logits, mask, self.ignore_index, weights.float(), gamma)
 
     def train(self, mode: bool = True) -> "Method":
         super().train(mode)
