@@ -10,7 +10,7 @@ from segkc_deploy import atomic
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.overlay import overlay
-from segkc_deploy.prediction_record import note, remove_earlier
+from segkc_deploy.prediction_record import note, remove_earlier, results_there
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import console, track
@@ -44,12 +44,13 @@ def predict_files(
     batch_size: int = 1,
     alpha: float | None = 0.5,
     shrink_notice: float = SHRINK_NOTICE,
+    resume: bool = False,
 ) -> int:
     """Write `out/masks/<id>.png` and `out/overlays/<id>.jpg` for each image.
 
     A mask file is a single-channel 8-bit PNG of class ids at the image's own size. An overlay that is too wide or high
     for JPEG is written as PNG. An image that cannot be read, or for which the memory is too small, is named on stderr
-    and left out. What an earlier call wrote into `out` is deleted first; other files stay.
+    and left out. What an earlier call wrote into `out` is deleted first, unless `resume` is set; other files stay.
 
     Args:
         predictor: what predicts.
@@ -58,6 +59,7 @@ def predict_files(
         batch_size: how many images run at once, where the artifact leaves that open.
         alpha: how strongly the overlays show the colors (0-1); None writes no overlays.
         shrink_notice: how many times smaller a side may become for the network before it is said.
+        resume: keep what an earlier call wrote, and leave out the images whose results are there.
 
     Returns:
         How many images were left out.
@@ -66,7 +68,7 @@ def predict_files(
         ConfigError: a result could not be written.
     """
     batch_size = predictor.batch_size(batch_size)
-    remove_earlier(out)
+    images = images_to_predict(images, out, alpha is not None, resume)
     shrinking = ShrinkNotice(predictor.contract, shrink_notice)
     failed = 0
     batch: list[tuple[SourceImage, np.ndarray]] = []
@@ -83,6 +85,25 @@ def predict_files(
     if batch:
         failed += _predict_batch(predictor, batch, out, alpha)
     return failed
+
+
+def images_to_predict(images: Sequence[SourceImage], out: Path, overlays: bool, resume: bool) -> Sequence[SourceImage]:
+    """Return the images that have no results in `out` yet; without `resume` all, after deleting earlier results.
+
+    Files appear whole or not at all, so a killed run leaves none that is incomplete. A GeoTIFF has no overlay.
+    """
+    if not resume:
+        remove_earlier(out)
+        return images
+    there = results_there(out)
+
+    def is_done(image: SourceImage) -> bool:
+        if f"masks/{image.id}.tif" in there:
+            return True
+        overlay_there = not {f"overlays/{image.id}.jpg", f"overlays/{image.id}.png"}.isdisjoint(there)
+        return f"masks/{image.id}.png" in there and (overlay_there or not overlays)
+
+    return [image for image in images if not is_done(image)]
 
 
 def report_left_out(reason: object) -> None:

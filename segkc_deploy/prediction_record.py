@@ -29,6 +29,18 @@ def remove_earlier(out: Path) -> None:
     (out / _RECORD).unlink(missing_ok=True)
 
 
+def results_there(out: Path) -> set[str]:
+    """Return the paths below `out`, such as `masks/a.png`, of the recorded results that exist.
+
+    A last line that a killed run cut short is ended, so that it does not spoil the next one.
+    """
+    record = out / _RECORD
+    if record.is_file() and not record.read_bytes().endswith(b"\n"):
+        with record.open("a", encoding="utf-8") as file:
+            file.write("\n")
+    return {name.as_posix() for name in _recorded(record) if (out / name).is_file()}
+
+
 def _recorded(record: Path) -> Iterator[PurePosixPath]:
     """Yield the recorded paths; a line that a killed run cut short, or that leads elsewhere, is none of ours."""
     if not record.is_file():

@@ -9,8 +9,8 @@ from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.geotiff import predict_geotiff
 from segkc_deploy.overlay import overlay
-from segkc_deploy.prediction_files import report_left_out, write_mask, write_overlay
-from segkc_deploy.prediction_record import note, remove_earlier
+from segkc_deploy.prediction_files import images_to_predict, report_left_out, write_mask, write_overlay
+from segkc_deploy.prediction_record import note
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import progress
 from segkc_deploy.sources import SourceImage
@@ -26,10 +26,12 @@ def predict_files_tiled(
     stride: int | None = None,
     batch_size: int = 1,
     alpha: float | None = 0.5,
+    resume: bool = False,
 ) -> int:
     """Write `out/masks/<id>.png` and `out/overlays/<id>.jpg` for each image, and `out/masks/<id>.tif` for each TIFF.
 
-    What an earlier call wrote into `out` is deleted first. A TIFF is never in memory as a whole, and has no overlay.
+    What an earlier call wrote into `out` is deleted first, unless `resume` is set. A TIFF is never in memory as a
+    whole, and has no overlay.
 
     Args:
         predictor: what predicts.
@@ -38,6 +40,7 @@ def predict_files_tiled(
         stride: pixels from one window to the next; two thirds of the window if None.
         batch_size: windows that run at once.
         alpha: how strongly the overlays show the colors (0-1); None writes no overlays.
+        resume: keep what an earlier call wrote, and leave out the images whose results are there.
 
     Returns:
         How many images could not be read.
@@ -47,7 +50,7 @@ def predict_files_tiled(
         MissingDependencyError: there is a TIFF, and rasterio is not installed.
     """
     steps = None if stride is None else (stride, stride)
-    remove_earlier(out)
+    images = images_to_predict(images, out, alpha is not None, resume)
     failed = 0
     with progress("Predicting") as tell:
         for done, image in enumerate(images):

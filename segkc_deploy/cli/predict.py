@@ -40,6 +40,10 @@ def predict_command(
     smooth: Annotated[
         float, typer.Option(min=0, max=0.99, help="Videos: decay of an average of the logits, against flicker.")
     ] = 0.0,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on in a folder where predict was ended: images with results are left out."),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Write into a folder that is not empty; deletes what predict wrote there."),
@@ -52,7 +56,7 @@ def predict_command(
     A video gives `<name>.mp4`, with the masks and its sound, and `<name>.jsonl`, a line a frame (extra `video`).
     With `--tile`, TIFF files become GeoTIFF masks with the source's georeference (extra `geo`).
     """
-    from segkc_deploy.errors import DataError
+    from segkc_deploy.errors import ConfigError, DataError
     from segkc_deploy.prediction_files import predict_files, prepare_folder
     from segkc_deploy.predictor import load
     from segkc_deploy.sources import find_images
@@ -61,16 +65,18 @@ def predict_command(
 
     strength = alpha if overlay else None
     if names_video(source):
+        if resume:
+            raise ConfigError(f"{source}: --resume goes on with folders of images; a video is predicted as a whole")
         _predict_video(artifact, source, out, overwrite, (device, threads), (batch, strength, frames, smooth))
         return
 
     images = find_images(source, exclude=out)
     with load(artifact, device, threads) as predictor:
-        prepare_folder(out, overwrite)
+        prepare_folder(out, overwrite or resume)
         if tile:
-            failed = predict_files_tiled(predictor, images, out, tile_stride, batch, strength)
+            failed = predict_files_tiled(predictor, images, out, tile_stride, batch, strength, resume)
         else:
-            failed = predict_files(predictor, images, out, batch, strength, shrink_notice)
+            failed = predict_files(predictor, images, out, batch, strength, shrink_notice, resume)
         ran_on = predictor.description
     done = len(images) - failed
     if done:
