@@ -21,6 +21,7 @@ from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     train,
 )
 from segkc_deploy.cli.app import app
+from segkc_deploy.cli.broken_imports import explain
 from segkc_deploy.errors import SegKCError
 
 
@@ -31,6 +32,11 @@ def main() -> None:
     except SegKCError as error:
         _tell(str(error))
         sys.exit(error.exit_code)
+    except ImportError as error:
+        if (fix := explain(error)) is None:
+            raise
+        _tell(fix)
+        sys.exit(2)
     except OSError as error:
         # A folder that may not be written, a disk that is full: the user can fix these. Anything else is a bug.
         _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
