@@ -52,9 +52,9 @@ class DeviceTimedPredictor(StagedPredictor, Protocol):
 class Budget:
     """How long to measure: `samples` runs where given, else `seconds`.
 
-    Fewer than `WANTED_SAMPLES` runs in that time are gone on with to that many or to twice the time, whichever comes
-    first, and to `LEAST_SAMPLES` however long they last. The warm-up may last twice `seconds`, and once for each
-    further batch size.
+    With fewer than `WANTED_SAMPLES` runs in that time, the measurement continues to that many runs or to twice the
+    time, whichever comes first, and always to `LEAST_SAMPLES` runs. The warm-up may last twice `seconds`, and once for
+    each further batch size.
     """
 
     seconds: float = 5.0
