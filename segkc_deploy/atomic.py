@@ -27,6 +27,10 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         _fsync(temporary)
         temporary.replace(target)
         _fsync(target.parent)
+    except OSError as error:
+        if error.filename is None:  # such as a full disk, where the write does not know its file
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

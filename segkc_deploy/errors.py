@@ -9,7 +9,8 @@ SegKCError
 │   └── MissingDependencyError   an optional package that the command needs
 ├── BuildError                an engine's own builder refused the graph or failed; exit code 1
 ├── VerificationError         an exported artifact that does not agree with its network; exit code 1
-└── NonFiniteLossError        training diverged; exit code 1
+├── NonFiniteLossError        training diverged; exit code 1
+└── TrainingStoppedError      a signal stopped a training that can be resumed; exit code 75
 
 The command line alone turns these into exit codes (`segkc_deploy.cli`).
 """
@@ -57,3 +58,12 @@ class VerificationError(SegKCError):
 
 class NonFiniteLossError(SegKCError):
     """A loss term became NaN or infinite during training."""
+
+
+class TrainingStoppedError(SegKCError):
+    """A signal stopped a training, which has saved its state and can be resumed.
+
+    75 is EX_TEMPFAIL of `sysexits.h`: the same command with `--resume` continues.
+    """
+
+    exit_code = 75

@@ -1,4 +1,4 @@
-"""Several processes, one a device; an error in one of them is reported once.
+"""Several processes, one for each device; an error in one of them is reported once.
 
 Processes are spawned, not launched by running the command again: then only this one reads the command line, makes the
 run directory and reports mistakes, and the same works from Python and from tests.
@@ -26,11 +26,12 @@ from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from segkc_deploy.errors import SegKCError
 from segkc_deploy.progress import console
+from segkc_deploy.training.stop_request import SIGNALS
 
 Result = TypeVar("Result")
 
-#: How long rank 0 may take to end its step and to note that it was interrupted.
-_LAST_STEP_S = 60.0
+#: How long rank 0 may take to finish its step and to save.
+_LAST_STEP_S = 300.0
 #: Rank 0 writes checkpoints and draws pictures while the others wait for it.
 _LONGEST_WAIT = timedelta(hours=1)
 
@@ -49,11 +50,12 @@ def run_on_ranks(function: Callable[[], Result], ranks: int) -> Result:
     context = multiprocessing.get_context("spawn")
     results, failures = context.SimpleQueue(), context.SimpleQueue()
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each process that it ends
-    with _environment_of_ranks(), _deaf_to_interrupts():
+    with _environment_of_ranks(), _ignored_signals():
         started = start_processes(_run_rank, (function, results, failures), ranks, join=False, start_method="spawn")
     try:
-        while not started.join():
-            pass
+        with _signals_interrupt():
+            while not started.join():
+                pass
         result: Result = results.get()
         return result
     except ProcessException:
@@ -62,6 +64,8 @@ def run_on_ranks(function: Callable[[], Result], ranks: int) -> Result:
         raise failures.get() from None
     except KeyboardInterrupt:
         _interrupt(started.processes)
+        if not failures.empty():
+            raise failures.get() from None
         raise
     finally:
         console.show_cursor()
@@ -82,7 +86,8 @@ def _run_rank(rank: int, function: Callable[[], Any], results: Any, failures: An
     os.environ["LOCAL_RANK"] = str(rank)
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    signal.signal(signal.SIGINT, _interrupted_once if rank == 0 else partial(_outlive, os.getppid()))
+    for number in SIGNALS:
+        signal.signal(number, _interrupted_once if rank == 0 else partial(_outlive, os.getppid()))
     console.quiet = rank > 0
     try:
         result = function()
@@ -119,31 +124,51 @@ def _environment_of_ranks() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let new processes ignore Ctrl-C until `_run_rank` says what it means: loading, each would print a traceback."""
+def _ignored_signals() -> Iterator[None]:
+    """Let new processes ignore signals until `_run_rank` handles them: while loading, each would print a traceback."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may change it
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Let every signal that asks to stop interrupt this process, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _interrupt_this) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt_this(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _interrupted_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal and the first process may both send it
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)  # the terminal and the first process may both send it
     raise KeyboardInterrupt
 
 
 def _outlive(parent: int, number: int, frame: FrameType | None) -> None:
-    """Leave the interrupt to rank 0, which may wait for this rank to end its step, unless nobody is left to end us."""
+    """Ignore a signal: rank 0 may wait for this rank to finish its step. Exit if the first process has died."""
     if os.getppid() != parent:
         os._exit(1)
 
 
 def _interrupt(processes: list[multiprocessing.process.BaseProcess]) -> None:
-    """Interrupt rank 0, which notes where the run can go on, and end the others."""
+    """Interrupt rank 0, which finishes its step and saves, and end the others."""
     try:
         end = time.monotonic() + _LAST_STEP_S
         while all(process.is_alive() for process in processes) and time.monotonic() < end:
@@ -152,6 +177,6 @@ def _interrupt(processes: list[multiprocessing.process.BaseProcess]) -> None:
             processes[0].join(0.2)
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()
         for process in processes:
             process.join()

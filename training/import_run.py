@@ -11,6 +11,7 @@ from segkc_deploy.training.files.foreign_weights import Copy
 from segkc_deploy.training.files.network_file import NetworkMetadata, save_network
 from segkc_deploy.training.files.published_weights import FORMATS
 from segkc_deploy.training.files.run_directory import create_run
+from segkc_deploy.training.files.run_lock import run_lock
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 
@@ -81,8 +82,9 @@ def import_weights(
         scores={},
     )
     origin = {"file": str(file.resolve()), "sha256": sha256_of(file), "format": file_format, "copy": published.copy}
-    run = create_run(out, _as_recipe(recipe, metadata), data, overwrite, {"imported": origin})
-    save_network(run.network("junior"), network, metadata)
+    with run_lock(out):
+        run = create_run(out, _as_recipe(recipe, metadata), data, overwrite, {"imported": origin})
+        save_network(run.network("junior"), network, metadata)
     return Imported(out, metadata, sum(parameter.numel() for parameter in network.parameters()))
 
 

@@ -13,13 +13,18 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.errors import ConfigError, NonFiniteLossError
+from segkc_deploy.errors import ConfigError, NonFiniteLossError, TrainingStoppedError
 from segkc_deploy.training.batch_split import BatchSplit, random_seed
 from segkc_deploy.training.batches import batches
 from segkc_deploy.training.evaluation.panels import comparison_panels
 from segkc_deploy.training.evaluation.prediction import mask_predictor
 from segkc_deploy.training.evaluation.scoring import shared_miou
-from segkc_deploy.training.files.checkpoint import load_checkpoint, save_checkpoint
+from segkc_deploy.training.files.checkpoint import (
+    CheckpointWriter,
+    read_newest_checkpoint,
+    restore_checkpoint,
+    take_checkpoint,
+)
 from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.methods.base import Batch, Method
 from segkc_deploy.training.metric_accumulator import HOW_TO_GO_ON, MetricAccumulator
@@ -27,6 +32,7 @@ from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.run_log import Log
 from segkc_deploy.training.run_networks import shipped_networks, write_networks
 from segkc_deploy.training.schedule import learning_rate_factor, peak_learning_rate
+from segkc_deploy.training.stop_request import StopRequest
 
 _PANELS = 4
 
@@ -63,12 +69,15 @@ class Trainer:
                 network.decoder.compile()
         self.statistics = _statistics(self.method)
         self.scores: dict[str, float] = {}
-        self.saved_step = self.validated_step = 0
+        self.writer = CheckpointWriter(run)
+        self.validated_step = 0
 
-    def resume(self) -> int:
-        """Restore the last checkpoint and return the steps done."""
+    def resume(self) -> tuple[int, str]:
+        """Restore the newest undamaged checkpoint; return the steps taken and a remark about a damaged one."""
+        checkpoint, remark = read_newest_checkpoint(self.run)
         # Fabric wraps the optimizer; the checkpoint holds the state of the one inside.
-        self.saved_step, extra = load_checkpoint(self.run.checkpoint, self.method, self.optimizer.optimizer)
+        restore_checkpoint(checkpoint, self.method, self.optimizer.optimizer)
+        extra = checkpoint.extra
         if extra["data"] != self._data_facts():
             raise ConfigError(
                 f"{self.run.path}: the image lists or the classes have changed since the checkpoint; restore them,"
@@ -76,10 +85,26 @@ class Trainer:
             )
         self.scores, self.validated_step = extra["scores"], extra["validated_step"]
         self.fabric.strategy.precision.load_state_dict(extra["precision"])
-        return self.saved_step
+        self.writer.step = checkpoint.step
+        self.fabric.barrier()
+        if remark and self.fabric.is_global_zero:
+            # Otherwise the next checkpoint would move the damaged one to the place of this one.
+            self.run.previous_checkpoint.replace(self.run.checkpoint)
+        return checkpoint.step, remark
 
-    def fit(self, first_step: int, log: Log) -> None:
-        """Train until the last step, reporting, validating and checkpointing on the way."""
+    def fit(self, first_step: int, log: Log, stop: StopRequest) -> None:
+        """Train until the last step, reporting, validating and checkpointing on the way.
+
+        Raises:
+            TrainingStoppedError: `stop` was set; the state after the last step is saved.
+            NonFiniteLossError: training diverged.
+        """
+        try:
+            self._fit(first_step, log, stop)
+        finally:
+            self.writer.close()
+
+    def _fit(self, first_step: int, log: Log, stop: StopRequest) -> None:
         window = MetricAccumulator()
         own_batches = self._batches(first_step)
         self.method.train()
@@ -90,9 +115,9 @@ class Trainer:
             images += self._train_step(step, own_batches, window)
             done = step + 1
             validates = self._is_validated(done)
-            saves = validates or done % self.recipe.checkpoint_every == 0
+            saves = validates or bool(stop) or done % self.recipe.checkpoint_every == 0
             if saves or done % self.recipe.log_every == 0:
-                values = window.flush(self._last_checkpoint(), self._of_all_ranks)
+                values = window.flush(self._last_checkpoint, self._of_all_ranks)
                 values["lr"] = self.optimizer.param_groups[0]["lr"]
                 values["images_per_s"] = images / (time.perf_counter() - started)
                 values["memory_mib"] = self._peak_memory_mib()
@@ -101,9 +126,19 @@ class Trainer:
             if saves:
                 self._refuse_bad_weights(done)
                 self._save(done)
+            if stop and done < self.steps:
+                self._stop(done, stop.name)
             if validates:
                 self._validate(done, log)
                 started = time.perf_counter()
+
+    def _stop(self, step: int, signal_name: str) -> None:
+        self.writer.wait()
+        devices = f" --devices {self.split.ranks}" if self.split.ranks > 1 else ""
+        raise TrainingStoppedError(
+            f"stopped by {signal_name} after step {step}, which is saved; continue with:"
+            f" segkc-deploy train --out {self.run.path}{devices} --resume"
+        )
 
     def _is_validated(self, step: int) -> bool:
         return step > 0 and (step == self.steps or step % self.recipe.validation.every == 0)
@@ -200,11 +235,11 @@ class Trainer:
             "precision": self.fabric.strategy.precision.state_dict(),
         }
         if self.fabric.is_global_zero:
-            save_checkpoint(self.run.checkpoint, step, self.method, self.optimizer.optimizer, extra)
-        self.saved_step = step
+            self.writer.save(take_checkpoint(step, self.method, self.optimizer.optimizer, extra))
 
     def _last_checkpoint(self) -> str:
-        return f"{self.run.checkpoint} (step {self.saved_step})" if self.saved_step else "none yet"
+        self.writer.wait()
+        return f"{self.run.checkpoint} (step {self.writer.step})" if self.writer.step else "none yet"
 
     def _data_facts(self) -> dict[str, Any]:
         """What every later step depends on, as JSON values: the same ids in the same order give the same draws."""

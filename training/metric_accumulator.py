@@ -32,11 +32,11 @@ class MetricAccumulator:
         self.steps.append(step)
         self.rows.append(torch.stack([value.detach().float().reshape(()) for value in values.values()]))
 
-    def flush(self, last_checkpoint: str, of_all_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def flush(self, last_checkpoint: Callable[[], str], of_all_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the mean of each value since the last flush, by name.
 
         Args:
-            last_checkpoint: where training can go on from, for the message.
+            last_checkpoint: returns where training can continue from, for the message.
             of_all_ranks: from this rank's tensor to those of all ranks, stacked along a new first axis.
 
         Raises:
@@ -54,7 +54,7 @@ class MetricAccumulator:
             column = columns[1] if len(columns) > 1 else columns[0]
             raise NonFiniteLossError(
                 f"step {self.steps[row]}: the loss term {self.names[column]} is {worst[row, column].item()};"
-                f" last good checkpoint: {last_checkpoint}; {HOW_TO_GO_ON}"
+                f" last good checkpoint: {last_checkpoint()}; {HOW_TO_GO_ON}"
             )
         means = dict(zip(self.names, tables.mean(dim=0).mean(dim=0).tolist(), strict=True))
         self.steps, self.rows = [], []

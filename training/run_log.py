@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
+from segkc_deploy import atomic
 from segkc_deploy.progress import console
 from segkc_deploy.training.files.run_directory import RunDirectory
 
@@ -72,9 +73,10 @@ class RunLog:
         self.display.stop()
         self.tensorboard.close()
 
-    def line(self, text: str) -> None:
-        """Show a remark and keep it in `train.log`."""
-        console.print(text, soft_wrap=True, markup=False)
+    def line(self, text: str, show: bool = True) -> None:
+        """Write a remark to `train.log` and, with `show`, to the terminal."""
+        if show:
+            console.print(text, soft_wrap=True, markup=False)
         with self.run.log.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
@@ -123,4 +125,4 @@ def _drop_records_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             continue  # the line at which the interrupted run was cut off
-    path.write_text("".join(kept), encoding="utf-8")
+    atomic.write_text(path, "".join(kept))

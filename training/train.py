@@ -11,11 +11,18 @@ from segkc_deploy.data.census import count_classes
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.screening import screen
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, UserError
+from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, TrainingStoppedError, UserError
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
 from segkc_deploy.training.evaluation.prediction import check_protocol
-from segkc_deploy.training.files.run_directory import RunDirectory, check_same_recipe, create_run, read_config
+from segkc_deploy.training.files.run_directory import (
+    RunDirectory,
+    check_same_recipe,
+    create_run,
+    read_config,
+    remove_temporaries,
+)
+from segkc_deploy.training.files.run_lock import run_lock
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import build_method, with_method_defaults
@@ -25,6 +32,7 @@ from segkc_deploy.training.recipe import Recipe, without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 from segkc_deploy.training.run_log import NoLog, RunLog
 from segkc_deploy.training.schedule import learning_rate_in_words, total_steps
+from segkc_deploy.training.stop_request import StopRequest, stop_request
 from segkc_deploy.training.terms.class_weights import class_weights, needs_census
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -77,6 +85,7 @@ def train_run(
     Raises:
         UserError: the recipe, the data or the run directory cannot be used.
         NonFiniteLossError: training diverged.
+        TrainingStoppedError: a signal stopped it; its state is saved and `resume` continues.
     """
     run = RunDirectory(out)
     if resume:
@@ -96,16 +105,18 @@ def train_run(
         check_protocol(chosen.validation, network)
         _try(network, chosen)
     accelerator = _accelerator(chosen, device, devices)
-    if not resume:
-        run = create_run(out, chosen, data, overwrite)
-
     job = _Job(chosen, sets, run, total_steps(chosen, sets), split, accelerator, resume)
-    if devices == 1:
-        fabric = Fabric(accelerator=accelerator, devices=1, precision=_PRECISIONS[chosen.precision])  # type: ignore[arg-type]
-        scores = _train(job, fabric, method)
-    else:
-        del method  # each rank builds its own
-        scores = run_on_ranks(partial(_train_rank, job), devices)
+    with run_lock(out):
+        if resume:
+            remove_temporaries(run)
+        else:
+            create_run(out, chosen, data, overwrite)
+        if devices == 1:
+            fabric = Fabric(accelerator=accelerator, devices=1, precision=_PRECISIONS[chosen.precision])  # type: ignore[arg-type]
+            scores = _train(job, fabric, method)
+        else:
+            del method  # each rank builds its own
+            scores = run_on_ranks(partial(_train_rank, job), devices)
     return RunResult(out, job.steps, scores)
 
 
@@ -130,29 +141,40 @@ def _train(job: _Job, fabric: Fabric, method: Method) -> dict[str, float]:
     """Train, on one rank of perhaps several, and return the mIoU (percent) of each network at the last step."""
     try:
         trainer = Trainer(job.recipe, method, job.sets, job.run, job.steps, job.split, fabric)
-        first_step = trainer.resume() if job.resume else 0
-        if not fabric.is_global_zero:
-            trainer.fit(first_step, NoLog())
-            return trainer.scores
-        with RunLog(job.run, job.steps, first_step) as log:
-            _tell_beginning(log, job, trainer, first_step)
-            try:
-                trainer.fit(first_step, log)
-            except KeyboardInterrupt:
-                devices = f" --devices {job.split.ranks}" if job.split.ranks > 1 else ""
-                log.line(
-                    f"interrupted; go on from step {trainer.saved_step}:"
-                    f" segkc-deploy train --out {job.run.path}{devices} --resume"
-                    if trainer.saved_step
-                    else "interrupted before the first checkpoint; start anew with --overwrite"
-                )
-                raise
+        first_step, remark = trainer.resume() if job.resume else (0, "")
+        # With several ranks, rank 0 alone saves, and the first process repeats the signal until it hears it.
+        with stop_request(repeated_interrupt_stops=job.split.ranks == 1) as stop:
+            if not fabric.is_global_zero:
+                trainer.fit(first_step, NoLog(), StopRequest())
+                return trainer.scores
+            with RunLog(job.run, job.steps, first_step) as log:
+                _log_start(log, job, trainer, first_step)
+                if remark:
+                    log.line(remark)
+                try:
+                    trainer.fit(first_step, log, stop)
+                except TrainingStoppedError as stopped:
+                    log.line(str(stopped), show=False)  # the command prints it
+                    raise
+                except KeyboardInterrupt:
+                    log.line(_interrupted(job, trainer))
+                    raise
     except torch.OutOfMemoryError:
         raise _out_of_memory(job) from None
     return trainer.scores
 
 
-def _tell_beginning(log: RunLog, job: _Job, trainer: Trainer, first_step: int) -> None:
+def _interrupted(job: _Job, trainer: Trainer) -> str:
+    if not trainer.writer.step:
+        return "interrupted before the first checkpoint; start anew with --overwrite"
+    devices = f" --devices {job.split.ranks}" if job.split.ranks > 1 else ""
+    return (
+        f"interrupted; continue from step {trainer.writer.step}:"
+        f" segkc-deploy train --out {job.run.path}{devices} --resume"
+    )
+
+
+def _log_start(log: RunLog, job: _Job, trainer: Trainer, first_step: int) -> None:
     recipe, sets, ranks, device = job.recipe, job.sets, job.split.ranks, trainer.fabric.device
     where = f"{ranks} × {device.type}" if ranks > 1 else str(device)
     log.line(
@@ -181,7 +203,7 @@ def _out_of_memory(job: _Job) -> ConfigError:
     option = f"-o batch.accumulation={more[0]} (each step keeps its images and its learning rate), " if more else ""
     kept = (
         "its last checkpoint is kept: --resume goes on from there once other programs leave the device; else "
-        if job.run.checkpoint.is_file()
+        if job.run.existing_checkpoints()
         else ""
     )
     return ConfigError(
@@ -194,7 +216,7 @@ def _resumed(
     run: RunDirectory, recipe: str | None, overrides: list[str] | None, data: Path | None
 ) -> tuple[Recipe, Path]:
     stored, stored_data = read_config(run)
-    if not run.checkpoint.is_file():
+    if not run.existing_checkpoints():
         raise RunDirectoryError(
             f"{run.path}: no checkpoint to resume from; start the run anew with --overwrite, or start another one from"
             " its weights (junior.pretrained=RUN)"

@@ -93,7 +93,7 @@ def test_losses_are_means_over_all_ranks() -> None:
     def with_another_rank(own: Tensor) -> Tensor:
         return torch.stack([own, own + 2])
 
-    means = window_of((1.0, 5.0), (2.0, 7.0)).flush("none yet", with_another_rank)
+    means = window_of((1.0, 5.0), (2.0, 7.0)).flush(lambda: "none yet", with_another_rank)
     assert means == {"loss": 8.5, "first": 2.5, "second": 7.0}
 
 
@@ -104,7 +104,7 @@ def test_a_loss_that_is_nan_on_another_rank_stops_this_one_too() -> None:
         return torch.stack([own, other])
 
     with pytest.raises(NonFiniteLossError, match=r"step 2: the loss term second is nan; last good checkpoint: here"):
-        window_of((1.0, 5.0), (2.0, 7.0), (3.0, 9.0)).flush("here", with_a_bad_rank)
+        window_of((1.0, 5.0), (2.0, 7.0), (3.0, 9.0)).flush(lambda: "here", with_a_bad_rank)
 
 
 def test_synchronized_normalization_is_the_same_network() -> None:

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from segkc_deploy.errors import RunDirectoryError
 from segkc_deploy.labels import Labels
+from segkc_deploy.training.files.tensor_file import read_tensors
 from segkc_deploy.training.models.spec import NetworkSpec
 
 #: Where the metadata is in the file's header.
@@ -84,16 +84,18 @@ def _read(path: Path, with_tensors: bool) -> tuple[NetworkMetadata, dict[str, Te
         raise RunDirectoryError(f"{path}: no such file; is its folder a run made by `segkc-deploy train`?")
     tensors: dict[str, Tensor] = {}
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER_KEY)
-            if with_tensors:
-                tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise RunDirectoryError(f"{path}: damaged or not a safetensors file ({error}); copy it again") from None
-    if header is None:
+        if with_tensors:
+            tensors, header = read_tensors(path)
+        else:
+            with safe_open(path, framework="pt") as file:
+                header = dict(file.metadata() or {})
+    except (RunDirectoryError, SafetensorError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise RunDirectoryError(f"{path}: {reason}; copy it again, or resume the run to write it anew") from None
+    if HEADER_KEY not in header:
         raise RunDirectoryError(f"{path}: weights without a description of their network; not made by this package")
     try:
-        return NetworkMetadata.model_validate(json.loads(header)), tensors
+        return NetworkMetadata.model_validate(json.loads(header[HEADER_KEY])), tensors
     except (ValidationError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RunDirectoryError(f"{path}: its description cannot be read by this version ({reason})") from None

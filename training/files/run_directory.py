@@ -1,5 +1,6 @@
 """The folder that holds everything one training produced, and the rules for opening it."""
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,12 @@ import yaml
 
 from segkc_deploy import __version__, atomic
 from segkc_deploy.errors import ConfigError, RunDirectoryError
+from segkc_deploy.training.files.run_lock import LOCK_NAME
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.validation import load_yaml, validate
+
+#: What `segkc_deploy.atomic` calls the files of a run until they are complete.
+_TEMPORARY = re.compile(r"\.(junior|senior|last|config|metrics)-[a-z0-9_]{8}\.(safetensors|yaml|jsonl)")
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,17 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """The state from which `--resume` goes on."""
+        """The state from which `--resume` continues."""
         return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The checkpoint before the last one, used where the last one is damaged."""
+        return self.path / "checkpoints" / "previous.safetensors"
+
+    def existing_checkpoints(self) -> list[Path]:
+        """Return the checkpoints there are, newest first."""
+        return [path for path in (self.checkpoint, self.previous_checkpoint) if path.is_file()]
 
     @property
     def metrics(self) -> Path:
@@ -62,7 +76,8 @@ def create_run(
         RunDirectoryError: the folder has content and `overwrite` is not set, or has content that no run wrote.
     """
     run = RunDirectory(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    remove_temporaries(run)
+    if path.exists() and (not path.is_dir() or any(entry.name != LOCK_NAME for entry in path.iterdir())):
         if not overwrite:
             raise RunDirectoryError(f"{path}: not empty; add --overwrite to start anew, or --resume to train on")
         _delete_run(run)
@@ -76,6 +91,14 @@ def create_run(
     return run
 
 
+def remove_temporaries(run: RunDirectory) -> None:
+    """Remove the unfinished files that a killed process left; the caller holds the run's lock."""
+    for folder in (run.path, run.checkpoint.parent):
+        for path in folder.glob(".*") if folder.is_dir() else ():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink()
+
+
 def _delete_run(run: RunDirectory) -> None:
     """Delete what a run writes, and nothing else.
 
@@ -86,7 +109,7 @@ def _delete_run(run: RunDirectory) -> None:
         *(path.name for path in (run.config, run.log, run.metrics, run.tensorboard, run.checkpoint.parent)),
         *(run.network(role).name for role in ("junior", "senior")),
     }
-    found = sorted(run.path.iterdir()) if run.path.is_dir() else []
+    found = [path for path in sorted(run.path.iterdir()) if path.name != LOCK_NAME] if run.path.is_dir() else []
     foreign = [path.name for path in found if path.name not in written and not _is_artifact(path)]
     if foreign or not run.config.is_file() or run.path.is_symlink():
         what = f"holds {foreign[0]!r}, which no run wrote" if foreign else "not a run"
