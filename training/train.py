@@ -33,18 +33,10 @@ from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 from segkc_deploy.training.run_log import NoLog, RunLog
 from segkc_deploy.training.schedule import learning_rate_in_words, total_steps
 from segkc_deploy.training.stop_request import StopRequest, stop_request
+from segkc_deploy.training.summary import RunResult
 from segkc_deploy.training.terms.class_weights import class_weights, needs_census
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """Where a finished run is, and the mIoU (percent) of its networks at the last step."""
-
-    path: Path
-    steps: int
-    miou: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ def train_run(
         else:
             del method  # each rank builds its own
             scores = run_on_ranks(partial(_train_rank, job), devices)
-    return RunResult(out, job.steps, scores)
+    return RunResult(out, job.steps, scores, chosen.ship)
 
 
 def _build(recipe: Recipe, sets: ImageSets, resume: bool) -> Method:

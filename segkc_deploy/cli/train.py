@@ -34,16 +34,15 @@ def train(
     from segkc_deploy.cli.extras import needs_extra
 
     with needs_extra("train"):
+        from segkc_deploy.training.summary import summary
         from segkc_deploy.training.train import train_run
 
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     overrides = _overrides(steps, epochs, batch, size, workers, seed) + (override or [])
     result = train_run(data, recipe, out, overrides, resume, overwrite, device, devices)
-    typer.echo(f"finished: {result.path} ({result.steps} steps)")
-    for name, miou in result.miou.items():
-        typer.echo(f"  mIoU {name}: {miou:.2f}")
-    typer.echo(f"next: segkc-deploy export {result.path} --engine onnx")
+    for line in summary(result):
+        typer.echo(line)
 
 
 def _overrides(

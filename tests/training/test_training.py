@@ -12,7 +12,8 @@ from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 from segkc_deploy.errors import ConfigError, DataError, NonFiniteLossError, RunDirectoryError, UserError
 from segkc_deploy.training.files.network_file import load_network, read_metadata
 from segkc_deploy.training.loop import Trainer
-from segkc_deploy.training.train import RunResult, train_run
+from segkc_deploy.training.summary import RunResult
+from segkc_deploy.training.train import train_run
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,56 @@
+"""What a finished training says: which network ships, how it scores, and what comes next."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+#: From how many points of mIoU on a difference between the two networks is worth a warning.
+_NOTABLE_POINTS = 1.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: the run directory.
+        steps: optimizer steps of the whole run.
+        miou: percent at the last step, by network (`junior`, `junior_ema`, …); empty without validation images.
+        ship: which of the junior's networks is written to `junior.safetensors`.
+    """
+
+    path: Path
+    steps: int
+    miou: dict[str, float]
+    ship: Literal["ema", "raw"]
+
+
+def summary(result: RunResult) -> list[str]:
+    """Return the lines that end a training."""
+    shipped, other = ("junior_ema", "junior") if result.ship == "ema" else ("junior", "junior_ema")
+    lines = [f"finished: {result.path} ({result.steps} steps)"]
+    lines += [f"  mIoU {name}: {miou:.2f}{' (ships)' * (name == shipped)}" for name, miou in result.miou.items()]
+    if not result.miou:
+        lines.append(f"  {_name(shipped)} ships; not scored, since the data spec has no validation images (`val:`)")
+        lines.append(
+            f"next: segkc-deploy export {result.path} --engine onnx --verify FOLDER, a folder of images on which the"
+            " artifact is verified"
+        )
+        return lines
+    lag = result.miou[other] - result.miou[shipped]
+    if lag >= _NOTABLE_POINTS:
+        lines.append(
+            f"warning: {_name(shipped)} ships, and {_name(other)} scores {lag:.2f} points more; {_remedy(result.ship)}"
+        )
+    lines.append(f"next: segkc-deploy export {result.path} --engine onnx")
+    return lines
+
+
+def _name(network: str) -> str:
+    return "the EMA of the junior (junior_ema)" if network == "junior_ema" else "the online junior (junior)"
+
+
+def _remedy(ship: str) -> str:
+    if ship == "raw":
+        return "train with -o ship=ema to ship the other one"
+    return "the EMA still holds early weights: train longer, with a lower ema.decay, or with -o ship=raw"
