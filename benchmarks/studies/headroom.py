@@ -3,7 +3,7 @@
 import statistics
 
 from segkc_deploy.benchmarks.report.markdown_table import markdown
-from segkc_deploy.benchmarks.report.seeds import SUPERVISED, paired
+from segkc_deploy.benchmarks.report.seeds import SUPERVISED, mean_and_spread, paired
 from segkc_deploy.benchmarks.studies.analysis import VARIANT, StudyAnalysis
 from segkc_deploy.benchmarks.studies.study import FULL
 
@@ -23,7 +23,8 @@ def headroom_table(figures: StudyAnalysis, labels: str) -> str | None:
     few, full = figures.scores(SUPERVISED, labels), figures.scores(SUPERVISED, FULL)
     if labels == FULL or not paired(full, few):
         return None
-    contenders = [(SUPERVISED, share) for share in figures.shares() if share != labels]
+    contenders = [(SUPERVISED, labels)]
+    contenders += [(SUPERVISED, share) for share in figures.shares() if share != labels]
     contenders += [
         (name, labels) for name in figures.names(labels) if name != SUPERVISED and not name.startswith(VARIANT)
     ]
@@ -37,6 +38,15 @@ def headroom_table(figures: StudyAnalysis, labels: str) -> str | None:
         headroom = statistics.fmean(full[seed] - few[seed] for seed in seeds)
         closed = f"{100 * gain.mean / headroom:.0f}%" if headroom >= LEAST_HEADROOM else "–"
         interval = f"{gain.interval[0]:+.1f} to {gain.interval[1]:+.1f}" if gain.interval else "–"
-        lines.append([f"{name}, {share}", str(len(seeds)), str(gain), interval, closed])
-    header = ["row, labels", "seeds", f"− {SUPERVISED}, {labels}", "95% interval", "share of the headroom"]
+        mean = mean_and_spread([scores[seed] for seed in seeds])
+        differences = ["–"] * 3 if (name, share) == (SUPERVISED, labels) else [str(gain), interval, closed]
+        lines.append([f"{name}, {share}", str(len(seeds)), mean, *differences])
+    header = [
+        "row, labels",
+        "seeds",
+        "junior mIoU",
+        f"− {SUPERVISED}, {labels}",
+        "95% interval",
+        "share of the headroom",
+    ]
     return markdown(header, lines, right_from=1)

@@ -16,6 +16,9 @@ from typing import Any
 
 from typer.main import get_command
 
+from segkc_deploy.benchmarks.studies.analysis import StudyAnalysis
+from segkc_deploy.benchmarks.studies.headroom import headroom_table
+from segkc_deploy.benchmarks.studies.study_rows import read_rows
 from segkc_deploy.cli import app
 from segkc_deploy.engines import ENGINES, EngineEntry
 from segkc_deploy.training.recipe_file import load_recipe, shipped_recipes
@@ -121,6 +124,12 @@ def methods() -> str:
     return table(("row", "seeds", "junior mIoU (%)"), lines, right_from=1)
 
 
+def steel() -> str:
+    """Return what unlabeled pictures of steel add to few labels, and what more labels would."""
+    rows = read_rows(RESULTS / "neu-steel.json")
+    return headroom_table(StudyAnalysis(rows), "1/32") or ""
+
+
 def pseudo_labels() -> str:
     """Return by data set and rule how much pseudo-labels count, and how many of those that count are right."""
     lines = []
@@ -152,6 +161,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "report-rows": report_rows,
     "report-interleaved": report_interleaved,
     "methods": methods,
+    "steel": steel,
     "pseudo-labels": pseudo_labels,
 }
 

@@ -501,7 +501,10 @@ def test_a_share_of_the_headroom_has_an_interval_from_three_seeds_on() -> None:
         *made_rows("supervised", [40, 42, 44], labels="full"),
     ]
     # 10, 9 and 9.5 of 20 points; 9.5 ± 4.303 · 0.5 / √3.
-    assert "| segkc, 1/8 | 3 | +9.50 ± 0.50 (outside) | +8.3 to +10.7 | 48% |" in study_text(rows).splitlines()
+    assert (
+        "| segkc, 1/8 | 3 | 31.50 ± 1.80 | +9.50 ± 0.50 (outside) | +8.3 to +10.7 | 48% |"
+        in study_text(rows).splitlines()
+    )
     assert "Headroom" not in study_text(rows[:-3])
 
 
@@ -541,8 +544,9 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         " | 35.00 ± 1.00 | -3.50 ± 0.87 (outside) | 1.5 |",
         "Best method of one network: unimatch-v2. segkc − unimatch-v2: +3.30 ± 0.52 (outside).",
         # With full labels seeds 0 and 1 alone: 20 and 19 points of headroom, of which segkc gains 10 and 9.
-        "| supervised, full | 2 | +19.50 ± 0.71 (not judged) | – | 100% |",
-        "| segkc, 1/8 | 2 | +9.50 ± 0.71 (not judged) | – | 49% |",
+        "| supervised, 1/8 | 2 | 21.00 ± 1.41 | – | – | – |",
+        "| supervised, full | 2 | 40.50 ± 0.71 | +19.50 ± 0.71 (not judged) | – | 100% |",
+        "| segkc, 1/8 | 2 | 30.50 ± 0.71 | +9.50 ± 0.71 (not judged) | – | 49% |",
         "| row (number of seeds) | 1/8 | full |",
         "| supervised | 22.00 ± 2.00 (3) | 40.50 ± 0.71 (2) |",
         "| segkc − supervised | +9.50 ± 0.50 (outside) | +4.00 (not judged) |",
