@@ -137,10 +137,11 @@ class _Export:
             self.images,
             settings.effective_limits.miou_loss,
         )
-        model = self._with_mask_head(converted.model)
+        hinted = settings.precision in self.engine.hinted_precisions
+        model = self._with_mask_head(converted.reference if hinted else converted.model)
         manifest = self._manifest(candidate.artifact, self._activation_peak(model))
         model = self._complete(model, manifest)
-        built = self.engine.build(self._request(model, candidate.path))
+        built = self.engine.build(self._request(model, candidate.path, converted))
         manifest = manifest.model_copy(
             update=candidate.fingerprint()
             | {
@@ -195,7 +196,7 @@ class _Export:
             max_size=self.largest if settings.free_size else None,
         )
 
-    def _request(self, model: onnx.ModelProto, path: Path) -> BuildRequest:
+    def _request(self, model: onnx.ModelProto, path: Path, converted: ConvertedGraph) -> BuildRequest:
         heights, widths = zip(self.smallest, self.size, self.largest, strict=True)
         return BuildRequest(
             model=model,
@@ -207,6 +208,7 @@ class _Export:
             widths=Range(*widths),
             path=path,
             options=self.settings.options,
+            fallbacks=converted.fallbacks,
         )
 
     def _verify(

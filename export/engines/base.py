@@ -10,7 +10,7 @@ import onnx
 from torch import nn
 
 from segkc_deploy.engines import ENGINES
-from segkc_deploy.manifest import Build, Contract, LayerPrecision
+from segkc_deploy.manifest import Build, Contract, FallbackNode, LayerPrecision
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,14 @@ class BuildRequest:
     """A graph and what to make of it.
 
     Attributes:
-        model: the whole ONNX graph in its final precision, uint8 NHWC `images` to the contract's outputs.
+        model: the whole ONNX graph, uint8 NHWC `images` to the contract's outputs, in its final precision; in FP32
+            where that is one of `Engine.hinted_precisions`.
         network: the same in PyTorch, FP32, for engines that do not read ONNX.
         contract: inputs, outputs and sizes.
         precision: what was asked for: fp32, fp16, bf16, int8, fp8.
         batch: batch sizes to build for.
         heights, widths: sizes to build for; three times the same where the size is fixed.
+        fallbacks: nodes of `model` to keep in FP32, where the engine converts the graph by a hint.
         path: where the engine's file goes. It does not exist; it is renamed when it has been verified.
     """
 
@@ -68,6 +70,7 @@ class BuildRequest:
     widths: Range
     path: Path
     options: BuildOptions = field(default_factory=BuildOptions)
+    fallbacks: Sequence[FallbackNode] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Engine(ABC):
 
     #: its name in `segkc_deploy.engines`
     name: ClassVar[str]
+    #: precisions that the engine is asked for by a hint, with an FP32 graph; the others are written in the graph
+    hinted_precisions: ClassVar[Sequence[str]] = ()
     #: attention as one operator (opset 23), or taken apart into products and a softmax
     fused_attention: ClassVar[bool] = True
     #: endings of further files that a build may write beside the engine's file (`manifest.companion_path` names them)

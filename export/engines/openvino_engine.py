@@ -10,6 +10,7 @@ from segkc_deploy.atomic import atomic_path
 from segkc_deploy.errors import BuildError, ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.openvino_biases import add_missing_biases
+from segkc_deploy.export.engines.openvino_precision import keep_in_fp32, tensors_in_fp32
 from segkc_deploy.manifest import Build, LayerPrecision, companion_path
 from segkc_deploy.runners.openvino_runner import (
     GRAPH_PRECISION,
@@ -22,16 +23,18 @@ from segkc_deploy.runners.openvino_runner import (
 )
 
 #: The hint with which each precision runs; without one OpenVINO would choose by the CPU's features.
-_HINTS = {"fp32": "f32", "int8": "f32", "fp16": GRAPH_PRECISION, "bf16": GRAPH_PRECISION}
+#: FP16 is written in the graph: asked for it by a hint, a CPU with BF16 and no FP16 computes in BF16.
+_HINTS = {"fp32": "f32", "int8": "f32", "fp16": GRAPH_PRECISION, "bf16": "bf16"}
 
 
 class OpenVINOEngine(Engine):
-    """Converts the graph as it is; what precision a layer has stays written in it.
+    """Converts the graph, and names the precision in a hint that the runner sets.
 
-    A CPU without FP16 or BF16 arithmetic runs such graphs in FP32: they are then half the size and no faster.
+    A CPU without FP16 or BF16 arithmetic runs such graphs in FP32, no faster.
     """
 
     name = "openvino"
+    hinted_precisions = ("bf16",)
     #: As fast taken apart, and older releases do not know the one operator.
     fused_attention = False
     companion_suffixes = (WEIGHTS,)
@@ -65,6 +68,8 @@ class OpenVINOEngine(Engine):
                 # Halving the weights would change the precision behind the graph's back.
                 openvino.save_model(model, written, compress_to_fp16=False)
                 del model
+                if request.precision in self.hinted_precisions:
+                    keep_in_fp32(written, tensors_in_fp32(request.model, request.fallbacks))
                 # From the files: what cannot be read again is not handed on.
                 compiled = compile_for_cpu(openvino, openvino.Core().read_model(written), None, hint)
             except RuntimeError as error:

@@ -35,6 +35,11 @@ _ALWAYS = {
 #: Operators that an engine cannot build in a format.
 _NOT_BUILT = {("bf16", "ConvTranspose"): "TensorRT builds no ConvTranspose in BF16"}
 
+_BETWEEN = "stands between float32 layers: casting costs more than it saves"
+#: Reasons that count only where the types in the graph are what runs. Engines that choose types themselves sum squares
+#: and exponentials in FP32 anyway.
+TYPED_ENGINES_ONLY = frozenset({_BETWEEN, _SQUARES, _EXPONENTIALS, *_NOT_BUILT.values()})
+
 #: In a format with no more binary digits than a pixel has, the layers that read pixels or give logits stay in FP32:
 #: normalized pixels would be wrong by up to half a step of their 256, and logits of neighboring classes would tie. On a
 #: compact convolutional network the first cost half of all the pixels that changed class in BF16; on a vision
@@ -79,8 +84,7 @@ class FP32Fallback:
         computing = [node for node in self._graph.node if node.op_type not in SHAPES and self._floats(node)]
         found = {node.output[0]: reason for node in computing if (reason := self._reason(node))}
         low = [node for node in computing if node.output[0] not in found]
-        reason = "stands between float32 layers: casting costs more than it saves"
-        return found | {node.output[0]: reason for node in _without_product(low)}
+        return found | {node.output[0]: _BETWEEN for node in _without_product(low)}
 
     def _floats(self, node: NodeProto) -> bool:
         return any(name in self._activations or name in self._weights for name in [*node.input, *node.output])
