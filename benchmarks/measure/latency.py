@@ -153,7 +153,7 @@ def measure_device(
         began = time.perf_counter()
         while len(times) < WANTED_SAMPLES and not budget.spent(len(times), time.perf_counter() - began):
             milliseconds = device_ms()
-            assert milliseconds is not None, "a runner that has once told the time tells it always"
+            assert milliseconds is not None, "a runner that reports the time once reports it always"
             times.append(milliseconds)
         return summarize(times)
     finally:

@@ -79,8 +79,8 @@ def _throttled(parts: _Parts) -> str:
     for part, readings in parts.items():
         for limit in sorted({limit for reading in readings for limit in reading.gpu_limits} - {*_DELIBERATE}):
             found.setdefault(limit, []).append(part)
-    told = "; ".join(f"{limit} ({', '.join(where)})" for limit, where in found.items())
-    return f"the GPU was throttled: {told}" if told else ""
+    limits = "; ".join(f"{limit} ({', '.join(where)})" for limit, where in found.items())
+    return f"the GPU was throttled: {limits}" if limits else ""
 
 
 def _lowered_limit(readings: Iterable[Reading], default_watts: float | None) -> str:
@@ -102,7 +102,7 @@ def _background_load(parts: _Parts) -> str:
 
 
 def _mean_background_load(readings: Sequence[Reading]) -> float | None:
-    """Return the mean over a part's time; its first reading tells of the time before it."""
+    """Return the mean over a part's time; its first reading covers the time before it."""
     spans = [
         (now.at_s - then.at_s, now.background_load)
         for then, now in pairwise(readings)

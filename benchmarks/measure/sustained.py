@@ -10,7 +10,7 @@ from segkc_deploy.benchmarks.measure.latency import StagedPredictor, StageTimer
 from segkc_deploy.benchmarks.measure.meters import Meter, idle_watts
 from segkc_deploy.benchmarks.schema import BatchPoint, Energy, Sustained
 
-#: For fewer seconds no drift is told.
+#: No drift is reported for fewer seconds.
 _LEAST_FOR_DRIFT = 10
 
 

@@ -138,7 +138,7 @@ def _as_accurate(row: Row, other: Row) -> bool | None:
     """Whether the intervals of two rows overlap, of their differences to the same junior or else of their mIoU.
 
     None where they were not measured. Both are of the same images, so the intervals overlap too often: this says that
-    rows are told apart only where they are.
+    rows are distinguished only where they really differ.
     """
     one, two = row.accuracy, other.accuracy
     if one is None or two is None:
@@ -152,7 +152,7 @@ def _as_accurate(row: Row, other: Row) -> bool | None:
 def _speed_intervals(
     row: Row, other: Row, interleaved: InterleavedTiming | None
 ) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-    """Return the intervals of both rows' speed in turn where both took turns, else those of 1 / median latency."""
+    """Return the intervals of both rows' speed, interleaved if both have one, else of 1 / median latency."""
     speeds = {way.name: way.speed_interval for way in interleaved.contenders} if interleaved else {}
     if speeds.get(row.name) and speeds.get(other.name):
         return speeds[row.name], speeds[other.name]

@@ -15,7 +15,7 @@ def summary(result: BenchmarkResult) -> list[str]:
     sentences = []
     for name in machines:
         rows = [row for row in result.rows if row.machine == name]
-        # What is to be shipped comes first, since only some are told of.
+        # Recommended rows come first, since the summary mentions only some.
         sentences += _of_one_machine(sorted(rows, key=lambda row: row.name not in shipped), speeds)
     if unreliable := [row.name for row in result.rows if row.state.flags]:
         sentences.append(
@@ -39,7 +39,7 @@ def _of_one_machine(rows: list[Row], speeds: Mapping[str, float]) -> list[str]:
     for junior in juniors:
         senior = next((row for row in seniors if row.target == junior.target), None)
         sentences.append(_junior(junior, senior))
-    for artifact in artifacts[:_ARTIFACTS_TOLD]:
+    for artifact in artifacts[:_MOST_ARTIFACTS]:
         twin = _twin(artifact, juniors)
         sentences.append(_artifact(artifact, twin, speeds))
     if not juniors and not artifacts:
@@ -48,7 +48,7 @@ def _of_one_machine(rows: list[Row], speeds: Mapping[str, float]) -> list[str]:
 
 
 _ROLES = ("senior", "junior", "artifact")
-_ARTIFACTS_TOLD = 3
+_MOST_ARTIFACTS = 3
 
 
 def _gains(juniors: list[Row]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a row's figures depend on: a rerun keeps the row that has the same identity and measures the others."""
+"""What a row's metrics depend on: a rerun keeps the row that has the same identity and measures the others."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ _FOLDERS_WITHOUT_FIGURES = ("cli", "__pycache__")
 
 
 def row_identity(row: PlannedRow, conditions: Mapping[str, Any]) -> str:
-    """Return the sha256 of everything that a row's figures depend on, its name left out.
+    """Return the sha256 of everything that a row's metrics depend on, its name left out.
 
     Args:
         row: its role, its target as it was given, and the target's content.
@@ -35,7 +35,7 @@ def row_identity(row: PlannedRow, conditions: Mapping[str, Any]) -> str:
 
 
 def timing_identity(rows: Sequence[str], rounds: int) -> str:
-    """Return the sha256 of everything that the times of rows in turn depend on, given the identities of all rows."""
+    """Return the sha256 of everything that the interleaved timing depends on, given all rows' identities."""
     return _digest({"rows": list(rows), "rounds": rounds})
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 OLD_FORMAT = "segkc-deploy-benchmark/1"
 
+_OLD_NOTE = (": floors of its rows are those of fp32", "; its rows are compared with the peak in fp32")
+
 
 def upgrade(stored: dict[str, Any]) -> dict[str, Any]:
     """Return a result of `OLD_FORMAT` under the present names; `stored` is left as it is."""
@@ -12,6 +14,7 @@ def upgrade(stored: dict[str, Any]) -> dict[str, Any]:
         result["interleaved"] = _renamed(result["interleaved"], {"ways": "contenders"})
     result["rows"] = [_row(row) for row in result.get("rows", ())]
     result["comparisons"] = [_renamed(one, {"cells": "pictures"}) for one in result.get("comparisons", ())]
+    result["notes"] = [note.replace(*_OLD_NOTE) for note in result.get("notes", ())]
     return result
 
 

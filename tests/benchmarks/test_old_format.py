@@ -28,6 +28,7 @@ def test_every_old_name_is_read() -> None:
         assert loads == [reading["other_load"] for reading in stored["state"]["readings"]]
         assert any(load is not None for load in loads)
     files = [[picture.file for picture in comparison.pictures] for comparison in result.comparisons]
+    assert [note for note in result.notes if "floor" in note] == []
     assert files == [[cell["file"] for cell in comparison["cells"]] for comparison in old["comparisons"]]
 
 

@@ -1,4 +1,4 @@
-"""What a run directory tells of its training besides curves: the images, the steps, the time, the networks' sizes."""
+"""What a run directory says about its training besides the curves: images, steps, time, the networks' sizes."""
 
 import json
 import math
