@@ -1,7 +1,10 @@
 """What values activations take on real images, and where to cut them off.
 
 One histogram of absolute values for each tensor, filled image by image: memory holds the activations of one image,
-however many there are.
+however many there are, and one pass over the images serves all methods.
+
+ONNX Runtime's calibrators (`onnxruntime.quantization.calibrate`, 1.31) are not used: they keep the activations of all
+images that they are given until the histograms are made, and each method is a calibrator with a pass of its own.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
