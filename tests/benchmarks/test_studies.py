@@ -296,7 +296,7 @@ def parameters(path: Path) -> int:
 MACHINE = {"cpu": "test", "cores": 1, "ram_gib": 1.0, "gpus": [], "packages": {"torch": "2"}}
 
 
-class FakePlace:
+class FakeStudyDirectory:
     """A study's folder where a trial's row is the program that "trains" it; it is finished when it leaves a file."""
 
     def __init__(self, out: Path) -> None:
@@ -319,7 +319,7 @@ class FakePlace:
         return [sys.executable, "-c", f"{trial.row}\n{leave}"]
 
 
-def train(directory: FakePlace, programs: list[str], parallelism: Parallelism) -> list[Outcome]:
+def train(directory: FakeStudyDirectory, programs: list[str], parallelism: Parallelism) -> list[Outcome]:
     trials = [Trial(program, "1/2", seed) for seed, program in enumerate(programs)]
     told: list[Trial] = []
     outcomes = train_trials(directory, trials, parallelism, told.append)  # type: ignore[arg-type]
@@ -329,12 +329,12 @@ def train(directory: FakePlace, programs: list[str], parallelism: Parallelism) -
 
 def test_a_failing_training_stops_no_other(tmp_path: Path) -> None:
     programs = ["1 / 0", "pass", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "import os; os._exit(0)"]
-    outcomes = train(FakePlace(tmp_path), programs, Parallelism(workers=2))
+    outcomes = train(FakeStudyDirectory(tmp_path), programs, Parallelism(workers=2))
     assert [outcome.kind for outcome in outcomes] == ["failed", "finished", "failed", "failed"]
     assert outcomes[0].remark.startswith("exit code 1: ZeroDivisionError: division by zero (")
     assert outcomes[2].remark.startswith("killed by signal 9: it printed nothing")
     assert outcomes[3].remark.startswith("exit code 0: ")
-    assert [outcome.kind for outcome in train(FakePlace(tmp_path), programs[:2], Parallelism())] == [
+    assert [outcome.kind for outcome in train(FakeStudyDirectory(tmp_path), programs[:2], Parallelism())] == [
         "failed",
         "skipped",
     ]
@@ -344,7 +344,7 @@ def test_pinned_trainings_have_a_processor_each(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     count = min(2, len(cores))
     say = "import os, time; print(os.sched_getaffinity(0), os.environ['OMP_NUM_THREADS'], flush=True); time.sleep(1)"
-    directory = FakePlace(tmp_path)
+    directory = FakeStudyDirectory(tmp_path)
     assert {outcome.kind for outcome in train(directory, [say] * count, Parallelism(count, pin=True))} == {"finished"}
     logs = {(tmp_path / "logs" / f"trial{seed}-1_2-seed{seed}.log").read_text().strip() for seed in range(count)}
     assert logs == {f"{{{core}}} 1" for core in cores[:count]}
@@ -364,12 +364,12 @@ except KeyboardInterrupt:
     pathlib.Path({str(tmp_path / "saved")!r}).write_text("")
     sys.exit(1)"""
     started = time.monotonic()
-    outcomes = train(FakePlace(tmp_path), [clean, "pass"], Parallelism(seconds=2))
+    outcomes = train(FakeStudyDirectory(tmp_path), [clean, "pass"], Parallelism(seconds=2))
     assert [outcome.kind for outcome in outcomes] == ["stopped", "stopped"]
     assert time.monotonic() - started < 30
     assert (tmp_path / "saved").exists()
-    assert not (tmp_path / "runs" / "cell1-1_2-seed1").exists(), "begun after its time"
-    session = TrialFiles(tmp_path, Trial("cell0", "1/2", 0)).read_sessions()[0]
+    assert not (tmp_path / "runs" / "trial1-1_2-seed1").exists(), "begun after its time"
+    session = TrialFiles(tmp_path, Trial("trial0", "1/2", 0)).read_sessions()[0]
     assert session.seconds is not None
     assert 1 < session.seconds < 30
     assert session.processor_seconds is not None
@@ -394,7 +394,7 @@ def test_sigterm_stops_the_trainings_too(tmp_path: Path) -> None:
 
 
 def test_a_cell_is_trained_once_even_if_who_began_it_was_killed(tmp_path: Path) -> None:
-    directory, end = FakePlace(tmp_path), threading.Event()
+    directory, end = FakeStudyDirectory(tmp_path), threading.Event()
     trial = Trial("import time; time.sleep(60)", "1/2", 0)
     files = directory.files(trial)
     session = Session("abc", MACHINE, 1, False, {})
