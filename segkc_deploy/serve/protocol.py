@@ -1,4 +1,4 @@
-"""HTTP connections that do not wait for ever: neither for a request's head nor for a client that does not read."""
+"""HTTP connections with time limits, both on reading a request's head and on writing to a client."""
 
 import asyncio
 from typing import Any

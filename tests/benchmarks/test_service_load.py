@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from tiny_artifact import make_artifact
 
-from segkc_deploy.benchmarks.service_load import measure, percentiles
+from segkc_deploy.benchmarks.measure.service_load import measure, percentiles
 
 
 def test_it_compares_with_bare_inference_and_counts_every_answer(tmp_path):
