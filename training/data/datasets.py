@@ -36,7 +36,7 @@ class DrawDataset(Dataset[Example]):
     A mistake of the user's (an image that cannot be read) is returned, not raised: raised in a worker process it would
     arrive as a traceback of that process.
 
-    The draws run through the samples in a new random order every epoch, without end. A set of fewer samples than another
+    The draws run through the samples in a new random order every epoch, endlessly. A set of fewer samples than another
     is thereby oversampled.
     """
 
