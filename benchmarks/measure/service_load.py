@@ -3,9 +3,9 @@
     python -m segkc_deploy.benchmarks.measure.service_load junior-fp32.onnx --image street.jpg --out load.json
 
 `segkc-deploy serve` is started as a process of its own, on this machine. First one client asks, interleaved with the
-same work in this process (decode the file, resize, infer, mask, PNG), so that both see the same state of the machine; their
-difference is what HTTP, queue and threads cost. Then `--clients` ask without a pause, each over its own connection,
-while the service's memory is read once a second.
+same work in this process (decode the file, resize, infer, mask, PNG), so that both see the same state of the machine;
+their difference is what HTTP, queue and threads cost. Then `--clients` ask without a pause, each over its own
+connection, while the service's memory is read once a second.
 """
 
 import http.client
