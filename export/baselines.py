@@ -52,8 +52,8 @@ class EagerBaseline(Baseline):
     """PyTorch eager."""
 
     def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
-        self._network, card = load_network(run / "junior.safetensors")
-        self._size = card.input_size
+        self._network, metadata = load_network(run / "junior.safetensors")
+        self._size = metadata.input_size
         self._device = choose_device(device)
         self._align_corners = self._network.decoder.align_corners
         self._logits: Any = self._network.to(self._device)
@@ -90,8 +90,8 @@ class PlainExportBaseline(Baseline):
     """
 
     def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
-        network, card = load_network(run / "junior.safetensors")
-        self._size = card.input_size
+        network, metadata = load_network(run / "junior.safetensors")
+        self._size = metadata.input_size
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads

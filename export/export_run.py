@@ -87,15 +87,15 @@ def export_run(
             f" {', '.join(engine.upsampling)}"
         )
     engine.check(settings.options, settings.precision)
-    network, card = load_network(run / "junior.safetensors")
-    images = real_images(card, data, verify_source, settings.verify_images, settings.calibration_images)
+    network, metadata = load_network(run / "junior.safetensors")
+    images = real_images(metadata, data, verify_source, settings.verify_images, settings.calibration_images)
     limits = settings.effective_limits
     if limits.miou_loss is not None and not images.masks:
         raise ConfigError(
             f"--precision {settings.precision} is judged by its loss of mIoU, which needs masks:"
             " leave --verify out, or give --min-agreement to go by agreement alone"
         )
-    export = _Export(run, network, card, engine, settings, images)
+    export = _Export(run, network, metadata, engine, settings, images)
     candidate = Candidate(engine, (out or run) / f"junior-{settings.precision}{engine.suffix}")
     candidate.artifact.parent.mkdir(parents=True, exist_ok=True)
     candidate.tidy()
@@ -112,14 +112,14 @@ class _Export:
         self,
         run: Path,
         network: Segmenter,
-        card: NetworkMetadata,
+        metadata: NetworkMetadata,
         engine: Engine,
         settings: ExportSettings,
         images: RealImages,
     ) -> None:
-        self.run, self.network, self.card = run, network, card
+        self.run, self.network, self.metadata = run, network, metadata
         self.engine, self.settings, self.images = engine, settings, images
-        self.size = settings.size or card.input_size
+        self.size = settings.size or metadata.input_size
         check_size(self.size, network.size_multiple)
         self.smallest, self.largest = settings.size_range(self.size, network.size_multiple)
         self.graph = DeployGraph(network, None if settings.free_size else self.size, settings.outputs)
@@ -174,7 +174,7 @@ class _Export:
         return torch_activation_peak(self.graph.eval(), self.size)
 
     def _complete(self, model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
-        """Fix the batch where it is fixed, and add the metadata."""
+        """Fix the batch where it is fixed, and add the description of the junior."""
         complete = fix_batch(model, self.contract.batch) if self.contract.batch > 0 else model
         add_metadata(complete, manifest)
         return complete
@@ -223,8 +223,8 @@ class _Export:
         network = TorchRunner(DeployGraph(self.network, None, outputs), device="cpu")
         with self._runner(candidate.path, manifest, device, model) as runner, network:
             verification = verify(
-                Predictor(runner, self.card.labels, self.contract),
-                Predictor(network, self.card.labels, self.contract),
+                Predictor(runner, self.metadata.labels, self.contract),
+                Predictor(network, self.metadata.labels, self.contract),
                 (lambda batch: logits(batch)[0]) if logits else None,
                 self.images,
             )
@@ -254,7 +254,7 @@ class _Export:
         return resize_image(image, self.size)[None]
 
     def _manifest(self, artifact: Path, activation_peak: int) -> Manifest:
-        network, card = self.network, self.card
+        network, metadata = self.network, self.metadata
         flops_graph = self.graph if not self.settings.free_size else DeployGraph(network, self.size, (MASKS,))
         return Manifest(
             artifact=artifact.name,
@@ -263,7 +263,7 @@ class _Export:
             engine=self.engine.name,
             precision=self.settings.precision,
             contract=self.contract,
-            labels=card.labels,
+            labels=metadata.labels,
             normalization=Normalization(mean=network.backbone.mean, std=network.backbone.std),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             flops=count_flops(flops_graph, self.size),
@@ -271,10 +271,10 @@ class _Export:
             source=Source(
                 run=str(self.run),
                 weights_sha256=sha256_of(self.run / "junior.safetensors"),
-                recipe=card.recipe,
-                method=card.method,
-                step=card.step,
-                backbone=card.network.backbone,
+                recipe=metadata.recipe,
+                method=metadata.method,
+                step=metadata.step,
+                backbone=metadata.network.backbone,
                 decoder=type(network.decoder).__name__.removesuffix("Decoder").lower(),
             ),
             machine=describe_machine(),

@@ -41,12 +41,12 @@ class RealImages:
 
 
 def real_images(
-    card: NetworkMetadata, data: Path | None, source: str | None, verify: int, calibrate: int
+    metadata: NetworkMetadata, data: Path | None, source: str | None, verify: int, calibrate: int
 ) -> RealImages:
     """Find the images of a data spec, or of a folder of images without masks.
 
     Args:
-        card: what the network says of itself; the data has to have its classes.
+        metadata: what the network says of itself; the data has to have its classes.
         data: a data spec; its validation images verify, its training images calibrate.
         source: an image, a folder or a glob pattern of images that verify instead of the spec's.
         verify, calibrate: how many images to use, at most, spread evenly.
@@ -54,8 +54,8 @@ def real_images(
     Raises:
         UserError: there are no images, or the data has other classes.
     """
-    sets = load_data_spec(data).resolve() if data else ImageSets(card.labels)
-    if sets.labels.names != card.labels.names:
+    sets = load_data_spec(data).resolve() if data else ImageSets(metadata.labels)
+    if sets.labels.names != metadata.labels.names:
         raise DataError(f"{data}: its classes ({', '.join(sets.labels.names)}) are not those the junior was trained on")
     if source:
         found = tuple(Sample(image.id, image.path) for image in find_images(source))

@@ -38,8 +38,8 @@ def run_activation_peak(run: Path, role: str) -> int:
     Raises:
         RunDirectoryError: the run has no such network.
     """
-    network, card = load_network(run / f"{role}.safetensors")
-    return torch_activation_peak(DeployGraph(network, card.input_size).eval(), card.input_size)
+    network, metadata = load_network(run / f"{role}.safetensors")
+    return torch_activation_peak(DeployGraph(network, metadata.input_size).eval(), metadata.input_size)
 
 
 class _Tape(TorchDispatchMode):

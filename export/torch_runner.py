@@ -84,17 +84,17 @@ def describe_run(run: Path, role: str = "junior") -> RunDescription:
         RunDirectoryError: the run has no such network.
     """
     path = run / f"{role}.safetensors"
-    network, card = load_network(path)
+    network, metadata = load_network(path)
     return RunDescription(
         role=role,
-        backbone=card.network.backbone,
+        backbone=metadata.network.backbone,
         decoder=type(network.decoder).__name__.removesuffix("Decoder").lower(),
-        method=card.method,
-        recipe=card.recipe,
-        step=card.step,
-        input_size=card.input_size,
+        method=metadata.method,
+        recipe=metadata.recipe,
+        step=metadata.step,
+        input_size=metadata.input_size,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        flops=count_flops(DeployGraph(network, card.input_size), card.input_size),
+        flops=count_flops(DeployGraph(network, metadata.input_size), metadata.input_size),
         weights=path,
         weights_bytes=path.stat().st_size,
     )
@@ -108,11 +108,11 @@ def load_run_predictor(
     Raises:
         RunDirectoryError: the run has no such network.
     """
-    network, card = load_network(run / f"{role}.safetensors")
-    size = size or card.input_size
+    network, metadata = load_network(run / f"{role}.safetensors")
+    size = size or metadata.input_size
     runner = TorchRunner(DeployGraph(network, size), device)
     runner.activate()
-    return Predictor(runner, card.labels, contract_of(network, size))
+    return Predictor(runner, metadata.labels, contract_of(network, size))
 
 
 def count_flops(graph: nn.Module, size: tuple[int, int]) -> int:

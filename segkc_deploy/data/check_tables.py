@@ -26,9 +26,9 @@ def print_report(report: CheckReport, console: Console) -> None:
     for finding in report.findings:
         for line in _finding_lines(finding):
             console.print(line, soft_wrap=True)
-    verdict = "no errors" if not report.errors else f"{report.errors} {'error' if report.errors == 1 else 'errors'}"
+    errors = "no errors" if not report.errors else f"{report.errors} {'error' if report.errors == 1 else 'errors'}"
     warnings = f"{report.warnings} {'warning' if report.warnings == 1 else 'warnings'}"
-    console.print(f"[bold {'red' if report.errors else 'green'}]{verdict}[/], {warnings}", soft_wrap=True)
+    console.print(f"[bold {'red' if report.errors else 'green'}]{errors}[/], {warnings}", soft_wrap=True)
 
 
 def to_json(report: CheckReport) -> str:

@@ -63,11 +63,11 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for role, backbone in (("senior", "resnet10t"), ("junior", "mobilenetv4_conv_small_035")):
         spec = NetworkSpec(backbone=backbone, decoder_channels=16, pretrained=False)
-        card = NetworkMetadata(
+        metadata = NetworkMetadata(
             role=role, network=spec, labels=LABELS, input_size=SIZE, recipe="tiny", method="segkc", step=7,
             ema=False, scores={},
         )  # fmt: skip
-        save_network(folder / f"{role}.safetensors", Segmenter(spec, LABELS.num_classes), card)
+        save_network(folder / f"{role}.safetensors", Segmenter(spec, LABELS.num_classes), metadata)
     return folder
 
 

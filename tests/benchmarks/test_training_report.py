@@ -156,11 +156,11 @@ def test_a_real_run(run: Path) -> None:
     assert found.device == "cpu" and found.seconds is not None
     assert list(found.miou) == ["junior", "junior_ema", "senior", "senior_ema"]
     for role in ("junior", "senior"):
-        network, card = load_network(run / f"{role}.safetensors")
+        network, metadata = load_network(run / f"{role}.safetensors")
         assert any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
         assert found.parameters[role] == sum(parameter.numel() for parameter in network.parameters())
-        assert found.networks[role] == card.network.backbone
-        for name, score in card.scores.items():
+        assert found.networks[role] == metadata.network.backbone
+        for name, score in metadata.scores.items():
             assert found.miou[name] == pytest.approx(score, rel=1e-5)
 
 
