@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.sources import find_images
@@ -54,7 +54,7 @@ def real_images(
     Raises:
         UserError: there are no images, or the data has other classes.
     """
-    sets = load_data_spec(data).resolve() if data else ImageSets(metadata.labels)
+    sets = load_data_spec(data).resolve() if data else ImageSets(MaskCoding(metadata.labels))
     if sets.labels.names != metadata.labels.names:
         raise DataError(f"{data}: its classes ({', '.join(sets.labels.names)}) are not those the junior was trained on")
     if source:

@@ -247,7 +247,7 @@ class Trainer:
             "labeled": [sample.id for sample in self.sets.labeled],
             "unlabeled": [sample.id for sample in self.sets.unlabeled],
             "labels": self.sets.labels.model_dump(mode="json"),
-            "label_mapping": [list(pair) for pair in sorted(self.sets.label_mapping.items())],
+            "label_mapping": [list(pair) for pair in sorted(self.sets.coding.label_mapping.items())],
         }
 
     def _batches(self, first_step: int) -> Iterator[Batch]:

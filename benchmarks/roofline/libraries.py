@@ -1,14 +1,12 @@
-"""Matrix products and copies by each library, on the CPU and the GPU: what a machine's peaks are measured with.
+"""Matrix products and copies by each library: what a machine's peaks are measured with.
 
 A product function returns what makes two square matrices of a given side and then what multiplies them once, or None
-if the library has no arithmetic of that precision on the device. Each call ends when the result is there.
+where the library has no arithmetic of that precision on the device. Each call ends when the result is there.
 """
 
-import contextlib
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,11 +23,8 @@ MakeProduct = Callable[[int], Callable[[], object]]
 #: The bytes that a copy reads, and what runs it.
 Copy = tuple[int, Callable[[], object]]
 
-_CUDA = "CUDAExecutionProvider"
-_NUMPY_TYPES = {"fp32": np.float32, "fp16": np.float16, "uint8": np.uint8, "int8": np.int8, "int32": np.int32}
-#: Least bytes of a copied array on the CPU, which is also four times as large as the last-level caches, and the side of
-#: a copied float32 matrix on the GPU.
-_CPU_COPY, _GPU_SIDE = 256 << 20, 16384
+#: Bytes of a copied array: more than four times the last-level caches of most servers.
+_COPIED = 1 << 30
 #: Width of the images whose 1×1 convolution is a product.
 _ROW = 32
 
@@ -40,7 +35,7 @@ def numpy_product(device: Device, precision: str, threads: int | None) -> MakePr
         return None
 
     def make(side: int) -> Callable[[], object]:
-        a, b = _matrix(side, "fp32", 0), _matrix(side, "fp32", 1)
+        a, b = _matrix(side, np.float32, 0), _matrix(side, np.float32, 1)
         c = np.empty_like(a)
         return lambda: np.matmul(a, b, out=c)
 
@@ -48,20 +43,17 @@ def numpy_product(device: Device, precision: str, threads: int | None) -> MakePr
 
 
 def onnxruntime_product(device: Device, precision: str, threads: int | None) -> MakeProduct | None:
-    """Multiply by ONNX Runtime, on matrices that stay on the device."""
-    from segkc_deploy.benchmarks.roofline.matmul_model import ElementType, matmul_model
-
-    types: dict[str, tuple[ElementType, ElementType]] = {"fp32": ("fp32", "fp32"), "int8": ("uint8", "int8")}
+    """Multiply by ONNX Runtime, on matrices that stay on the device; integers are accumulated in int32."""
+    types = {"fp32": ("float", "float"), "int8": ("uint8", "int8")}
     if device == "gpu":
-        types |= {"tf32": ("fp32", "fp32"), "fp16": ("fp16", "fp16"), "int8": ("int8", "int8")}
+        types |= {"tf32": ("float", "float"), "fp16": ("float16", "float16"), "int8": ("int8", "int8")}
     elif platform.machine().lower() in ("arm64", "aarch64"):
-        types["fp16"] = ("fp16", "fp16")  # on other CPUs it converts to float32 and back
+        types["fp16"] = ("float16", "float16")  # on other CPUs it converts to float32 and back
     if precision not in types:
         return None
-    left, right = types[precision]
-    session = _session(matmul_model(left, right), device, threads, tf32=precision == "tf32")
-    made = "int32" if precision == "int8" else left
-    return session and (lambda side: bind(session, side, (left, right), made, device))
+    operator, made = ("MatMulInteger", "int32") if precision == "int8" else ("MatMul", types[precision][0])
+    session = _session(operator, types[precision], made, device, threads, tf32=precision == "tf32")
+    return session and (lambda side: _bound(session, side, device))
 
 
 def openvino_product(device: Device, precision: str, threads: int | None) -> MakeProduct | None:
@@ -78,7 +70,7 @@ def openvino_product(device: Device, precision: str, threads: int | None) -> Mak
 
     def make(side: int) -> Callable[[], object]:
         request = compiled(side).create_infer_request()
-        values = _matrix(side, "fp32", 0).reshape(request.model_inputs[0].shape)
+        values = _matrix(side, np.float32, 0).reshape(request.model_inputs[0].shape)
         return lambda: request.infer({0: values}, share_inputs=True)
 
     return make
@@ -94,8 +86,7 @@ def torch_product(device: Device, precision: str, threads: int | None) -> MakePr
 def numpy_copy(threads: int | None) -> Copy:
     """Copy a large array in main memory by as many threads, each a part of it."""
     workers = threads or available_cores()
-    size = max(_CPU_COPY, 4 * _last_level_caches())
-    count = min(size, psutil.virtual_memory().available // 8) // 8
+    count = min(_COPIED, psutil.virtual_memory().available // 8) // 8
     # Written to, since the system maps memory that was never written to one page of zeros.
     source, target = np.ones(count), np.ones(count)
     parts = list(zip(np.array_split(target, workers), np.array_split(source, workers), strict=True))
@@ -103,48 +94,57 @@ def numpy_copy(threads: int | None) -> Copy:
     return source.nbytes, lambda: [future.result() for future in [pool.submit(np.copyto, *part) for part in parts]]
 
 
+def onnxruntime_copy(threads: int | None) -> Copy | None:
+    """Copy a matrix within the GPU's memory by ONNX Runtime."""
+    side = int((_COPIED / 4) ** 0.5)
+    session = _session("Identity", ("float",), "float", "gpu", threads)
+    return session and (4 * side**2, _bound(session, side, "gpu"))
+
+
 def torch_copy(threads: int | None) -> Copy | None:
     """Copy an array within the GPU's memory by PyTorch."""
     from segkc_deploy.export.torch_matmul import gpu_copy
 
-    return gpu_copy(4 * _GPU_SIDE**2)
+    return gpu_copy(_COPIED)
 
 
-def onnxruntime_copy(threads: int | None) -> Copy | None:
-    """Copy a matrix within the GPU's memory by ONNX Runtime."""
-    from segkc_deploy.benchmarks.roofline.matmul_model import copy_model
-
-    session = _session(copy_model(), "gpu", threads)
-    return session and (4 * _GPU_SIDE**2, bind(session, _GPU_SIDE, ("fp32",), "fp32", "gpu"))
-
-
-def _session(model: bytes, device: Device, threads: int | None, tf32: bool = False) -> Any | None:
-    """Return a session of which nothing runs elsewhere than on `device`, or None without CUDA."""
+def _session(
+    operator: str, given: tuple[str, ...], made: str, device: Device, threads: int | None, tf32: bool = False
+) -> Any | None:
+    """Return a session of one operator of which nothing runs elsewhere than on `device`, or None without CUDA."""
     import onnxruntime
+    from onnx import parser
 
+    inputs = dict(zip("ab", given, strict=False))
+    signature = ", ".join(f"{kind}[n, n] {name}" for name, kind in inputs.items())
+    model = parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> one_operator ({signature}) => ({made}[n, n] c)'
+        f" {{ c = {operator}({', '.join(inputs)}) }}"
+    ).SerializeToString()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     if device == "cpu":
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    if _CUDA not in onnxruntime.get_available_providers() or cuda_obstacle():
+    cuda = "CUDAExecutionProvider"
+    if cuda not in onnxruntime.get_available_providers() or cuda_obstacle():
         return None
     preload_cuda_libraries(onnxruntime)
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    providers = [(_CUDA, {"use_tf32": str(int(tf32))})]
-    session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
-    return session if session.get_providers()[0] == _CUDA else None
+    session = onnxruntime.InferenceSession(model, options, [(cuda, {"use_tf32": str(int(tf32))})], enable_fallback=0)
+    return session if session.get_providers()[0] == cuda else None
 
 
-def bind(session: Any, side: int, given: tuple[str, ...], made: str, device: Device) -> Callable[[], Any]:
-    """Return what runs `session` on matrices that stay on `device`, and returns the result as an OrtValue."""
+def _bound(session: Any, side: int, device: Device) -> Callable[[], Any]:
+    """Return what runs `session` on square matrices that stay on `device`, and returns the result as an OrtValue."""
     from onnxruntime import OrtValue
 
-    place = "cuda" if device == "gpu" else "cpu"
-    binding = session.io_binding()
-    for seed, (value, kind) in enumerate(zip(session.get_inputs(), given, strict=True)):
-        binding.bind_ortvalue_input(value.name, OrtValue.ortvalue_from_numpy(_matrix(side, kind, seed), place, 0))
-    result = OrtValue.ortvalue_from_shape_and_type((side, side), _NUMPY_TYPES[made], place, 0)
-    binding.bind_ortvalue_output("c", result)
+    place, binding = "cuda" if device == "gpu" else "cpu", session.io_binding()
+    for seed, value in enumerate(session.get_inputs()):
+        matrix = _matrix(side, _numpy_type(value), seed)
+        binding.bind_ortvalue_input(value.name, OrtValue.ortvalue_from_numpy(matrix, place, 0))
+    (output,) = session.get_outputs()
+    result = OrtValue.ortvalue_from_shape_and_type((side, side), _numpy_type(output), place, 0)
+    binding.bind_ortvalue_output(output.name, result)
 
     def run() -> Any:
         session.run_with_iobinding(binding)
@@ -153,11 +153,16 @@ def bind(session: Any, side: int, given: tuple[str, ...], made: str, device: Dev
     return run
 
 
+def _numpy_type(value: Any) -> Any:
+    name = value.type.removeprefix("tensor(").removesuffix(")")
+    return np.dtype({"float": "float32"}.get(name, name)).type
+
+
 def _openvino_model(openvino: Any, precision: str, side: int) -> Any:
     """Return a model of a product; in INT8 a 1×1 convolution, which is twice as fast as a product proper."""
     from openvino import opset13 as ops
 
-    constant = _matrix(side, "fp32", 1)
+    constant = _matrix(side, np.float32, 1)
     if precision != "int8":
         kind = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
         matrix = ops.parameter([side, side], np.float32)
@@ -174,18 +179,8 @@ def _openvino_model(openvino: Any, precision: str, side: int) -> Any:
     return openvino.Model([product], [images])
 
 
-def _last_level_caches() -> int:
-    """Return the bytes of all last-level caches together as Linux reports them; 0 on other systems."""
-    found: dict[str, int] = {}
-    for folder in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cache/index3"):
-        with contextlib.suppress(OSError, ValueError):
-            size = (folder / "size").read_text().strip().removesuffix("K")
-            found[(folder / "shared_cpu_list").read_text()] = int(size) << 10
-    return sum(found.values())
-
-
-def _matrix(side: int, kind: str, seed: int) -> np.ndarray:
+def _matrix(side: int, kind: Any, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    if kind in ("fp32", "fp16"):
-        return rng.random((side, side), dtype=np.float32).astype(_NUMPY_TYPES[kind], copy=False)
-    return rng.integers(0, 100, (side, side), dtype=np.int8).astype(_NUMPY_TYPES[kind])
+    if np.issubdtype(kind, np.floating):
+        return rng.random((side, side), dtype=np.float32).astype(kind, copy=False)
+    return rng.integers(0, 100, (side, side), dtype=np.int8).astype(kind)

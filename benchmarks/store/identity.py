@@ -73,7 +73,7 @@ def _content(row: PlannedRow) -> str:
 
 def _data(sets: ImageSets) -> str:
     files = [(sample.id, *map(_stamp, (sample.image, sample.mask))) for sample in sets.val]
-    return _digest([sets.labels.model_dump(mode="json"), sorted(sets.label_mapping.items()), files])
+    return _digest([sets.labels.model_dump(mode="json"), sorted(sets.coding.label_mapping.items()), files])
 
 
 def _stamp(path: Path | None) -> list[Any] | None:

@@ -284,6 +284,6 @@ def _without_workers(recipe: Recipe) -> Recipe:
 def _facts(sets: ImageSets) -> dict[str, Any]:
     parts = {"labeled": sets.labeled, "unlabeled": sets.unlabeled, "val": sets.val}
     ids = {name: [sample.id for sample in samples] for name, samples in parts.items()}
-    content = json.dumps([ids, sets.labels.model_dump(mode="json"), sorted(sets.label_mapping.items())])
+    content = json.dumps([ids, sets.labels.model_dump(mode="json"), sorted(sets.coding.label_mapping.items())])
     counts = {name: len(samples) for name, samples in parts.items()}
     return {**counts, "sha256": hashlib.sha256(content.encode()).hexdigest()}

@@ -120,14 +120,14 @@ def _palettes(readings: Sequence[Reading], sets: ImageSets) -> Iterator[Finding]
     palettes = [(one.sample.mask, one.palette) for one in readings if one.sample.mask is not None and one.palette]
     conflicts = tuple(map(str, palette_conflicts(palettes)))
     yield from _if_any("error", "palettes-differ", PALETTES_DIFFER, conflicts)
-    if conflicts or not sets.colors:
+    if conflicts or not sets.coding.colors:
         return
     names = sets.labels.names
     files = []
     for path, palette in palettes:
         for index, color in palette.items():
-            class_id = sets.label_mapping.get(index, index)
-            meant = sets.colors.get(color, class_id)
+            class_id = sets.coding.label_mapping.get(index, index)
+            meant = sets.coding.colors.get(color, class_id)
             if meant != class_id and class_id < len(names) and meant < len(names):
                 files.append(f"{path}: index {index} means {names[class_id]!r} but has the color of {names[meant]!r}")
                 break
@@ -157,7 +157,7 @@ def _plural(message: str) -> str:
 
 def _zero_and_255(name: str, readings: Iterable[Reading], sets: ImageSets) -> Iterator[Finding]:
     """With ignore_index 255 such masks are valid and teach one class alone: the usual silent failure of 0/255 masks."""
-    if sets.labels.ignore_index != 255 or 255 in sets.label_mapping:
+    if sets.labels.ignore_index != 255 or 255 in sets.coding.label_mapping:
         return
     masks = [reading for reading in readings if reading.values]
     binary = [str(one.sample.mask) for one in masks if 255 in (one.values or ()) and set(one.values or ()) <= {0, 255}]
@@ -177,8 +177,8 @@ def _zero_and_255(name: str, readings: Iterable[Reading], sets: ImageSets) -> It
 
 def _ignored_masks(name: str, readings: Iterable[Reading], sets: ImageSets) -> Iterator[Finding]:
     ignored = sets.labels.ignore_index
-    values = {value for value, class_id in sets.label_mapping.items() if class_id == ignored} | {ignored}
-    values -= {value for value, class_id in sets.label_mapping.items() if class_id != ignored}
+    values = {value for value, class_id in sets.coding.label_mapping.items() if class_id == ignored} | {ignored}
+    values -= {value for value, class_id in sets.coding.label_mapping.items() if class_id != ignored}
     files = tuple(str(one.sample.mask) for one in readings if one.values and set(one.values) <= values)
     message = (
         f"{name} masks in which every pixel is ignored, so that they teach and score nothing;"

@@ -76,4 +76,4 @@ def _counts(mask: np.ndarray) -> dict[int, int]:
 
 def unknown(reading: Reading, sets: ImageSets) -> list[int]:
     """Return the values of the mask that are not known ids; empty where there is no mask."""
-    return unknown_ids(np.array(list(reading.values or ()), np.int32), sets.labels, sets.label_mapping)
+    return unknown_ids(np.array(list(reading.values or ()), np.int32), sets.labels, sets.coding.label_mapping)

@@ -54,22 +54,14 @@ class ImageSets:
     """The three lists that training and evaluation work on, and what the masks mean.
 
     `labeled` and `val` samples have masks, `unlabeled` ones need none; no image of `labeled` is in `unlabeled`.
-    The fields from `label_mapping` on are those of `MaskCoding`.
     """
 
-    labels: Labels
+    coding: MaskCoding
     labeled: tuple[Sample, ...] = ()
     unlabeled: tuple[Sample, ...] = ()
     val: tuple[Sample, ...] = ()
-    label_mapping: Mapping[int, int] = field(default_factory=dict)
-    colors: Mapping[Color, int] = field(default_factory=dict)
-    by_color: bool = False
-    name_mapping: Mapping[str, int] = field(default_factory=dict)
-    object_names: tuple[str, ...] = ()
 
     @property
-    def coding(self) -> MaskCoding:
-        """What the values and colors in the mask files mean."""
-        return MaskCoding(
-            self.labels, self.label_mapping, self.colors, self.by_color, self.name_mapping, self.object_names
-        )
+    def labels(self) -> Labels:
+        """The classes and the ignored value."""
+        return self.coding.labels

@@ -23,7 +23,7 @@ def screen(sets: ImageSets) -> None:
     samples = [sample for sample in (*sets.labeled, *sets.val) if sample.mask is not None]
     masks = [sample.mask for sample in samples if sample.mask is not None]
     with ThreadPoolExecutor(_THREADS) as executor:
-        if not sets.by_color:
+        if not sets.coding.by_color:
             palettes = list(executor.map(palette_of, masks))
             if any(palette_conflicts(zip(masks, palettes, strict=True))):
                 used = executor.map(lambda path: palette_of(path, used_only=True), masks)

@@ -49,7 +49,7 @@ def report_set(name: str, readings: Sequence[Reading], sets: ImageSets) -> SetRe
     for values in masks:
         mapped: Counter[int] = Counter()
         for value, count in values.items():
-            mapped[sets.label_mapping.get(value, value)] += count
+            mapped[sets.coding.label_mapping.get(value, value)] += count
         pixels.update(mapped)
         images.update(mapped.keys())
     classes = range(sets.labels.num_classes)

@@ -20,7 +20,7 @@ from segkc_deploy.data.resolve import (
     expanded,
     unlabeled_images,
 )
-from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.data.sections import LabeledSection, UnlabeledSection, ValSection
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.labels import MAX_CLASSES, Color, Labels, default_palette
@@ -130,18 +130,15 @@ class DataSpec(BaseModel):
         labeled = _chosen(training, allow_missing_masks)
         val = _chosen(validation, allow_missing_masks)
         unlabeled = unlabeled_images(places, self.unlabeled or UnlabeledSection(), layout, training)
-        by_color = self.mask_values == "colors"
-        return ImageSets(
+        coding = MaskCoding(
             labels,
-            labeled,
-            without(unlabeled, labeled + val),
-            val,
-            {value: class_id for value, class_id in mapping.items() if isinstance(value, int)},
-            colors,
-            by_color,
-            {name: class_id for name, class_id in mapping.items() if isinstance(name, str)},
-            object_names((*labeled, *val), labels, places),
+            label_mapping={value: class_id for value, class_id in mapping.items() if isinstance(value, int)},
+            colors=colors,
+            by_color=self.mask_values == "colors",
+            name_mapping={name: class_id for name, class_id in mapping.items() if isinstance(name, str)},
+            object_names=object_names((*labeled, *val), labels, places),
         )
+        return ImageSets(coding, labeled, without(unlabeled, labeled + val), val)
 
     def _class_colors(self, classes: _Names | _Colors) -> dict[str, Color]:
         """Return the color of each class: the spec's, or those of CVAT's labelmap.txt, or none."""

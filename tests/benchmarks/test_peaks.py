@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from made_up_results import full_row
 from tiny_artifact import make_artifact, write_val_images
@@ -16,31 +14,10 @@ from tiny_artifact import make_artifact, write_val_images
 from segkc_deploy.benchmarks import suite
 from segkc_deploy.benchmarks.roofline import libraries, peaks
 from segkc_deploy.benchmarks.roofline import worker as roofline_worker
-from segkc_deploy.benchmarks.roofline.libraries import bind
-from segkc_deploy.benchmarks.roofline.matmul_model import copy_model, matmul_model
+from segkc_deploy.benchmarks.roofline.libraries import _bound, _session
 from segkc_deploy.benchmarks.roofline.peaks import MeasuredPeaks, measure_peaks, wanted_peaks
 from segkc_deploy.benchmarks.roofline.worker import PeakJob, Rate, Rates, best_product, fastest_of, measure_rates
 from segkc_deploy.export.torch_matmul import multiply
-
-
-@pytest.mark.parametrize(("left", "right"), [("fp32", "fp32"), ("fp16", "fp16"), ("uint8", "int8"), ("int8", "int8")])
-def test_the_model_is_a_product(left: Any, right: Any) -> None:
-    written = matmul_model(left, right)
-    onnx.checker.check_model(onnx.load_from_string(written), full_check=True)
-    types = {"fp32": np.float32, "fp16": np.float16, "uint8": np.uint8, "int8": np.int8}
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(0, 9, (3, 5)).astype(types[left]), rng.integers(0, 9, (5, 4)).astype(types[right])
-    session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
-    (c,) = session.run(None, {"a": a, "b": b})
-    np.testing.assert_array_equal(c, a.astype(np.int64) @ b.astype(np.int64))
-    assert c.dtype == (np.int32 if left in ("uint8", "int8") else types[left])
-
-
-def test_the_model_is_a_copy() -> None:
-    onnx.checker.check_model(onnx.load_from_string(copy_model()), full_check=True)
-    a = np.random.default_rng(0).random((3, 200), dtype=np.float32)
-    (c,) = onnxruntime.InferenceSession(copy_model(), providers=["CPUExecutionProvider"]).run(None, {"a": a})
-    np.testing.assert_array_equal(c, a)
 
 
 class Clock:
@@ -106,8 +83,7 @@ def test_a_copy_is_split_among_the_threads_and_counts_reading_and_writing(
         run()
         return 0.5
 
-    monkeypatch.setattr(libraries, "_CPU_COPY", 3 << 20)
-    monkeypatch.setattr(libraries, "_last_level_caches", lambda: 1 << 20)
+    monkeypatch.setattr(libraries, "_COPIED", 4 << 20)
     monkeypatch.setattr(libraries.np, "copyto", watched)
     monkeypatch.setattr(roofline_worker, "fastest_of", half_a_second)
     job = PeakJob(library="numpy", device="cpu", precisions=(), threads=3, seconds=0.0)
@@ -232,11 +208,24 @@ def test_pytorch_multiplies_in_the_precision(precision: str, kind: str) -> None:
     assert product.float().abs().sum() > 0
 
 
-def test_onnx_runtime_multiplies_what_stays_on_the_device() -> None:
-    session = onnxruntime.InferenceSession(matmul_model("int8", "int8"), providers=["CPUExecutionProvider"])
-    found = bind(session, 16, ("int8", "int8"), "int32", "cpu")().numpy()
-    a, b = (libraries._matrix(16, "int8", seed) for seed in range(2))
-    np.testing.assert_array_equal(found, a.astype(np.int64) @ b.astype(np.int64))
+@pytest.mark.parametrize(
+    ("operator", "given", "made"),
+    [
+        ("MatMul", ("float", "float"), "float"),
+        ("MatMulInteger", ("uint8", "int8"), "int32"),
+        ("MatMulInteger", ("int8", "int8"), "int32"),
+        ("Identity", ("float",), "float"),
+    ],
+)
+def test_onnx_runtime_multiplies_or_copies_what_stays_on_the_device(
+    operator: str, given: tuple[str, ...], made: str
+) -> None:
+    session = _session(operator, given, made, "cpu", threads=1)
+    found = _bound(session, 16, "cpu")().numpy()
+    types = [np.float32 if kind == "float" else np.dtype(kind).type for kind in given]
+    matrices = [libraries._matrix(16, kind, seed).astype(np.float64) for seed, kind in enumerate(types)]
+    np.testing.assert_allclose(found, np.linalg.multi_dot(matrices) if len(matrices) > 1 else matrices[0], rtol=1e-6)
+    assert found.dtype == (np.float32 if made == "float" else np.int32)
 
 
 def test_a_worker_ends_with_its_benchmark(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """Suite files: which targets they name, which options they give, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from command_line import CommandLine
 from tiny_artifact import make_artifact
 
-from segkc_deploy.benchmarks.options import read_suite
+from segkc_deploy.benchmarks.interleaved.timing import ROUNDS
+from segkc_deploy.benchmarks.options import MeasureOptions, read_suite
+from segkc_deploy.cli.app import app
 from segkc_deploy.errors import ConfigError
 
 
@@ -106,3 +110,19 @@ def test_the_example_is_a_valid_suite(tmp_path: Path) -> None:
     assert [target.name for target in suite.targets] == ["a", "junior-int8.onnx", "junior-fp32.onnx"]
     assert suite.data == tmp_path / "data.yaml"
     assert len(suite.fail_if) >= 2
+
+
+def test_the_help_names_the_real_defaults() -> None:
+    """The options' own defaults are None, since a suite file may give them, so the help has to name the others'."""
+    command = typer.main.get_command(app).commands["benchmark"]  # type: ignore[attr-defined]
+    named = {
+        option.name: found[1]
+        for option in command.params
+        if (found := re.search(r"\[default: (.*)\]", getattr(option, "help", None) or ""))
+    }
+    options = MeasureOptions()
+    defaults = {name: getattr(options, name) for name in named.keys() & set(MeasureOptions.model_fields)}
+    defaults |= {"batches": ",".join(map(str, options.batches)), "rounds": ROUNDS, "pictures": "pictures"}
+    assert named == {
+        name: f"{default:g}" if isinstance(default, float) else str(default) for name, default in defaults.items()
+    }

@@ -81,7 +81,7 @@ def test_folders_with_the_splits_names_and_unlabeled_images(command, tmp_path):
         ["c"],
         ["d"],
     ]
-    assert sets.label_mapping == {255: 1}
+    assert sets.coding.label_mapping == {255: 1}
     assert "exists; choose another --out" in command.refused("init", tmp_path)
     assert command("init", tmp_path, "--overwrite").code == 0
 

@@ -182,7 +182,7 @@ def test_class_colors_become_the_palette(root: Path) -> None:
 def test_label_mapping_and_ignore_index(root: Path) -> None:
     sets = _resolve(root, BASE + "ignore_index: 254\nlabel_mapping: {11: 254, 255: 1}\n")
     assert sets.labels.ignore_index == 254
-    assert sets.label_mapping == {11: 254, 255: 1}
+    assert sets.coding.label_mapping == {11: 254, 255: 1}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from tiny_artifact import LABELS, expected_mask, make_artifact
 
 from segkc_deploy.boundary import BoundaryCounts
-from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.evaluation import evaluate
 from segkc_deploy.metrics import ConfusionMatrix
@@ -40,7 +40,7 @@ def sets(tmp_path, pairs):
     folder = tmp_path / "val"
     names = [f"image{index}" for index in range(len(pairs))]
     samples = [Sample(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png") for name in names]
-    return ImageSets(LABELS, val=tuple(samples))
+    return ImageSets(MaskCoding(LABELS), val=tuple(samples))
 
 
 def counted(pairs, predict=expected_mask):
@@ -96,7 +96,7 @@ def test_miou_is_that_of_plain_numpy(sets, pairs):
 
 def test_the_confusion_counts_pairs_of_truth_and_prediction(sets, pairs):
     """Pixel by pixel, with a class that is in neither; ignored pixels are in no cell."""
-    with_absent = ImageSets(LABELS.model_copy(update={"names": (*LABELS.names, "absent")}), val=sets.val)
+    with_absent = ImageSets(MaskCoding(LABELS.model_copy(update={"names": (*LABELS.names, "absent")})), val=sets.val)
     by_hand = [[0] * 5 for _ in range(5)]
     for image, mask in pairs:
         for true, predicted in zip(mask.ravel().tolist(), expected_mask(image).ravel().tolist(), strict=True):
@@ -111,7 +111,7 @@ def test_the_confusion_counts_pairs_of_truth_and_prediction(sets, pairs):
 def test_agrees_with_torchmetrics_on_the_same_masks(sets, pairs):
     torch = pytest.importorskip("torch", reason="compares with torchmetrics, which needs torch")
     classification = pytest.importorskip("torchmetrics.classification", reason="compares with torchmetrics")
-    with_absent = ImageSets(LABELS.model_copy(update={"names": (*LABELS.names, "absent")}), val=sets.val)
+    with_absent = ImageSets(MaskCoding(LABELS.model_copy(update={"names": (*LABELS.names, "absent")})), val=sets.val)
     ours = evaluate(expected_mask, with_absent)
     known = {"num_classes": 5, "ignore_index": LABELS.ignore_index}
     mean, each = (classification.MulticlassJaccardIndex(average=kind, **known) for kind in ("macro", "none"))
@@ -135,7 +135,7 @@ def test_figures_that_do_not_exist_are_null_in_json(sets):
     truth_of_class_0 = evaluate(lambda image: np.zeros(image.shape[:2], np.uint8), sets)
     figures = json.loads(json.dumps(truth_of_class_0.to_json(), allow_nan=False))
     assert figures["iou"]["red"] == 0
-    everything_else = ImageSets(LABELS.model_copy(update={"names": (*LABELS.names, "new")}), val=sets.val)
+    everything_else = ImageSets(MaskCoding(LABELS.model_copy(update={"names": (*LABELS.names, "new")})), val=sets.val)
     scores = evaluate(expected_mask, everything_else)
     assert math.isnan(scores.scores.iou[4])
     assert scores.to_json()["iou"]["new"] is None
@@ -143,7 +143,7 @@ def test_figures_that_do_not_exist_are_null_in_json(sets):
 
 def test_without_validation_images_there_is_nothing_to_say():
     with pytest.raises(DataError, match="no validation images"):
-        evaluate(expected_mask, ImageSets(LABELS))
+        evaluate(expected_mask, ImageSets(MaskCoding(LABELS)))
 
 
 def test_an_image_that_cannot_be_read_is_named(sets):

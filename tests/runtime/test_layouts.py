@@ -49,7 +49,7 @@ def test_voc_as_it_ships(voc: Path) -> None:
     sets = _resolve(voc, "layout: voc")
     assert (_ids(sets.labeled), _ids(sets.unlabeled), _ids(sets.val)) == (["a", "b"], [], ["c", "d"])
     assert sets.labels.num_classes == 21
-    assert sets.label_mapping == {}
+    assert sets.coding.label_mapping == {}
     assert np.unique(read_mask(sets.val[0], sets.coding)).tolist() == [0, 1, 20, 255]
 
 
@@ -122,7 +122,7 @@ def test_cityscapes_ids_and_train_ids(cityscapes: Path) -> None:
     sets = _resolve(cityscapes, "layout: cityscapes")
     assert _ids(sets.labeled) == ["aachen/aachen_000000_000019", "bremen/bremen_000001_000019"]
     assert _ids(sets.val) == ["ulm/ulm_000002_000019"]
-    assert sets.label_mapping == {}
+    assert sets.coding.label_mapping == {}
     assert all(sample.mask and sample.mask.name.endswith("_gtFine_labelTrainIds.png") for sample in sets.labeled)
     assert np.unique(read_sample(sets.val[0], sets)[1]).tolist() == [0, 18, 255]
 
@@ -189,7 +189,7 @@ def test_a_spec_may_differ_from_its_layout(camvid: Path) -> None:
         camvid,
         "layout: camvid\nignore_index: 200\nlabel_mapping: {10: 8}\nval: {images: images/test, masks: masks/test}",
     )
-    assert sets.label_mapping == {11: 200, 10: 8}
+    assert sets.coding.label_mapping == {11: 200, 10: 8}
     assert _ids(sets.val) == ["d"]
     named = _resolve(
         camvid,

@@ -111,7 +111,7 @@ def test_files_that_are_no_mask_are_named(tmp_path: Path) -> None:
 
 
 def test_read_sample_wants_equal_sizes(tmp_path: Path) -> None:
-    sets = ImageSets(LABELS, label_mapping={200: 255})
+    sets = ImageSets(MaskCoding(LABELS, {200: 255}))
     image = write_image(tmp_path / "a.jpg")
     sample = Sample("a", image, write_mask(tmp_path / "a.png", [0, 200]))
     pixels, mask = read_sample(sample, sets)

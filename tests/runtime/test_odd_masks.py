@@ -264,5 +264,5 @@ def test_nearly_black_images_are_a_warning(tmp_path: Path) -> None:
 
 
 def test_the_coding_of_the_sets_is_the_one_that_reads_them() -> None:
-    sets = ImageSets(LABELS, label_mapping={7: 1}, colors={(1, 2, 3): 0}, by_color=True)
+    sets = ImageSets(MaskCoding(LABELS, {7: 1}, {(1, 2, 3): 0}, True))
     assert sets.coding == MaskCoding(LABELS, {7: 1}, {(1, 2, 3): 0}, True)
