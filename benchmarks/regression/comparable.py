@@ -1,4 +1,4 @@
-"""Whether figures of two results may be set side by side."""
+"""Whether the metrics of two results may be compared."""
 
 import re
 from collections.abc import Sequence

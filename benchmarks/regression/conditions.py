@@ -1,12 +1,12 @@
-"""What `--fail-if` says: `[ROWS:] FIGURE OPERATOR VALUE`, true for a row that is to fail the gate.
+"""What `--fail-if` says: `[ROWS:] METRIC OPERATOR VALUE`, true for a row that is to fail the gate.
 
 | value | is |
 | --- | --- |
-| `1.1x` | 1.1 times the figure of the same row in the baseline |
-| `-0.5`, `+3` (or `baseline - 0.5`, `baseline + 3`, `baseline`) | that much below or above the baseline's figure |
+| `1.1x` | 1.1 times the metric of the same row in the baseline |
+| `-0.5`, `+3` (or `baseline - 0.5`, `baseline + 3`, `baseline`) | that much below or above the baseline's metric |
 | `30` | the number itself, without a baseline |
 
-A figure that is a difference itself (`miou_difference`) is compared with a signed number as it is.
+A metric that is a difference itself (`miou_difference`) is compared with a signed number as it is.
 """
 
 import operator
@@ -29,7 +29,7 @@ _OPERATORS: Mapping[str, tuple[Callable[[float, float], bool], str]] = {
     ">=": (operator.ge, "at or above"),
 }
 _NUMBER = r"\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+"
-_CONDITION = re.compile(r"(?:(?P<rows>.+):)?\s*(?P<figure>[^<>=:]+?)\s*(?P<operator><=|>=|<|>)\s*(?P<value>[^<>=]+)")
+_CONDITION = re.compile(r"(?:(?P<rows>.+):)?\s*(?P<metric>[^<>=:]+?)\s*(?P<operator><=|>=|<|>)\s*(?P<value>[^<>=]+)")
 _FACTOR = re.compile(rf"({_NUMBER})\s*[x×]")
 _DIFFERENCE = re.compile(rf"(?:baseline\s*)?([+-])\s*({_NUMBER})")
 
@@ -42,7 +42,7 @@ class Condition:
 
     text: str
     rows: str | None
-    figure: str
+    metric: str
     operator: str
     kind: Kind
     value: float
@@ -56,30 +56,30 @@ class Condition:
         """Return whether it judges the row of this name and role."""
         return self.rows in (None, role, name) or fnmatchcase(name, str(self.rows))
 
-    def judge(self, row: Row, baseline: Row | None, figure: RowMetric) -> str | None:
+    def judge(self, row: Row, baseline: Row | None, metric: RowMetric) -> str | None:
         """Return why `row` fails this condition, or None.
 
         Args:
             row: what was measured now.
             baseline: the same row in the baseline; needed where the condition is relative.
-            figure: the one that the condition names.
+            metric: the one that the condition names.
         """
-        now, before = figure.of(row), None
+        now, before = metric.of(row), None
         if now is None:
-            return f"{row.name}: {figure.name} was not measured, so `{self.text}` cannot be judged"
+            return f"{row.name}: {metric.name} was not measured, so `{self.text}` cannot be judged"
         limit, meaning = self.value, "the limit"
         if self.is_relative:
             assert baseline is not None
-            before = figure.of(baseline)
+            before = metric.of(baseline)
             if before is None:
-                return f"{row.name}: {figure.name} was not measured in the baseline, so `{self.text}` cannot be judged"
+                return f"{row.name}: {metric.name} was not measured in the baseline, so `{self.text}` cannot be judged"
             limit = before * self.value if self.kind == "factor" else before + self.value
-            meaning = f"the limit, with {_written(before, figure)} in the baseline"
+            meaning = f"the limit, with {_written(before, metric)} in the baseline"
         compare, words = _OPERATORS[self.operator]
         if not compare(now, limit):
             return None
         return (
-            f"{row.name}: {figure.name} is {_written(now, figure)}, {words} {_written(limit, figure)}, {meaning}"
+            f"{row.name}: {metric.name} is {_written(now, metric)}, {words} {_written(limit, metric)}, {meaning}"
             f" (`{self.text}`)"
         )
 
@@ -92,13 +92,13 @@ def parse_condition(text: str) -> Condition:
     """
     found = _CONDITION.fullmatch(text.strip())
     if found is None:
-        raise ConfigError(f"--fail-if {text!r}: write FIGURE < VALUE or FIGURE > VALUE, such as {_FORMS}")
-    figure = found["figure"].strip()
+        raise ConfigError(f"--fail-if {text!r}: write METRIC < VALUE or METRIC > VALUE, such as {_FORMS}")
+    metric = found["metric"].strip()
     kind, value = _value(text, found["value"].strip())
-    if kind == "difference" and "_difference" in figure and "baseline" not in found["value"]:
+    if kind == "difference" and "_difference" in metric and "baseline" not in found["value"]:
         kind = "number"
     rows = found["rows"].strip() if found["rows"] else None
-    return Condition(" ".join(text.split()), rows, figure, found["operator"], kind, value)
+    return Condition(" ".join(text.split()), rows, metric, found["operator"], kind, value)
 
 
 def _value(text: str, written: str) -> tuple[Kind, float]:
@@ -114,18 +114,18 @@ def _value(text: str, written: str) -> tuple[Kind, float]:
     raise ConfigError(f"--fail-if {text!r}: {written!r} is no value{hint or f'; write {_FORMS}'}")
 
 
-def check_scale(condition: Condition, figure: RowMetric) -> None:
+def check_scale(condition: Condition, metric: RowMetric) -> None:
     """Refuse a number that only looks like a limit: percentages are 0 to 100.
 
     Raises:
         ConfigError: the condition holds for every row or for none.
     """
-    if condition.kind == "number" and figure.is_percentage and not (condition.value == 0 or 1 < condition.value <= 100):
+    if condition.kind == "number" and metric.is_percentage and not (condition.value == 0 or 1 < condition.value <= 100):
         raise ConfigError(
-            f"--fail-if {condition.text!r}: {figure.name} is in percent, 0 to 100; to compare with the baseline write a"
-            f" sign, `{figure.name} < -0.5`"
+            f"--fail-if {condition.text!r}: {metric.name} is in percent, 0 to 100; to compare with the baseline write a"
+            f" sign, `{metric.name} < -0.5`"
         )
 
 
-def _written(value: float, figure: RowMetric) -> str:
-    return f"{value:.6g}{figure.unit}"
+def _written(value: float, metric: RowMetric) -> str:
+    return f"{value:.6g}{metric.unit}"

@@ -36,13 +36,13 @@ class Gate:
             images: ids of its validation images.
 
         Raises:
-            ConfigError: an unknown figure or row, or a baseline of other data or, for timings, of another machine.
+            ConfigError: an unknown metric or row, or a baseline of other data or, for timings, of another machine.
         """
-        figures = _figures(new)
+        metrics = _metrics(new)
         for condition in self.conditions:
-            if condition.figure not in figures:
-                raise ConfigError(_unknown(condition, figures))
-            check_scale(condition, figures[condition.figure])
+            if condition.metric not in metrics:
+                raise ConfigError(_unknown(condition, metrics))
+            check_scale(condition, metrics[condition.metric])
             rows = [(row.name, row.role) for row in (*planned, *(self.baseline.rows if self.baseline else ()))]
             if not any(condition.is_about(*row) for row in rows):
                 names = ", ".join(dict.fromkeys(name for name, _ in rows))
@@ -50,28 +50,28 @@ class Gate:
                     f"--fail-if {condition.text!r}: no row is called {condition.rows!r}; there are {names}"
                 )
             if self.baseline is not None and condition.is_relative:
-                self._check_baseline(self.baseline, new, images, figures[condition.figure])
+                self._check_baseline(self.baseline, new, images, metrics[condition.metric])
 
     def _check_baseline(
-        self, baseline: BenchmarkResult, new: BenchmarkResult, images: Sequence[str], figure: RowMetric
+        self, baseline: BenchmarkResult, new: BenchmarkResult, images: Sequence[str], metric: RowMetric
     ) -> None:
-        if figure.is_accuracy and (other := other_data(new.labels.names, images, baseline)):
-            raise ConfigError(f"{self.baseline_file}: no baseline for {figure.name}: {other}")
-        if figure.is_timing and (other := other_machine(new, baseline)):
+        if metric.is_accuracy and (other := other_data(new.labels.names, images, baseline)):
+            raise ConfigError(f"{self.baseline_file}: no baseline for {metric.name}: {other}")
+        if metric.is_timing and (other := other_machine(new, baseline)):
             raise ConfigError(
-                f"{self.baseline_file}: no baseline for {figure.name}: {other}; measure the baseline on this machine"
+                f"{self.baseline_file}: no baseline for {metric.name}: {other}; measure the baseline on this machine"
             )
 
     def violations(self, new: BenchmarkResult) -> list[str]:
         """Return one line for each row that is missing or is not what it was, and for each condition that holds."""
-        figures = _figures(new)
+        metrics = _metrics(new)
         before = {row.name: row for row in self.baseline.rows} if self.baseline else {}
         lines, strange = self._unlike_the_baseline(new)
         for condition in self.conditions:
             for row in new.rows:
                 comparable = row.name in before and row.name not in strange
                 if condition.is_about(row.name, row.role) and (comparable or not condition.is_relative):
-                    violation = condition.judge(row, before.get(row.name), figures[condition.figure])
+                    violation = condition.judge(row, before.get(row.name), metrics[condition.metric])
                     lines += [violation] if violation else []
         return lines
 
@@ -118,14 +118,14 @@ def read_gate(fail_if: Sequence[str], baseline: Path | None) -> Gate | None:
     return Gate(conditions, read_result(baseline), baseline)
 
 
-def _figures(result: BenchmarkResult) -> dict[str, RowMetric]:
+def _metrics(result: BenchmarkResult) -> dict[str, RowMetric]:
     return row_metrics(result.labels.names, result.options.get("batches", ()))
 
 
-def _unknown(condition: Condition, figures: dict[str, RowMetric]) -> str:
-    """Say which figures may have been meant: those that end in what was written, or are spelled nearly so."""
-    written = condition.figure
-    meant = [name for name in figures if name.endswith(f".{written}")] or difflib.get_close_matches(written, figures)
+def _unknown(condition: Condition, metrics: dict[str, RowMetric]) -> str:
+    """Say which metrics may have been meant: those that end in what was written, or are spelled nearly so."""
+    written = condition.metric
+    meant = [name for name in metrics if name.endswith(f".{written}")] or difflib.get_close_matches(written, metrics)
     hint = f"did you mean {' or '.join(map(repr, meant[:_MOST_HINTS]))}?" if meant else ""
     hint = hint or "`segkc-deploy benchmark --list-metrics` lists them"
-    return f"--fail-if {condition.text!r}: no figure {written!r}; {hint}"
+    return f"--fail-if {condition.text!r}: no metric {written!r}; {hint}"

@@ -32,7 +32,7 @@ _UNITS = {
 class RowMetric:
     """One number of a row: its name, and the fields that lead to it, the batch size or the class's index among them.
 
-    Whole numbers are figures in the row itself alone (`parameters`); further in they say how something was measured.
+    Whole numbers are metrics in the row itself alone (`parameters`); further in they say how something was measured.
     """
 
     name: str
@@ -77,9 +77,9 @@ class RowMetric:
 
 
 def row_metrics(classes: Sequence[str], batches: Sequence[int | str]) -> dict[str, RowMetric]:
-    """Return all figures of a row by their names, for these class names and batch sizes."""
-    figures = [RowMetric(".".join(names), path) for names, path in _metrics_of(Row, classes, batches)]
-    return {figure.name: figure for figure in figures}
+    """Return all metrics of a row by their names, for these class names and batch sizes."""
+    metrics = [RowMetric(".".join(names), path) for names, path in _metrics_of(Row, classes, batches)]
+    return {metric.name: metric for metric in metrics}
 
 
 _Path = tuple[tuple[str, ...], tuple[str | int, ...]]

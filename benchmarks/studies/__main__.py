@@ -1,11 +1,11 @@
-"""Train a study and keep its figures: every row of a table with the same junior, steps, crops and seeds.
+"""Train a study and store its results: every row of a table with the same junior, steps, crops and seeds.
 
-`python -m segkc_deploy.benchmarks.studies studies/camvid-methods.yaml --data-root CAMVID --out runs/evidence
+`python -m segkc_deploy.benchmarks.studies benchmarks/studies/camvid-methods.yaml --data-root CAMVID --out runs/methods
 --results benchmarks/results/camvid-methods.json`
 
-Cells that are finished are skipped, others go on from their last checkpoint; stop it at any time and run it again. Two
-invocations with the same --out share the work. `python -m segkc_deploy.benchmarks.studies.method_tables` prints the
-tables.
+Finished trials are skipped and interrupted ones resume from their last checkpoint, so it can be stopped at any time and
+run again. Two invocations with the same --out share the work. `python -m
+segkc_deploy.benchmarks.studies.method_tables` prints the tables.
 """
 
 import argparse
@@ -33,22 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         study = load_study(options.study)
         trials = chosen_trials(study, options.only)
         directory = StudyDirectory(study, options.out, options.data_root, options.lists)
-        book = _Book(directory, options)
+        results_file = _Results(directory, options)
         if options.collect:
-            outcomes = [_collected(directory, trial, book) for trial in trials]
+            outcomes = [_collected(directory, trial, results_file) for trial in trials]
         else:
             seconds = None if options.limit_minutes is None else 60 * options.limit_minutes
             parallelism = Parallelism(options.workers, options.pin, options.device, seconds)
             _stop_on_signals()
-            outcomes = train_trials(directory, trials, parallelism, book.enter)
+            outcomes = train_trials(directory, trials, parallelism, results_file.enter)
     except SegKCError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return _summary(outcomes, book, options.results)
+    return _summary(outcomes, results_file, options.results)
 
 
-class _Book:
-    """The file of results, which several invocations may keep."""
+class _Results:
+    """The file of results, to which several invocations may write."""
 
     def __init__(self, directory: StudyDirectory, options: argparse.Namespace) -> None:
         self.directory, self.path = directory, options.results
@@ -71,7 +71,7 @@ class _Book:
             console.print(f"{trial.name}: no row: {error}", soft_wrap=True, markup=False)
 
 
-def _collected(directory: StudyDirectory, trial: Trial, book: _Book) -> Outcome:
+def _collected(directory: StudyDirectory, trial: Trial, results_file: _Results) -> Outcome:
     try:
         state = directory.state(trial)
     except SegKCError as error:
@@ -79,21 +79,21 @@ def _collected(directory: StudyDirectory, trial: Trial, book: _Book) -> Outcome:
         return Outcome(trial, "failed", str(error))
     if state != "finished":
         return Outcome(trial, "not finished")
-    book.enter(trial)
+    results_file.enter(trial)
     return Outcome(trial, "collected")
 
 
-def _summary(outcomes: Sequence[Outcome], book: _Book, results: Path) -> int:
+def _summary(outcomes: Sequence[Outcome], results_file: _Results, results: Path) -> int:
     counts = Counter(outcome.kind for outcome in outcomes)
     print(f"{results}: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}")
     failed = [outcome for outcome in outcomes if outcome.kind == "failed"]
     for outcome in failed:
         print(f"failed: {outcome.trial.name}: {outcome.remark}")
-    return 1 if failed or book.failures else 0
+    return 1 if failed or results_file.failures else 0
 
 
 def _stop_on_signals() -> None:
-    """End trainings in good order on SIGTERM too. A handler of ours also lets a child in the background hear SIGINT."""
+    """Stop trainings cleanly on SIGTERM too. With a handler of ours, a child in the background also gets SIGINT."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -107,14 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("study", type=Path, help="the study file (YAML)")
     parser.add_argument("--data-root", type=Path, required=True, help="the data set's folder")
     parser.add_argument("--lists", type=Path, help="folder of id lists, 1_8.txt for 1/8; default: the package's own")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, made when missing")
-    parser.add_argument("--results", type=Path, required=True, help="the study's JSON file, made when missing")
-    parser.add_argument("--only", help="trials to take: row=segkc,labels=1/8,seed=0; a key may come several times")
-    parser.add_argument("--workers", type=int, default=1, help="trainings at once")
-    parser.add_argument("--pin", action="store_true", help="a processor and one thread for each training")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where they run")
-    parser.add_argument("--limit-minutes", type=float, help="stop then; the next time they go on")
-    parser.add_argument("--collect", action="store_true", help="train nothing, collect what is finished")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, created when missing")
+    parser.add_argument("--results", type=Path, required=True, help="the study's JSON file, created when missing")
+    parser.add_argument("--only", help="which trials: row=segkc,labels=1/8,seed=0; a key may be repeated")
+    parser.add_argument("--workers", type=int, default=1, help="number of trainings that run at the same time")
+    parser.add_argument("--pin", action="store_true", help="give each training one core and one thread")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the trainings run")
+    parser.add_argument("--limit-minutes", type=float, help="stop after this time; run the command again to resume")
+    parser.add_argument("--collect", action="store_true", help="train nothing; only collect the finished trials")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What the rows of a study of methods say: scores by seed, and differences with the same seeds."""
+"""The scores of a study of methods by seed, and the checks that its rows can be compared."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from segkc_deploy.errors import ConfigError
 
 OURS = "segkc"
 
-#: Rows that are the method with something taken away or changed: `segkc-no-gate`.
+#: Ablations are rows whose names begin so: `segkc-no-gate`.
 VARIANT = f"{OURS}-"
 
 _CONDITIONS = ("crop_size", "images_per_step", "images", "network", "common_sha256")
 
 
 class StudyAnalysis:
-    """The rows of one study, by what is asked of them.
+    """The rows of one study.
 
     Raises:
         ConfigError: rows that are not trainings of a study of methods, or that differ in what all of them must share.
@@ -26,9 +26,9 @@ class StudyAnalysis:
     def __init__(self, rows: Sequence[StudyRow]) -> None:
         self.rows = [row for row in rows if row.role in ("junior", "senior")]
         self.study = rows[0].study
-        strange = next((row for row in self.rows if None in (get(row, name) for name in _CONDITIONS)), None)
-        if strange or all(row.role != "junior" for row in self.rows):
-            what = f"{_place(strange)}: not a training" if strange else "no trainings"
+        unfit = next((row for row in self.rows if None in (get(row, name) for name in _CONDITIONS)), None)
+        if unfit or all(row.role != "junior" for row in self.rows):
+            what = f"{_place(unfit)}: not a training" if unfit else "no trainings"
             raise ConfigError(f"study {self.study}: {what} of a study of methods; `studies.tables` prints any study")
         for name in ("steps", "crop_size", "images_per_step", "common_sha256"):
             self._only(name, self.rows)
@@ -50,7 +50,7 @@ class StudyAnalysis:
         return max(self.shares(), key=lambda labels: len(self.names(labels)))
 
     def scores(self, name: str, labels: str, role: str = "junior", field: str = "miou") -> dict[int, float]:
-        """Return a figure by seed."""
+        """Return a field by seed."""
         found = {row.seed: get(row, field) for row in self._of(name, labels, role)}
         return {seed: found[seed] for seed in sorted(found) if found[seed] is not None}
 
@@ -64,7 +64,7 @@ class StudyAnalysis:
         return max(single, key=lambda name: statistics.fmean(self.scores(name, labels).values()), default=None)
 
     def distinct(self, name: str) -> list[Any]:
-        """Return the different values of a field in the order of the rows."""
+        """Return the distinct values of a field in the order of the rows."""
         return list({str(value): value for value in (get(row, name) for row in self.rows)}.values())
 
     def _of(self, name: str, labels: str, role: str) -> list[StudyRow]:

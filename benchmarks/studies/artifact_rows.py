@@ -24,7 +24,7 @@ def artifact_row(path: Path, manifest: Manifest, *, study: str, labels: str, see
     if found is None or found.miou_artifact is None:
         raise ConfigError(f"{path}: verified without masks; export it with --data")
     layers = manifest.layer_precision
-    figures = {
+    values = {
         "study": study,
         "row": f"{manifest.source.backbone}, {manifest.engine}",
         "role": "artifact",
@@ -48,7 +48,7 @@ def artifact_row(path: Path, manifest: Manifest, *, study: str, labels: str, see
         "bytes": manifest.bytes,
         "kept_layers": len(layers.fallbacks) if layers else None,
     }
-    return StudyRow.model_validate(figures)
+    return StudyRow.model_validate(values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

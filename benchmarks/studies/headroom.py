@@ -1,4 +1,4 @@
-"""How many of the points that all labels would bring a row brings with few: its share of the headroom."""
+"""Headroom: which share of the points that all labels would gain a row gains with few."""
 
 import statistics
 
@@ -11,26 +11,26 @@ from segkc_deploy.benchmarks.studies.study import FULL
 LEAST_HEADROOM = 5.0
 
 
-def headroom_table(figures: StudyAnalysis, labels: str) -> str | None:
+def headroom_table(analysis: StudyAnalysis, labels: str) -> str | None:
     """Return the rows' gains over `supervised` with the same `labels`, and their shares of the headroom.
 
     The headroom is what `supervised` gains with all labels instead of few. Every row is compared over the seeds that
-    it, the few labels and all labels have; a share is the mean gain over the mean headroom of these seeds. Other shares
-    of the labels stand for themselves: what `supervised` would get from more labels.
+    it, the few labels and all labels have; a share is the mean gain over the mean headroom of these seeds. Rows
+    of `supervised` with other shares of the labels show what more labels would gain.
 
     Returns None where the study has no `supervised` with all labels.
     """
-    few, full = figures.scores(SUPERVISED, labels), figures.scores(SUPERVISED, FULL)
+    few, full = analysis.scores(SUPERVISED, labels), analysis.scores(SUPERVISED, FULL)
     if labels == FULL or not paired(full, few):
         return None
     contenders = [(SUPERVISED, labels)]
-    contenders += [(SUPERVISED, share) for share in figures.shares() if share != labels]
+    contenders += [(SUPERVISED, share) for share in analysis.shares() if share != labels]
     contenders += [
-        (name, labels) for name in figures.names(labels) if name != SUPERVISED and not name.startswith(VARIANT)
+        (name, labels) for name in analysis.names(labels) if name != SUPERVISED and not name.startswith(VARIANT)
     ]
     lines = []
     for name, share in contenders:
-        scores = figures.scores(name, share)
+        scores = analysis.scores(name, share)
         seeds = sorted(scores.keys() & few.keys() & full.keys())
         gain = paired({seed: scores[seed] for seed in seeds}, few)
         if not gain:

@@ -45,102 +45,102 @@ def study_text(rows: Sequence[StudyRow]) -> str:
     Raises:
         ConfigError: rows differ in what has to be the same in all of them.
     """
-    figures = StudyAnalysis(rows)
-    labels = figures.main_share()
-    methods = [name for name in figures.names(labels) if not name.startswith(VARIANT)]
-    variants = [name for name in figures.names(labels) if name.startswith(VARIANT)]
-    parts = [f"## Methods, labels: {labels}\n\n{_rows_table(figures, labels, methods, (SUPERVISED, OURS))}"]
-    if best := figures.best_single_network(labels):
-        difference = paired(figures.scores(OURS, labels), figures.scores(best, labels))
+    analysis = StudyAnalysis(rows)
+    labels = analysis.main_share()
+    methods = [name for name in analysis.names(labels) if not name.startswith(VARIANT)]
+    variants = [name for name in analysis.names(labels) if name.startswith(VARIANT)]
+    parts = [f"## Methods, labels: {labels}\n\n{_rows_table(analysis, labels, methods, (SUPERVISED, OURS))}"]
+    if best := analysis.best_single_network(labels):
+        difference = paired(analysis.scores(OURS, labels), analysis.scores(best, labels))
         if difference:
             parts.append(f"Best method of one network: {best}. {OURS} − {best}: {difference}.\n")
-    if headroom := headroom_table(figures, labels):
+    if headroom := headroom_table(analysis, labels):
         parts.append(f"## Headroom, labels: {labels}\n\n{_HEADROOM_RULE}\n{headroom}")
-    if len(figures.shares()) > 1:
-        parts.append(f"## Other labels\n\n{_shares_table(figures)}")
+    if len(analysis.shares()) > 1:
+        parts.append(f"## Other labels\n\n{_shares_table(analysis)}")
     if variants:
         names = [*([OURS] if OURS in methods else []), *variants]
-        parts.append(f"## Ablations, labels: {labels}\n\n{_rows_table(figures, labels, names, (OURS,))}")
-    conditions = _conditions(figures)
-    rule = _RULE + (_PROCESSOR_RULE if _has_processor_time(figures) else "")
-    return f"# {figures.study}\n\n{conditions}\n{rule}\n" + "\n".join(parts)
+        parts.append(f"## Ablations, labels: {labels}\n\n{_rows_table(analysis, labels, names, (OURS,))}")
+    conditions = _conditions(analysis)
+    rule = _RULE + (_PROCESSOR_RULE if _has_processor_time(analysis) else "")
+    return f"# {analysis.study}\n\n{conditions}\n{rule}\n" + "\n".join(parts)
 
 
-def _rows_table(figures: StudyAnalysis, labels: str, names: Sequence[str], references: Sequence[str]) -> str:
+def _rows_table(analysis: StudyAnalysis, labels: str, names: Sequence[str], references: Sequence[str]) -> str:
     header = ["row", "junior mIoU", "each seed", *(f"− {reference}" for reference in references)]
     header += [
         "not averaged",
         "senior mIoU",
         "junior − senior",
-        "minutes (of the processor)" if _has_processor_time(figures) else "minutes",
+        "minutes (of the processor)" if _has_processor_time(analysis) else "minutes",
     ]
     lines = []
     for name in names:
-        junior, senior = figures.scores(name, labels), figures.scores(name, labels, "senior")
+        junior, senior = analysis.scores(name, labels), analysis.scores(name, labels, "senior")
         seeds = ", ".join(f"{seed}: {value:.2f}" for seed, value in junior.items())
         differences = [
-            "–" if name == reference else _text(paired(junior, figures.scores(reference, labels)))
+            "–" if name == reference else _text(paired(junior, analysis.scores(reference, labels)))
             for reference in references
         ]
-        raw = figures.scores(name, labels, field="miou_raw")
+        raw = analysis.scores(name, labels, field="miou_raw")
         line = [name, mean_and_spread(junior.values()), seeds, *differences, mean_and_spread(raw.values())]
         line += [mean_and_spread(senior.values()), _text(paired(junior, senior))]
-        lines.append([*line, _minutes(figures, name, labels)])
+        lines.append([*line, _minutes(analysis, name, labels)])
     return markdown(header, lines, right_from=1)
 
 
-def _minutes(figures: StudyAnalysis, name: str, labels: str) -> str:
+def _minutes(analysis: StudyAnalysis, name: str, labels: str) -> str:
     seconds, processor_seconds = (
-        figures.scores(name, labels, field=field).values() for field in ("seconds", "processor_seconds")
+        analysis.scores(name, labels, field=field).values() for field in ("seconds", "processor_seconds")
     )
     wall = f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "–"
     return f"{wall} ({statistics.fmean(processor_seconds) / 60:.1f})" if processor_seconds else wall
 
 
-def _has_processor_time(figures: StudyAnalysis) -> bool:
-    return any(get(row, "processor_seconds") is not None for row in figures.rows)
+def _has_processor_time(analysis: StudyAnalysis) -> bool:
+    return any(get(row, "processor_seconds") is not None for row in analysis.rows)
 
 
-def _shares_table(figures: StudyAnalysis) -> str:
+def _shares_table(analysis: StudyAnalysis) -> str:
     """The junior's mIoU by share of the labels, for the rows that more than one share has."""
-    shares = figures.shares()
-    names = [name for name in figures.names() if sum(bool(figures.scores(name, share)) for share in shares) > 1]
+    shares = analysis.shares()
+    names = [name for name in analysis.names() if sum(bool(analysis.scores(name, share)) for share in shares) > 1]
     lines = []
     for name in names:
-        scores = [figures.scores(name, share) for share in shares]
+        scores = [analysis.scores(name, share) for share in shares]
         lines.append(
             [name, *(f"{mean_and_spread(found.values())} ({len(found)})" if found else "–" for found in scores)]
         )
     if {SUPERVISED, OURS} <= set(names):
-        differences = (paired(figures.scores(OURS, share), figures.scores(SUPERVISED, share)) for share in shares)
+        differences = (paired(analysis.scores(OURS, share), analysis.scores(SUPERVISED, share)) for share in shares)
         lines.append([f"{OURS} − {SUPERVISED}", *map(_text, differences)])
     return markdown(["row (number of seeds)", *shares], lines, right_from=1)
 
 
-def _conditions(figures: StudyAnalysis) -> str:
+def _conditions(analysis: StudyAnalysis) -> str:
     """What all tables were measured under, as a list."""
-    junior = next(row for row in figures.rows if row.role == "junior")
+    junior = next(row for row in analysis.rows if row.role == "junior")
     seniors: dict[str, dict[str, None]] = {}
-    for row in figures.rows:
+    for row in analysis.rows:
         if row.role == "senior":
             seniors.setdefault(_network(row), {})[row.row] = None
-    images = {row.labels: get(row, "images") for row in figures.rows}
+    images = {row.labels: get(row, "images") for row in analysis.rows}
     counts = [f"{share}: {found['labeled']} labeled, {found['unlabeled']} unlabeled" for share, found in images.items()]
-    not_averaged = dict.fromkeys(row.row for row in figures.rows if get(row, "shipped") == "raw")
+    not_averaged = dict.fromkeys(row.row for row in analysis.rows if get(row, "shipped") == "raw")
     lines = [
-        f"{junior.steps} steps; per step {_each(figures.distinct('images_per_step'), _batch)};"
-        f" crops {_size(get(junior, 'crop_size'))}; scored at network input {_each(figures.distinct('size'), _size)}",
+        f"{junior.steps} steps; per step {_each(analysis.distinct('images_per_step'), _batch)};"
+        f" crops {_size(get(junior, 'crop_size'))}; scored at network input {_each(analysis.distinct('size'), _size)}",
         f"images: {'; '.join(counts)}; {get(junior, 'images')['val']} for validation",
         f"junior of every row: {_network(junior)}",
         *(f"senior: {network} ({', '.join(names)})" for network, names in seniors.items()),
         "scored is the moving average of the weights"
         + (f", but in {', '.join(not_averaged)} the weights themselves" if not_averaged else ""),
-        f"machine: {_each(figures.distinct('machine'), _machine)}; threads of a training:"
-        f" {_each(figures.distinct('threads'), str)}",
-        f"versions: {_each(figures.distinct('versions'), _versions)}",
+        f"machine: {_each(analysis.distinct('machine'), _machine)}; threads of a training:"
+        f" {_each(analysis.distinct('threads'), str)}",
+        f"versions: {_each(analysis.distinct('versions'), _versions)}",
         # A training that was interrupted may have several.
-        f"code: commit {', '.join(dict.fromkeys(', '.join(figures.distinct('commit')).split(', ')))}",
-        *(f"command: `{command}`" for command in dict.fromkeys(_study_command(row) for row in figures.rows)),
+        f"code: commit {', '.join(dict.fromkeys(', '.join(analysis.distinct('commit')).split(', ')))}",
+        *(f"command: `{command}`" for command in dict.fromkeys(_study_command(row) for row in analysis.rows)),
         "tables: `python -m segkc_deploy.benchmarks.studies.method_tables RESULTS`",
     ]
     return "".join(f"- {line}\n" for line in lines)

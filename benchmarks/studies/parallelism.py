@@ -1,4 +1,4 @@
-"""Several trainings at once: who takes which trial and which processor, also between two invocations."""
+"""Several trainings at the same time: which process takes which trial and which core, across invocations too."""
 
 import fcntl
 import os
@@ -23,7 +23,10 @@ _MOST_LOADERS = 16
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial: `finished`, `skipped` (it was), `busy` (another process has it), `stopped`, `failed`."""
+    """How a trial ended.
+
+    `kind` is `finished`, `skipped` (it was finished before), `busy` (another process trains it), `stopped` or `failed`.
+    """
 
     trial: Trial
     kind: str
@@ -32,7 +35,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Parallelism:
-    """How many trainings run at once, whether each keeps to one processor, on which device, and for how long."""
+    """How many trainings run at once, whether each is pinned to one core, on which device, and for how long."""
 
     workers: int = 1
     pin: bool = False
@@ -41,7 +44,9 @@ class Parallelism:
 
     def __post_init__(self) -> None:
         if self.workers < 1 or (self.pin and self.workers > available_cores()):
-            raise ConfigError(f"--workers {self.workers}: 1 to {available_cores()}, the processors that --pin can give")
+            raise ConfigError(
+                f"--workers {self.workers}: choose 1 to {available_cores()}, the cores that --pin can give"
+            )
 
 
 @contextmanager
@@ -81,21 +86,21 @@ def train_trials(
         parallelism: how many at once, and for how long; trainings that are stopped then can be resumed later.
         finished: called, in this thread, as soon as a trial is finished or was already.
     """
-    crew = _Crew(directory, parallelism)
+    workers = _Workers(directory, parallelism)
     outcomes: list[Outcome] = []
     with ThreadPoolExecutor(parallelism.workers) as pool:
-        open_futures = {pool.submit(crew.work, trial) for trial in trials}
+        open_futures = {pool.submit(workers.work, trial) for trial in trials}
         try:
             while open_futures:
                 done, open_futures = wait(open_futures, return_when=FIRST_COMPLETED)
-                outcomes += [_tell(future, finished) for future in done]
+                outcomes += [_report(future, finished) for future in done]
         except KeyboardInterrupt:
-            crew.interrupted.set()
-            outcomes += [_tell(future, finished) for future in wait(open_futures).done]
+            workers.interrupted.set()
+            outcomes += [_report(future, finished) for future in wait(open_futures).done]
     return outcomes
 
 
-def _tell(future: Future[Outcome], finished: Callable[[Trial], None]) -> Outcome:
+def _report(future: Future[Outcome], finished: Callable[[Trial], None]) -> Outcome:
     outcome = future.result()
     if outcome.kind in ("finished", "skipped"):
         finished(outcome.trial)
@@ -103,11 +108,11 @@ def _tell(future: Future[Outcome], finished: Callable[[Trial], None]) -> Outcome
 
 
 class _StopError(Exception):
-    """The end came while a trial waited for a processor."""
+    """The time was up, or the user interrupted, while a trial waited for a core."""
 
 
-class _Crew:
-    """The threads that each see to one training at a time."""
+class _Workers:
+    """The threads, each of which runs one training at a time."""
 
     def __init__(self, directory: StudyDirectory, parallelism: Parallelism) -> None:
         self.directory, self.parallelism = directory, parallelism
@@ -121,7 +126,7 @@ class _Crew:
     def work(self, trial: Trial) -> Outcome:
         """Train one trial."""
         if self.should_stop():
-            return Outcome(trial, "stopped", "not begun")
+            return Outcome(trial, "stopped", "not started")
         with claim(self.directory.files(trial).lock) as lock:
             if lock is None:
                 return self._say(Outcome(trial, "busy", "another process trains it"))
@@ -132,12 +137,12 @@ class _Crew:
                 with self._core() if self.parallelism.pin else nullcontext():
                     return self._say(self._train(trial, state, lock))
             except _StopError:
-                return Outcome(trial, "stopped", "not begun")
+                return Outcome(trial, "stopped", "not started")
             except (SegKCError, OSError) as error:
                 return self._say(Outcome(trial, "failed", str(error)))
 
     def should_stop(self) -> bool:
-        """Whether the time is up or the user wants an end."""
+        """Whether the time is up or the user interrupted."""
         return self.interrupted.is_set() or (self.deadline is not None and time.monotonic() > self.deadline)
 
     def _train(self, trial: Trial, state: State, lock: int) -> Outcome:
@@ -145,10 +150,10 @@ class _Crew:
         data = self.directory.data_facts(trial)
         session = Session(_code_version(), self.machine, self.threads, self.parallelism.pin, data)
         command = self.directory.command(trial, state, self.loaders, self.parallelism.device)
-        self._say(Outcome(trial, "going on" if state == "begun" else "begins"))
+        self._say(Outcome(trial, "resumes" if state == "started" else "starts"))
         code = train_trial(command, files, session, lock, self.should_stop)
         if code is None:
-            return Outcome(trial, "stopped", "run the same command again to go on")
+            return Outcome(trial, "stopped", "run the same command again to resume")
         if code == 0 and self.directory.state(trial) == "finished":
             return Outcome(trial, "finished", last_line(files.run.log))
         what = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
@@ -156,7 +161,7 @@ class _Crew:
 
     @contextmanager
     def _core(self) -> Iterator[None]:
-        """Keep this thread, and the processes that it starts, to a processor that no other training has."""
+        """Pin this thread, and the processes that it starts, to a core that no other training has."""
         everything = os.sched_getaffinity(0)
         while True:
             for core in self.cores:
@@ -170,7 +175,7 @@ class _Crew:
                         return
             if self.should_stop():
                 raise _StopError
-            time.sleep(0.5)  # another invocation has them all
+            time.sleep(0.5)  # another invocation holds all of them
 
     def _say(self, outcome: Outcome) -> Outcome:
         remark = f": {outcome.remark}" if outcome.remark else ""
@@ -180,7 +185,7 @@ class _Crew:
 
 
 def _code_version() -> str:
-    """The commit of the code that is about to train; `+changes` where files differ from it."""
+    """Return the commit of the code that is about to train, with `+changes` where files differ from it."""
     commit, root = current_commit(), Path(__file__).resolve().parents[1]
     git = ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", "training", "segkc_deploy"]
     try:

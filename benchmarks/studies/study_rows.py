@@ -18,7 +18,7 @@ _LATENCY_FIELDS = ("batch", "engine", "precision", "p50_ms", "p90_ms", "p99_ms",
 
 
 class StudyRow(BaseModel):
-    """One figure of a study. `miou` is in percent at the last step; latency rows have all of the latency fields.
+    """One result of a study. `miou` is in percent at the last step; latency rows have all of the latency fields.
 
     Further fields are kept as they are, so that a study can record what only it varies.
     """
@@ -129,7 +129,7 @@ def study_rows(result: BenchmarkResult, *, study: str, labels: str, seed: int, c
         for point in measured.throughput:
             if point.total is None:
                 continue
-            figures = {
+            values = {
                 "study": study,
                 "row": Path(measured.target).stem if measured.role == "artifact" else measured.about["method"],
                 "role": measured.role,
@@ -153,7 +153,7 @@ def study_rows(result: BenchmarkResult, *, study: str, labels: str, seed: int, c
             }
             # Of artifacts: the share of pixels on which the export's gate found the PyTorch junior's class.
             proven = {name: measured.about[name] for name in ("agreement", "verified") if name in measured.about}
-            rows.append(StudyRow.model_validate(figures | proven))
+            rows.append(StudyRow.model_validate(values | proven))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The trainings of a study on disk: what each is to be, how far it has come, and one process that trains it."""
+"""The trials of a study on disk: the files of each, its state, and the process that trains it."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from segkc_deploy.training.methods.registry import with_method_defaults
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.recipe_file import load_recipe
 
-State = Literal["new", "begun", "finished"]
+State = Literal["new", "started", "finished"]
 
 #: What has to be the same in all rows of a study for their scores to be compared.
 _SAME_IN_ALL_ROWS = (
@@ -38,7 +38,8 @@ _SECONDS_BETWEEN_LOOKS = 0.05
 class Session:
     """One process that trained a trial: what it ran on.
 
-    `seconds` is its wall time, `processor_seconds` the time of all its threads; None where nobody saw it end.
+    `seconds` is its wall time and `processor_seconds` the time of all its threads; both are None where the parent
+    process was killed before it ended.
     """
 
     commit: str
@@ -63,7 +64,7 @@ class TrialFiles:
 
     @property
     def log(self) -> Path:
-        """What the training printed, all sessions."""
+        """What the training printed, in all sessions."""
         return self.out / "logs" / f"{self.trial.name}.log"
 
     @property
@@ -128,7 +129,7 @@ class StudyDirectory:
         return self._data[spec]
 
     def state(self, trial: Trial) -> State:
-        """Return how far the trial has come.
+        """Return the state of the trial.
 
         Raises:
             ConfigError: its folder holds a training by another recipe, or on other images.
@@ -139,7 +140,7 @@ class StudyDirectory:
             return "new"
         stored, _ = read_config(files.run)
         wanted = self.recipe(trial)
-        # A default that a method has got since, and how images are loaded, make no other training.
+        # A default that a method has gained since, and the number of loaders, do not change a training.
         check_same_recipe(files.run, _without_workers(with_method_defaults(stored)), _without_workers(wanted))
         sessions = files.read_sessions()
         if not sessions:
@@ -148,17 +149,17 @@ class StudyDirectory:
             raise ConfigError(f"{files.run.path}: trained on other images or classes; choose another --out")
         if final_scores(files.run, steps_of(wanted)):
             return "finished"
-        return "begun" if files.run.checkpoint.is_file() else "new"
+        return "started" if files.run.checkpoint.is_file() else "new"
 
     def command(self, trial: Trial, state: State, loaders: int, device: str) -> list[str]:
         """Return the command that trains the trial to its end."""
         run = self.files(trial).run
         command = [sys.executable, "-m", "segkc_deploy", "train", "--out", str(run.path)]
         command += ["--data", str(self.specs[trial.labels, trial.seed]), "--workers", str(loaders), "--device", device]
-        if state == "begun":
+        if state == "started":
             return [*command, "--resume"]
         command += ["--recipe", str(self.recipes[trial.row]), "--seed", str(trial.seed)]
-        # It ended before its first checkpoint.
+        # The run ended before its first checkpoint.
         return [*command, "--overwrite"] if run.config.is_file() else command
 
     def _load(self, row: str, seed: int) -> Recipe:
@@ -178,7 +179,7 @@ class StudyDirectory:
 
 
 def common_sha256(recipe: Recipe) -> str:
-    """Return what stands for everything in a recipe that all rows of a study share."""
+    """Return a digest of everything in a recipe that all rows of a study share."""
     common = {name: _comparable(recipe, name) for name in _SAME_IN_ALL_ROWS}
     return hashlib.sha256(json.dumps(common, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -187,7 +188,7 @@ def steps_of(recipe: Recipe) -> int:
     """Return the steps of a recipe.
 
     Raises:
-        ConfigError: it counts epochs, which last longer for one share of the labels than for another.
+        ConfigError: it counts epochs, whose length depends on the share of the labels.
     """
     if recipe.schedule.steps is None:
         raise ConfigError(f"recipe {recipe.name}: a study needs schedule.steps, the same for all shares of the labels")
@@ -247,14 +248,14 @@ def train_trial(
 
 
 def last_line(path: Path) -> str:
-    """Return the last line of a log that says something."""
+    """Return the last line of a log that is not empty."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     return next((line for line in reversed(lines) if line), "it printed nothing")
 
 
 def _comparable(recipe: Recipe, name: str) -> Any:
     section = getattr(recipe, name)
-    # EntropyMix is a method's own.
+    # EntropyMix belongs to a method.
     return section.model_dump(exclude={"entropymix"}) if name == "strong" else section
 
 
@@ -265,7 +266,7 @@ class _End:
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> _End | None:
-    """Wait for a process of ours in a way that says what it used: `Popen.wait` does not."""
+    """Wait for a child process and return its exit code and processor time, which `Popen.wait` does not give."""
     until = time.monotonic() + seconds
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)

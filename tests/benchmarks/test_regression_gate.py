@@ -40,7 +40,7 @@ def planned(*names: str) -> list[PlannedRow]:
 
 
 @pytest.mark.parametrize(
-    ("text", "rows", "figure", "operator", "kind", "value"),
+    ("text", "rows", "metric", "operator", "kind", "value"),
     [
         ("latency.p50 > 1.1x", None, "latency.p50", ">", "factor", 1.1),
         ("latency.p50>=1.1×", None, "latency.p50", ">=", "factor", 1.1),
@@ -56,18 +56,18 @@ def planned(*names: str) -> list[PlannedRow]:
         ("miou_difference < baseline - 0.5", None, "miou_difference", "<", "difference", -0.5),
     ],
 )
-def test_conditions(text: str, rows: str | None, figure: str, operator: str, kind: str, value: float) -> None:
+def test_conditions(text: str, rows: str | None, metric: str, operator: str, kind: str, value: float) -> None:
     read = parse_condition(text)
-    assert (read.rows, read.figure, read.operator, read.kind, read.value) == (rows, figure, operator, kind, value)
+    assert (read.rows, read.metric, read.operator, read.kind, read.value) == (rows, metric, operator, kind, value)
 
 
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("miou", "write FIGURE < VALUE"),
-        ("miou < ", "write FIGURE < VALUE"),
-        ("miou = 60", "write FIGURE < VALUE"),
-        ("miou < 60 < 70", "write FIGURE < VALUE"),
+        ("miou", "write METRIC < VALUE"),
+        ("miou < ", "write METRIC < VALUE"),
+        ("miou = 60", "write METRIC < VALUE"),
+        ("miou < 60 < 70", "write METRIC < VALUE"),
         ("latency.p50 > 10%", "write a factor, 1.1x"),
         ("latency.p50 > fast", "is no value"),
         ("latency.p50 > 1.1*baseline", "is no value"),
@@ -105,7 +105,7 @@ def test_a_row_is_judged(condition: str, before: Row, now: Row, fails: bool) -> 
     assert len(gate(made(before), condition).violations(made(now))) == fails
 
 
-def test_a_violation_tells_row_figure_both_values_and_the_limit() -> None:
+def test_a_violation_tells_row_metric_both_values_and_the_limit() -> None:
     judged = gate(made(row(base=10.0, miou=60.25)), "latency.max > 1.1x", "miou<-0.5")
     before, now = row(), row(miou=58.0, base=12.0)
     assert before.latency is not None and now.latency is not None

@@ -1,4 +1,4 @@
-"""The names of a row's figures, and what each of them reads."""
+"""The names of a row's metrics, and what each of them reads."""
 
 import pytest
 from made_up_results import full_row
@@ -6,7 +6,7 @@ from made_up_results import full_row
 from segkc_deploy.benchmarks.regression.row_metrics import row_metrics
 from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, Memory, Row
 
-FIGURES = row_metrics(["road", "traffic light"], [1, 4])
+METRICS = row_metrics(["road", "traffic light"], [1, 4])
 
 
 def test_every_name_reads_its_own_number() -> None:
@@ -36,19 +36,19 @@ def test_every_name_reads_its_own_number() -> None:
         "parameters": 3_400_000,
         "file_bytes": 13_600_000,
     }
-    assert {name: FIGURES[name].of(row) for name in expected} == expected
+    assert {name: METRICS[name].of(row) for name in expected} == expected
 
 
-def test_a_row_without_anything_has_no_figures() -> None:
+def test_a_row_without_anything_has_no_metrics() -> None:
     row = Row(name="j", role="junior", target="a", engine="b", precision="fp32", size=(8, 8), memory=Memory())
-    assert {figure.of(row) for figure in FIGURES.values()} == {None}
+    assert {metric.of(row) for metric in METRICS.values()} == {None}
     row.throughput = [BatchPoint(batch=1, error="too large")]
-    assert FIGURES["throughput.1.images_per_s"].of(row) is None
+    assert METRICS["throughput.1.images_per_s"].of(row) is None
 
 
-def test_only_findings_are_figures() -> None:
-    assert {"name", "size", "images", "latency.samples", "throughput.1.batch", "latency.times_ms"}.isdisjoint(FIGURES)
-    assert not any(name.startswith(("about", "threads", "accuracy", "latency.total")) for name in FIGURES)
+def test_only_findings_are_metrics() -> None:
+    assert {"name", "size", "images", "latency.samples", "throughput.1.batch", "latency.times_ms"}.isdisjoint(METRICS)
+    assert not any(name.startswith(("about", "threads", "accuracy", "latency.total")) for name in METRICS)
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_only_findings_are_figures() -> None:
     ],
 )
 def test_units(name: str, unit: str) -> None:
-    assert FIGURES[name].unit == unit
+    assert METRICS[name].unit == unit

@@ -198,7 +198,7 @@ def test_every_seed_may_have_labels_of_its_own(tmp_path: Path) -> None:
 def test_a_study_trains_what_is_missing_and_tells_what_failed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One trial was begun, one diverges; then nothing is left to do."""
+    """One trial was started before, one diverges; then nothing is left to do."""
     diverges = {"like": "segkc", "method": {"weights": {"cps_junior": 1e39}}}
     trials = [{"rows": ["segkc", "segkc-weak"], "labels": "1/2", "seeds": 0}]
     path = write_study(tmp_path, rows=STUDY["rows"] | {"segkc-weak": diverges}, trials=trials)
@@ -211,7 +211,7 @@ def test_a_study_trains_what_is_missing_and_tells_what_failed(
     told = capsys.readouterr()
     assert "1 failed, 1 finished" in told.out
     assert "failed: segkc-weak-1_2-seed0: exit code 1: error: step 1: " in told.out
-    assert "segkc-1_2-seed0 going on" in told.err
+    assert "segkc-1_2-seed0 resumes" in told.err
 
     # The resumed training is the one that was never interrupted.
     whole = train_run(
@@ -351,7 +351,7 @@ def test_pinned_trainings_have_a_processor_each(tmp_path: Path) -> None:
     assert sorted(os.sched_getaffinity(0)) == cores
     with pytest.raises(ConfigError, match="--workers 0"):
         Parallelism(0)
-    with pytest.raises(ConfigError, match=f"1 to {len(cores)}, the processors"):
+    with pytest.raises(ConfigError, match=f"choose 1 to {len(cores)}, the cores"):
         Parallelism(len(cores) + 1, pin=True)
 
 
@@ -359,21 +359,18 @@ def test_time_that_is_up_stops_trainings_in_good_order(tmp_path: Path) -> None:
     clean = f"""
 import signal, sys, time, pathlib
 try:
-    time.sleep(60)
+    time.sleep(600)
 except KeyboardInterrupt:
     pathlib.Path({str(tmp_path / "saved")!r}).write_text("")
     sys.exit(1)"""
-    started = time.monotonic()
     outcomes = train(FakeStudyDirectory(tmp_path), [clean, "pass"], Parallelism(seconds=2))
     assert [outcome.kind for outcome in outcomes] == ["stopped", "stopped"]
-    assert time.monotonic() - started < 30
     assert (tmp_path / "saved").exists()
-    assert not (tmp_path / "runs" / "trial1-1_2-seed1").exists(), "begun after its time"
+    assert not (tmp_path / "runs" / "trial1-1_2-seed1").exists(), "started after its time"
     session = TrialFiles(tmp_path, Trial("trial0", "1/2", 0)).read_sessions()[0]
-    assert session.seconds is not None
-    assert 1 < session.seconds < 30
-    assert session.processor_seconds is not None
-    assert session.processor_seconds < session.seconds  # it slept
+    assert session.seconds is not None and session.processor_seconds is not None
+    assert 1 < session.seconds < 600, "it was stopped while it slept"
+    assert session.processor_seconds < session.seconds
 
 
 def test_sigterm_stops_the_trainings_too(tmp_path: Path) -> None:
