@@ -48,6 +48,16 @@ def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
     images = sorted(image for image in found if _is_image(image) and not _is_within(image, exclude))
     if not images:
         raise DataError(f"{source}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return _named_below(base, images)
+
+
+def images_below(images: list[Path]) -> list[SourceImage]:
+    """Return the given image files (at least one), named by their paths below the folder that they share."""
+    absolute = [image.absolute() for image in images]
+    return _named_below(Path(os.path.commonpath([image.parent for image in absolute])), absolute)
+
+
+def _named_below(base: Path, images: list[Path]) -> list[SourceImage]:
     return [SourceImage(image, name) for image, name in zip(images, _distinct_ids(images, base), strict=True)]
 
 

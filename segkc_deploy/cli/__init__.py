@@ -15,6 +15,7 @@ from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     init,
     label_next,
     predict,
+    pseudo_label,
     recipes,
     report,
     serve,

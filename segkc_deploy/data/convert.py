@@ -89,23 +89,35 @@ def convert(spec: DataSpec, out: Path) -> tuple[int, int]:
     for name, samples in masked.items():
         if not samples:
             continue
-        folder = _common_folder(samples)
-        ids = [_id(sample, folder) for sample in samples if _write_mask(sample, sets, out / "masks" / name, folder)]
-        data[name] = {"images": str(folder), "masks": f"masks/{name}", "ids": _write_list(out / f"{name}.txt", ids)}
+        folder = common_folder(samples)
+        ids = [id_below(sample, folder) for sample in convert_masks(samples, sets, out / "masks" / name)]
+        data[name] = {"images": str(folder), "masks": f"masks/{name}", "ids": write_list(out / f"{name}.txt", ids)}
         written += len(ids)
     if sets.unlabeled:
-        folder = _common_folder(sets.unlabeled)
-        ids = [_id(sample, folder) for sample in sets.unlabeled]
-        data["unlabeled"] = {"images": str(folder), "ids": _write_list(out / "unlabeled.txt", ids)}
+        folder = common_folder(sets.unlabeled)
+        ids = [id_below(sample, folder) for sample in sets.unlabeled]
+        data["unlabeled"] = {"images": str(folder), "ids": write_list(out / "unlabeled.txt", ids)}
     atomic.write_text(out / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
     return written, sum(map(len, masked.values())) - written
 
 
-def _common_folder(samples: Sequence[Sample]) -> Path:
+def convert_masks(samples: Sequence[Sample], sets: ImageSets, out: Path) -> list[Sample]:
+    """Write `out/<id>.png` of class ids for the masks of samples that have one, and return those that were written.
+
+    The id is the image's path below the folder that all images share. A mask that cannot be used is named on stderr
+    and left out.
+    """
+    folder = common_folder(samples)
+    return [sample for sample in samples if _write_mask(sample, sets, out, folder)]
+
+
+def common_folder(samples: Sequence[Sample]) -> Path:
+    """Return the folder below which the images of all samples are."""
     return Path(os.path.commonpath([sample.image.absolute().parent for sample in samples]))
 
 
-def _id(sample: Sample, folder: Path) -> str:
+def id_below(sample: Sample, folder: Path) -> str:
+    """Return the path of the sample's image below `folder`, without its suffix."""
     return sample.image.absolute().relative_to(folder).with_suffix("").as_posix()
 
 
@@ -117,12 +129,13 @@ def _write_mask(sample: Sample, sets: ImageSets, out: Path, folder: Path) -> boo
         return False
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG")
-    path = out / f"{_id(sample, folder)}.png"
+    path = out / f"{id_below(sample, folder)}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(path, buffer.getvalue())
     return True
 
 
-def _write_list(path: Path, ids: Sequence[str]) -> str:
+def write_list(path: Path, ids: Sequence[str]) -> str:
+    """Write a list, one line an image, and return its name."""
     atomic.write_text(path, "".join(f"{name}\n" for name in ids))
     return path.name

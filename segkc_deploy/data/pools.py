@@ -47,7 +47,8 @@ class Pool:
         """Return the samples that a list names, in its order, each once.
 
         A line is an id, or the path of an image below the root, both with or without suffix; a second path on the
-        line is the image's mask. Blank lines and what follows a `#` are skipped.
+        line, after a space or, where paths hold spaces, after a tab, is the image's mask. Blank lines and what follows
+        a `#` are skipped.
 
         Raises:
             DataError: the list cannot be read, is empty, or names images that are not there.
@@ -84,7 +85,7 @@ class Pool:
         name = unicodedata.normalize("NFC", _without_suffix(line.lstrip("/")))
         if sample := self.samples.get(name.removesuffix(self.image_ending)) or by_path.get(name):
             return sample
-        image, *mask = line.split()
+        image, *mask = line.split("\t") if "\t" in line else line.split()
         if len(mask) == 1 and (sample := self._find(image, by_path)):
             mask_file = self.root / mask[0].lstrip("/")
             return replace(sample, mask=mask_file if mask_file.is_file() else None)

@@ -60,13 +60,9 @@ class ListForm:
         """Return the line of a list that names `sample`."""
         if self._has_id(sample):
             return sample.id
-        image, mask = self._below_root(sample.image), self._below_root(self.mask(sample))
-        return f"{image} {mask}" if self.pairs(sample) else image
-
-    def pairs(self, sample: Sample) -> bool:
-        """Whether the sample's line leads to its mask too: two paths on a line are told apart by the space between."""
         paths = (self._below_root(sample.image), self._below_root(self.mask(sample)))
-        return self._has_id(sample) or not any(character.isspace() for path in paths for character in path)
+        has_space = any(character.isspace() for path in paths for character in path)
+        return ("\t" if has_space else " ").join(paths)
 
     def text(self, samples: Iterable[Sample]) -> str:
         """Return the list of `samples`."""
@@ -74,12 +70,6 @@ class ListForm:
 
     def next_step(self, spec: DataSpec, chosen: Sequence[Sample], labeled: Path) -> str:
         """Say where the masks of `chosen` belong and how the spec takes the list `labeled` of all labeled images."""
-        apart = [sample for sample in chosen if not self.pairs(sample)]
-        if apart:
-            return (
-                f"{apart[0].image}: a list cannot pair it with a mask, because of the space in its path; move it and"
-                f" its like to {self.images or 'a folder of labeled images'}, their masks to {self.masks}"
-            )
         first = self.mask(chosen[0])
         section = spec.labeled
         ways = ("ids", "partition", "fraction")

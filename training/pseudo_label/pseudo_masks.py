@@ -1,0 +1,250 @@
+"""`segkc-deploy pseudo-label`: a run's network labels images, as PNG masks of class ids that any trainer reads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from segkc_deploy.data.images import read_image
+from segkc_deploy.data.pools import without
+from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.invocation import command_line
+from segkc_deploy.labels import Labels
+from segkc_deploy.machine import describe_machine
+from segkc_deploy.manifest import sha256_of
+from segkc_deploy.prediction_files import images_to_predict, prepare_folder, write_mask
+from segkc_deploy.prefetch import prefetch
+from segkc_deploy.progress import track
+from segkc_deploy.sources import SourceImage, find_images, images_below
+from segkc_deploy.training.evaluation.prediction import probability_predictor, protocol_in_words
+from segkc_deploy.training.files.network_file import load_network
+from segkc_deploy.training.files.run_directory import RunDirectory, read_config
+from segkc_deploy.training.models.device import choose_device
+from segkc_deploy.training.pseudo_label.calibrate import Calibration, calibrate
+from segkc_deploy.training.pseudo_label.confidence import Thresholds
+from segkc_deploy.training.pseudo_label.record import Record, Settings
+from segkc_deploy.training.pseudo_label.training_data import write_training_data
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to label, and how sure the network has to be.
+
+    Attributes:
+        run: the run directory.
+        out: the folder for the masks.
+        source: an image, a folder or a glob pattern; by default the unlabeled images of the data spec.
+        data: the data spec with validation images; by default the run's own.
+        role: `junior` or `senior`; by default the senior where the run has one.
+        precision: the share of the kept pixels, 0 to 1, that is to be right on the validation images.
+        confidence: one threshold for all classes, 0 to 1, instead of those by `precision`.
+        device: `auto`, `cpu` or `cuda`.
+        resume: keep the masks that an earlier call wrote, and its thresholds.
+        overwrite: write into a folder that is not empty.
+    """
+
+    run: Path
+    out: Path
+    source: str | None = None
+    data: Path | None = None
+    role: str | None = None
+    precision: float = 0.95
+    confidence: float | None = None
+    device: str = "auto"
+    resume: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What `pseudo_label` wrote.
+
+    Attributes:
+        labels: the classes.
+        role: the network that labeled.
+        precision: what was asked of the kept pixels, 0 to 1; None with a given confidence.
+        calibration: thresholds, and their precision on the validation images.
+        masks: how many masks there are.
+        kept: int64 (classes,): pixels of each class in all masks.
+        pixels: pixels of all masks, the ignored ones included.
+        empty: how many masks have no kept pixel; they are not in the data spec that was written.
+        known: how many images of the source the data spec labels or validates on; they were left out.
+        left_out: for each image that could not be used, the reason.
+        data: the data spec that trains on the masks.
+    """
+
+    labels: Labels
+    role: str
+    precision: float | None
+    calibration: Calibration
+    masks: int
+    kept: np.ndarray
+    pixels: int
+    empty: int
+    known: int
+    left_out: tuple[str, ...]
+    data: Path
+
+
+def pseudo_label(request: Request) -> PseudoLabels:
+    """Write `masks/<id>.png`, `pseudo-label.json`, and a data spec that trains on the masks.
+
+    Raises:
+        RunDirectoryError: this is no run, or it has no such network.
+        ConfigError: a folder, a spec or a value cannot be used, or nothing says how sure the network has to be.
+        DataError: there is no image to label.
+    """
+    directory = RunDirectory(request.run)
+    recipe, own_data = read_config(directory)
+    role = request.role or ("senior" if directory.network("senior").is_file() else "junior")
+    network, metadata = load_network(directory.network(role))
+    sets = _known_sets(request, own_data, metadata.labels)
+    images, known = _images(request, sets)
+    settings = Settings(
+        run=str(request.run),
+        role=role,
+        weights_sha256=sha256_of(directory.network(role)),
+        precision=None if request.confidence is not None else request.precision,
+        confidence=request.confidence,
+        protocol=protocol_in_words(recipe.validation, network.size_multiple),
+    )
+    prepare_folder(request.out, request.overwrite or request.resume)
+    device = choose_device(request.device)
+    predict = probability_predictor(network.to(device), device, recipe.validation)
+    calibration = Record.calibration_of(request.out, settings, metadata.labels) if request.resume else None
+    if calibration is None:
+        calibration = _calibrate(request, predict, sets, own_data, metadata.labels)
+    Record(settings, metadata.labels, calibration).write(request.out)
+
+    left_out = _write_masks(request, predict, images, calibration.thresholds, metadata.labels)
+    counts = {image: pixels for image in images if (pixels := _count(request.out, image, metadata.labels)) is not None}
+    useful = [image for image, pixels in counts.items() if pixels[:-1].any()]
+    data = write_training_data(request.out, metadata.labels, useful, sets)
+    total = np.sum(list(counts.values()), axis=0) if counts else np.zeros(metadata.labels.num_classes + 1, np.int64)
+    result = PseudoLabels(
+        labels=metadata.labels,
+        role=role,
+        precision=settings.precision,
+        calibration=calibration,
+        masks=len(counts),
+        kept=total[:-1],
+        pixels=int(total.sum()),
+        empty=len(counts) - len(useful),
+        known=known,
+        left_out=tuple(left_out),
+        data=data,
+    )
+    Record(settings, metadata.labels, calibration).write(request.out, _outcome(result))
+    return result
+
+
+def _known_sets(request: Request, own_data: Path, labels: Labels) -> ImageSets | None:
+    """Return the images of the spec that is given, or else of the run's own; None where that is gone.
+
+    Raises:
+        ConfigError: the spec has other classes than the run.
+    """
+    path = request.data or own_data
+    if request.data is None and not own_data.is_file():
+        return None
+    sets = load_data_spec(path).resolve()
+    if sets.labels.names != labels.names:
+        raise ConfigError(f"{path}: has other classes than {request.run}; use the data spec that it was trained with")
+    return sets
+
+
+def _images(request: Request, sets: ImageSets | None) -> tuple[list[SourceImage], int]:
+    """Return the images to label, and how many more the spec labels or validates on."""
+    if request.source is not None:
+        images = find_images(request.source, exclude=request.out)
+    elif sets is None:
+        raise ConfigError(f"{request.run}: its data spec is not there any more; name the images by --source")
+    elif not sets.unlabeled:
+        raise ConfigError(f"{request.run}: its data spec has no unlabeled images; name some by --source")
+    else:
+        images = images_below([sample.image for sample in sets.unlabeled])
+    if sets is None:
+        return images, 0
+    unknown = without((Sample(image.id, image.path) for image in images), sets.labeled + sets.val)
+    ids = {sample.id for sample in unknown}
+    chosen = [image for image in images if image.id in ids]
+    if not chosen:
+        raise DataError(f"{request.source}: the data spec labels or validates on each of these images already")
+    return chosen, len(images) - len(chosen)
+
+
+def _calibrate(
+    request: Request,
+    predict: Callable[[np.ndarray], Tensor],
+    sets: ImageSets | None,
+    own_data: Path,
+    labels: Labels,
+) -> Calibration:
+    given = None
+    if request.confidence is not None:
+        given = Thresholds.fixed(request.confidence, labels.num_classes)
+    where = str(request.data or own_data)
+    if sets is not None and sets.val:
+        return calibrate(predict, sets, request.precision, given, where)
+    if given is None:
+        problem = "is not there any more" if sets is None else "has no validation images"
+        raise ConfigError(
+            f"{where}: {problem}, so no threshold can be chosen by --precision; name a data spec with a val section by"
+            " --data, or give --confidence 0.9"
+        )
+    return Calibration(given)
+
+
+def _write_masks(
+    request: Request,
+    predict: Callable[[np.ndarray], Tensor],
+    images: Sequence[SourceImage],
+    thresholds: Thresholds,
+    labels: Labels,
+) -> list[str]:
+    """Write the masks and return the reasons for which images were left out."""
+    left_out = []
+    todo = images_to_predict(images, request.out, overlays=False, resume=request.resume)
+    for image, pixels in track(prefetch(_read, todo), "Labeling images", total=len(todo)):
+        if isinstance(pixels, DataError):
+            left_out.append(str(pixels))
+            continue
+        write_mask(request.out, image, thresholds.mask(predict(pixels), labels.ignore_index))
+    return left_out
+
+
+def _read(image: SourceImage) -> tuple[SourceImage, np.ndarray | DataError]:
+    try:
+        return image, read_image(image.path)
+    except DataError as error:
+        return image, error
+
+
+def _count(out: Path, image: SourceImage, labels: Labels) -> np.ndarray | None:
+    """Return the pixels of each class in a mask, with the ignored ones last, int64 (classes + 1,); None without it."""
+    path = out / "masks" / f"{image.id}.png"
+    if not path.is_file():
+        return None
+    counts = np.bincount(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).ravel(), minlength=256)
+    return np.append(counts[: labels.num_classes], counts[labels.ignore_index])
+
+
+def _outcome(result: PseudoLabels) -> dict[str, Any]:
+    """Return what was written, as JSON values; shares are those of all pixels."""
+    pixels = max(result.pixels, 1)
+    return {
+        "masks": result.masks,
+        "kept_share": float(result.kept.sum()) / pixels,
+        "class_shares": dict(zip(result.labels.names, (result.kept / pixels).tolist(), strict=True)),
+        "masks_without_a_kept_pixel": result.empty,
+        "known_images_left_out": result.known,
+        "left_out": list(result.left_out),
+        "command": command_line(),
+        "machine": describe_machine(),
+    }
