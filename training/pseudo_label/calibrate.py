@@ -66,8 +66,8 @@ def calibrate(
         assert mask is not None
         return image, mask
 
-    read_ahead = track(prefetch(read, sets.val), "Measuring confidence on validation images", total=len(sets.val))
-    for index, (image, mask) in enumerate(read_ahead):
+    images = track(prefetch(read, sets.val), "Measuring confidence on validation images", total=len(sets.val))
+    for index, (image, mask) in enumerate(images):
         confidence, labels = probabilities(image).max(dim=0)
         truth = torch.from_numpy(mask.astype(np.int64)).to(labels.device)
         known = truth != sets.labels.ignore_index

@@ -231,7 +231,10 @@ def _count(out: Path, image: SourceImage, labels: Labels) -> np.ndarray | None:
     path = out / "masks" / f"{image.id}.png"
     if not path.is_file():
         return None
-    counts = np.bincount(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).ravel(), minlength=256)
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if mask is None or mask.dtype != np.uint8:
+        raise DataError(f"{path}: not a mask that this command wrote; delete it, and add --resume")
+    counts = np.bincount(mask.ravel(), minlength=256)
     return np.append(counts[: labels.num_classes], counts[labels.ignore_index])
 
 

@@ -28,9 +28,9 @@ def threshold_table(written: PseudoLabels) -> Table:
         table.add_row(
             name,
             f"{value:.4f}" if math.isfinite(value) else "none",
-            _percent(quality and quality.precision),
-            _percent(other and other.precision),
-            _percent(quality and quality.kept_share),
+            _percent(quality.precision if quality else None),
+            _percent(other.precision if other else None),
+            _percent(quality.kept_share if quality else None),
             _percent(share),
         )
     table.add_section()
@@ -39,9 +39,9 @@ def threshold_table(written: PseudoLabels) -> Table:
     table.add_row(
         "all",
         "",
-        _percent(together and together.precision),
-        _percent(together_held_out and together_held_out.precision),
-        _percent(together and together.kept_share),
+        _percent(together.precision if together else None),
+        _percent(together_held_out.precision if together_held_out else None),
+        _percent(together.kept_share if together else None),
         _percent(sum(shares)),
         style="bold",
     )
