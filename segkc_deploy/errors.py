@@ -4,6 +4,7 @@ SegKCError
 ├── UserError                 a user's mistake: one line that names the file and the fix; exit code 2
 │   ├── ConfigError           a recipe, a data spec or a command-line value
 │   ├── DataError             an image, a mask or a list of them
+│   │   └── UnreadableFileError   a file of an image or a mask that is missing or damaged
 │   ├── ArtifactError         an artifact or its manifest: damaged, missing, or made for something else
 │   ├── RunDirectoryError     a run directory that is missing, incomplete, or in use
 │   └── MissingDependencyError   an optional package that the command needs
@@ -34,6 +35,10 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """An image, a mask or a list of them that cannot be used."""
+
+
+class UnreadableFileError(DataError):
+    """A file of an image or a mask that is missing, damaged, or of no format that is read."""
 
 
 class ArtifactError(UserError):

@@ -10,7 +10,8 @@ from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import UserError
 from segkc_deploy.machine import available_cores
 from segkc_deploy.training.batch_split import BatchSplit
-from segkc_deploy.training.data.datasets import Draws, Example, LabeledDataset, UnlabeledDataset, draw_loader
+from segkc_deploy.training.data.datasets import Draws, LabeledDataset, Loaded, UnlabeledDataset, draw_loader
+from segkc_deploy.training.data.skipped_files import SkippedFiles
 from segkc_deploy.training.evaluation.prediction import to_float_images
 from segkc_deploy.training.methods.base import Batch
 from segkc_deploy.training.recipe import Recipe
@@ -26,13 +27,15 @@ def batches(
     rank: int,
     steps: range,
     device: torch.device,
+    skipped: SkippedFiles,
 ) -> Iterator[Batch]:
     """Yield the share of `rank` in each micro-batch of the 0-based `steps`, `split.accumulation` micro-batches a step.
 
-    The shares of all ranks together are the images that one rank alone would get.
+    The shares of all ranks together are the images that one rank alone would get. Files that could not be read are
+    added to `skipped` with the batch that was to hold them, not earlier, when they are loaded.
 
     Raises:
-        UserError: an image or a mask cannot be used.
+        UserError: a mask cannot be used, or too many files cannot be read.
     """
     micro_batches = range(steps.start * split.accumulation, steps.stop * split.accumulation)
     workers = _workers(recipe, split.ranks)
@@ -45,13 +48,16 @@ def batches(
         labeled_workers,
         pin_memory,
     )
-    unlabeled: Iterator[Example | None] = repeat(None)
+    unlabeled: Iterator[Loaded | None] = repeat(None)
     if strong_views:
         draws = Draws(split.unlabeled // split.accumulation, micro_batches, rank, split.ranks)
         dataset = UnlabeledDataset(sets, recipe, strong_views)
         unlabeled = iter(draw_loader(dataset, draws, workers - labeled_workers, pin_memory))
     for labeled_part, unlabeled_part in zip(labeled, unlabeled, strict=False):
-        yield Batch(_on_device(labeled_part, device), _on_device(unlabeled_part, device) if unlabeled_part else None)
+        parts = [part for part in (labeled_part, unlabeled_part) if part is not None]
+        for part in parts:
+            skipped.add(part.skipped)
+        yield Batch(*(_on_device(part, device) for part in parts))
 
 
 def _workers(recipe: Recipe, ranks: int) -> int:
@@ -60,11 +66,11 @@ def _workers(recipe: Recipe, ranks: int) -> int:
     return max(total // ranks, min(total, 1))
 
 
-def _on_device(loaded: Example, device: torch.device) -> dict[str, Tensor]:
-    if isinstance(loaded, UserError):
-        raise loaded
+def _on_device(loaded: Loaded, device: torch.device) -> dict[str, Tensor]:
+    if isinstance(loaded.tensors, UserError):
+        raise loaded.tensors
     moved: dict[str, Tensor] = {}
-    for name, tensor in loaded.items():
+    for name, tensor in loaded.tensors.items():
         tensor = tensor.to(device, non_blocking=True)
         if tensor.dtype == torch.uint8:
             tensor = to_float_images(tensor).contiguous(memory_format=torch.channels_last)

@@ -16,6 +16,7 @@ from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError, NonFiniteLossError, TrainingStoppedError
 from segkc_deploy.training.batch_split import BatchSplit, random_seed
 from segkc_deploy.training.batches import batches
+from segkc_deploy.training.data.skipped_files import SkippedFiles
 from segkc_deploy.training.evaluation.panels import comparison_panels
 from segkc_deploy.training.evaluation.prediction import mask_predictor
 from segkc_deploy.training.evaluation.scoring import shared_miou
@@ -71,6 +72,7 @@ class Trainer:
         self.scores: dict[str, float] = {}
         self.writer = CheckpointWriter(run)
         self.validated_step = 0
+        self.skipped = SkippedFiles(recipe.unreadable_files)
 
     def resume(self) -> tuple[int, str]:
         """Restore the newest undamaged checkpoint; return the steps taken and a remark about a damaged one."""
@@ -84,6 +86,7 @@ class Trainer:
                 " or start anew with --overwrite"
             )
         self.scores, self.validated_step = extra["scores"], extra["validated_step"]
+        self.skipped = SkippedFiles(self.recipe.unreadable_files, extra.get("skipped_files", ()))
         self.fabric.strategy.precision.load_state_dict(extra["precision"])
         self.writer.step = checkpoint.step
         self.fabric.barrier()
@@ -122,6 +125,8 @@ class Trainer:
                 values["images_per_s"] = images / (time.perf_counter() - started)
                 values["memory_mib"] = self._peak_memory_mib()
                 log.training(done, values)
+                for message in self.skipped.collect(self._texts_of_all_ranks):
+                    log.line(f"skipped, another image took its place: {message}")
                 started, images = time.perf_counter(), 0
             if saves:
                 self._refuse_bad_weights(done)
@@ -191,6 +196,12 @@ class Trainer:
         assert isinstance(stacked, Tensor)
         return stacked
 
+    def _texts_of_all_ranks(self, texts: list[str]) -> list[list[str]]:
+        gathered = [texts] * self.split.ranks
+        if self.split.ranks > 1:
+            torch.distributed.all_gather_object(gathered, texts)
+        return gathered
+
     def _validate(self, step: int, log: Log) -> None:
         """Write the networks to their files, score every one on the validation set, and draw panels."""
         self.scores = {}  # the last validation's are not this step's, should this one fail
@@ -232,6 +243,7 @@ class Trainer:
             "data": self._data_facts(),
             "scores": self.scores,
             "validated_step": self.validated_step,
+            "skipped_files": self.skipped.messages,
             "precision": self.fabric.strategy.precision.state_dict(),
         }
         if self.fabric.is_global_zero:
@@ -252,7 +264,7 @@ class Trainer:
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
         steps, views, rank = range(first_step, self.steps), self.method.strong_views, self.fabric.global_rank
-        return batches(self.recipe, self.sets, views, self.split, rank, steps, self.fabric.device)
+        return batches(self.recipe, self.sets, views, self.split, rank, steps, self.fabric.device, self.skipped)
 
     def _peak_memory_mib(self) -> float:
         """Peak of the GPU's allocated memory, or of the process's resident memory on a CPU."""

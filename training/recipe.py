@@ -228,6 +228,9 @@ class Recipe(_Section):
     compile: bool = Field(default=False, description="torch.compile the networks; pays after some hundred steps")
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=0, description="data loading processes; by default the cores - 1")
+    unreadable_files: int = Field(
+        default=10, ge=0, description="damaged image or mask files that training may skip before it stops"
+    )
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
 

@@ -1,4 +1,4 @@
-"""Where a training tells how it goes: the terminal, `train.log`, `metrics.jsonl` and TensorBoard."""
+"""Where a training reports its progress: the terminal, `train.log`, `metrics.jsonl` and TensorBoard."""
 
 import json
 import os
@@ -20,7 +20,10 @@ from segkc_deploy.training.files.run_directory import RunDirectory
 
 
 class Log(Protocol):
-    """What a training tells."""
+    """What a training reports."""
+
+    def line(self, text: str, show: bool = True) -> None:
+        """Write a remark to the log and, with `show`, to the terminal."""
 
     def training(self, step: int, values: dict[str, float]) -> None:
         """Record the values of the steps since the last record, at `step` steps done."""
@@ -33,7 +36,9 @@ class Log(Protocol):
 
 
 class NoLog:
-    """Of the ranks other than 0: they do as rank 0 does, and need not tell."""
+    """The log of the ranks other than 0, which do as rank 0 does: it writes nothing."""
+
+    def line(self, text: str, show: bool = True) -> None: ...
 
     def training(self, step: int, values: dict[str, float]) -> None: ...
 

@@ -17,12 +17,14 @@ class RunResult:
         steps: optimizer steps of the whole run.
         miou: percent at the last step, by network (`junior`, `junior_ema`, …); empty without validation images.
         ship: which of the junior's networks is written to `junior.safetensors`.
+        skipped: for each file that could not be read and was replaced, the message that names it.
     """
 
     path: Path
     steps: int
     miou: dict[str, float]
     ship: Literal["ema", "raw"]
+    skipped: tuple[str, ...] = ()
 
 
 def summary(result: RunResult) -> list[str]:
@@ -30,6 +32,12 @@ def summary(result: RunResult) -> list[str]:
     shipped, other = ("junior_ema", "junior") if result.ship == "ema" else ("junior", "junior_ema")
     lines = [f"finished: {result.path} ({result.steps} steps)"]
     lines += [f"  mIoU {name}: {miou:.2f}{' (ships)' * (name == shipped)}" for name, miou in result.miou.items()]
+    if result.skipped:
+        count = len(result.skipped)
+        lines.append(
+            f"warning: {count} {'file' if count == 1 else 'files'} could not be read; other images took their place:"
+        )
+        lines += [f"  {message}" for message in result.skipped]
     if not result.miou:
         lines.append(f"  {_name(shipped)} ships; not scored, since the data spec has no validation images (`val:`)")
         lines.append(

@@ -105,11 +105,9 @@ def train_run(
             create_run(out, chosen, data, overwrite)
         if devices == 1:
             fabric = Fabric(accelerator=accelerator, devices=1, precision=_PRECISIONS[chosen.precision])  # type: ignore[arg-type]
-            scores = _train(job, fabric, method)
-        else:
-            del method  # each rank builds its own
-            scores = run_on_ranks(partial(_train_rank, job), devices)
-    return RunResult(out, job.steps, scores, chosen.ship)
+            return _train(job, fabric, method)
+        del method  # each rank builds its own
+        return run_on_ranks(partial(_train_rank, job), devices)
 
 
 def _build(recipe: Recipe, sets: ImageSets, resume: bool) -> Method:
@@ -124,13 +122,13 @@ def _build(recipe: Recipe, sets: ImageSets, resume: bool) -> Method:
     return method
 
 
-def _train_rank(job: _Job) -> dict[str, float]:
+def _train_rank(job: _Job) -> RunResult:
     fabric = rank_fabric(job.accelerator, job.split.ranks, _PRECISIONS[job.recipe.precision])
     return _train(job, fabric, _build(job.recipe, job.sets, job.resume))
 
 
-def _train(job: _Job, fabric: Fabric, method: Method) -> dict[str, float]:
-    """Train, on one rank of perhaps several, and return the mIoU (percent) of each network at the last step."""
+def _train(job: _Job, fabric: Fabric, method: Method) -> RunResult:
+    """Train, on one rank of perhaps several."""
     try:
         trainer = Trainer(job.recipe, method, job.sets, job.run, job.steps, job.split, fabric)
         first_step, remark = trainer.resume() if job.resume else (0, "")
@@ -138,7 +136,7 @@ def _train(job: _Job, fabric: Fabric, method: Method) -> dict[str, float]:
         with stop_request(repeated_interrupt_stops=job.split.ranks == 1) as stop:
             if not fabric.is_global_zero:
                 trainer.fit(first_step, NoLog(), StopRequest())
-                return trainer.scores
+                return _result(job, trainer)
             with RunLog(job.run, job.steps, first_step) as log:
                 _log_start(log, job, trainer, first_step)
                 if remark:
@@ -153,7 +151,11 @@ def _train(job: _Job, fabric: Fabric, method: Method) -> dict[str, float]:
                     raise
     except torch.OutOfMemoryError:
         raise _out_of_memory(job) from None
-    return trainer.scores
+    return _result(job, trainer)
+
+
+def _result(job: _Job, trainer: Trainer) -> RunResult:
+    return RunResult(job.run.path, job.steps, trainer.scores, job.recipe.ship, trainer.skipped.messages)
 
 
 def _interrupted(job: _Job, trainer: Trainer) -> str:
@@ -216,11 +218,14 @@ def _resumed(
     if recipe is not None:
         check_same_recipe(run, stored, with_method_defaults(load_recipe(recipe, overrides)))
         return stored, data or stored_data
-    # Loading processes change no result, and too many of them may be why the run has to be resumed.
-    workers = [override for override in overrides or [] if override.startswith("workers=")]
-    if workers != (overrides or []):
-        raise ConfigError("--resume: a run goes on with the values it began with; only --workers may be given")
-    return with_overrides(stored, workers, str(run.config)), data or stored_data
+    # Neither changes a result, and either may be why the run has to be resumed.
+    allowed = [override for override in overrides or [] if override.startswith(("workers=", "unreadable_files="))]
+    if allowed != (overrides or []):
+        raise ConfigError(
+            "--resume: a run continues with the values it began with; only --workers and -o unreadable_files=N may be"
+            " given"
+        )
+    return with_overrides(stored, allowed, str(run.config)), data or stored_data
 
 
 def _try(network: Segmenter, recipe: Recipe) -> None:

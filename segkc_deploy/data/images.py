@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segkc_deploy.data.pixel_limit import require_within_limit
-from segkc_deploy.errors import DataError
+from segkc_deploy.errors import DataError, UnreadableFileError
 
 if TYPE_CHECKING:
     from segkc_deploy.data.tiff import TiffHeader
@@ -48,7 +48,8 @@ def read_image(path: Path) -> np.ndarray:
     picture is read.
 
     Raises:
-        DataError: the file is missing, cut short, damaged, larger than the pixel limit, or not such an image.
+        UnreadableFileError: the file is missing, cut short, damaged, or not such an image.
+        DataError: it is larger than the pixel limit.
         MissingDependencyError: the file needs a package that is not installed.
     """
     return decode_image(read_bytes(path, "image"), path)
@@ -65,7 +66,7 @@ def decode_image(encoded: bytes, path: Path | str) -> np.ndarray:
     # OpenCV before version 5 ignores the EXIF data of a WebP, and reads neither GIF nor AVIF in every build.
     image = _with_opencv(encoded) if file_format in {"JPEG", "MPO", "PNG", "BMP", "DIB"} else _with_pillow(encoded)
     if image is None:
-        raise DataError(f"{path}: not a readable image: {_reason(encoded)}")
+        raise UnreadableFileError(f"{path}: not a readable image: {_reason(encoded)}")
     return image
 
 
@@ -85,13 +86,13 @@ def encoded_size(encoded: bytes, path: Path | str) -> tuple[int, int]:
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """Return a file's content; raise a DataError that calls the file `what` where it cannot be read."""
+    """Return a file's content; raise an UnreadableFileError that calls the file `what` where it cannot be read."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such {what}") from None
+        raise UnreadableFileError(f"{path}: no such {what}") from None
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UnreadableFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _identify(encoded: bytes, path: Path | str) -> tuple[str, tuple[int, int]]:
@@ -102,7 +103,7 @@ def _identify(encoded: bytes, path: Path | str) -> tuple[str, tuple[int, int]]:
         with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
             return str(image.format), (image.height, image.width)
     except PILLOW_ERRORS:
-        raise DataError(f"{path}: not a readable image: {_reason(encoded)}") from None
+        raise UnreadableFileError(f"{path}: not a readable image: {_reason(encoded)}") from None
 
 
 def _register_heic(path: Path | str) -> None:
@@ -129,7 +130,7 @@ def _decode_tiff(encoded: bytes, path: Path | str, header: "TiffHeader") -> np.n
     from segkc_deploy.data import tiff
 
     if reason := _unreadable_kind(header):
-        raise DataError(f"{path}: not a readable image: {reason}")
+        raise UnreadableFileError(f"{path}: not a readable image: {reason}")
     plain_bands = header.photometric != tiff.MIN_IS_BLACK or header.bands == 1
     if not header.planar and plain_bands and header.bands <= 4 and header.bits <= 8:
         image = _with_pillow(encoded)
@@ -138,7 +139,7 @@ def _decode_tiff(encoded: bytes, path: Path | str, header: "TiffHeader") -> np.n
     else:
         return _bands_to_rgb(tiff.read_values(encoded, path, "image"), header)
     if image is None:
-        raise DataError(f"{path}: not a readable image: {_reason(encoded)}")
+        raise UnreadableFileError(f"{path}: not a readable image: {_reason(encoded)}")
     return image
 
 

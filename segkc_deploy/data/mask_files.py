@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from segkc_deploy.data.images import PILLOW_ERRORS, read_bytes
 from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.data.samples import MaskCoding, Sample
-from segkc_deploy.errors import DataError
+from segkc_deploy.errors import DataError, UnreadableFileError
 from segkc_deploy.labels import Color
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def mask_values(sample: Sample, coding: MaskCoding) -> np.ndarray:
     rasterized.
 
     Raises:
-        DataError: the file is missing, damaged, larger than the pixel limit, or no mask.
+        UnreadableFileError: the file is missing or damaged.
+        DataError: it is larger than the pixel limit, or no mask.
     """
     from segkc_deploy.data.annotations.rasterize import rasterize
     from segkc_deploy.data.annotations.reading import ANNOTATION_SUFFIXES, annotated_image
@@ -69,7 +70,7 @@ def raw_mask(path: Path, colors: Mapping[Color, int] | None = None, by_color: bo
             mode = image.mode
             rgb = np.asarray(upright.convert("RGB")) if mode in {"RGB", "RGBA"} else None
     except PILLOW_ERRORS as error:
-        raise DataError(f"{path}: not a readable mask: {' '.join(str(error).split())}") from None
+        raise UnreadableFileError(f"{path}: not a readable mask: {' '.join(str(error).split())}") from None
     if rgb is not None and colors:
         return _ids_of_colors(rgb, colors, path)
     if values.ndim == 3:
@@ -87,7 +88,9 @@ def _opened(encoded: bytes, path: Path) -> Image.Image:
         with Image.open(io.BytesIO(encoded), formats=[name for name in _LOSSY if name in Image.OPEN]) as image:
             found = image.format
     except PILLOW_ERRORS:
-        raise DataError(f"{path}: not a readable mask: not an image; save it as a single-channel PNG") from None
+        raise UnreadableFileError(
+            f"{path}: not a readable mask: not an image; save it as a single-channel PNG"
+        ) from None
     raise DataError(
         f"{path}: {found} data, whatever the file's name says; {found} changes class ids:"
         " export the mask again as PNG, TIFF or BMP"

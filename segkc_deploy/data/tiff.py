@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from segkc_deploy.data.pixel_limit import require_within_limit
-from segkc_deploy.errors import DataError, MissingDependencyError
+from segkc_deploy.errors import MissingDependencyError, UnreadableFileError
 
 #: Everything that tifffile and its codecs raise for a damaged file.
 TIFFFILE_ERRORS = (
@@ -66,16 +66,19 @@ def read_header(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
     """Return the header of a TIFF file.
 
     Raises:
-        DataError: it is damaged, or the image is larger than the pixel limit.
+        UnreadableFileError: it is damaged.
+        DataError: the image is larger than the pixel limit.
     """
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             header = _header_of(file)
     except TIFFFILE_ERRORS as error:
-        raise DataError(f"{path}: not a readable {what}: its TIFF header is damaged ({_in_one_line(error)})") from None
+        raise UnreadableFileError(
+            f"{path}: not a readable {what}: its TIFF header is damaged ({_in_one_line(error)})"
+        ) from None
     require_within_limit(path, header.size)
     if header.bands > _MOST_BANDS:
-        raise DataError(f"{path}: not a readable {what}: its header names {header.bands} bands")
+        raise UnreadableFileError(f"{path}: not a readable {what}: its header names {header.bands} bands")
     return header
 
 
@@ -85,7 +88,7 @@ def read_values(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
     Call `read_header` first, which checks the size.
 
     Raises:
-        DataError: the file is damaged or cut short.
+        UnreadableFileError: the file is damaged or cut short.
         MissingDependencyError: its compression needs the package `imagecodecs`.
     """
     try:
@@ -93,7 +96,7 @@ def read_values(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
             page = _first_page(file)
             ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
             if max(ends, default=0) > len(encoded):
-                raise DataError(f"{path}: not a readable {what}: its last bytes are missing")
+                raise UnreadableFileError(f"{path}: not a readable {what}: its last bytes are missing")
             header = _header_of(file)
             values = page.asarray()
     except TIFFFILE_ERRORS as error:
@@ -102,11 +105,11 @@ def read_values(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
             raise MissingDependencyError(
                 f'{path}: its TIFF compression needs `pip install "segkc-deploy[tiff]"`, or save it uncompressed'
             ) from None
-        raise DataError(f"{path}: not a readable {what}: {text}") from None
+        raise UnreadableFileError(f"{path}: not a readable {what}: {text}") from None
     height, width = header.size
     shape = (header.bands, height, width) if header.planar else (height, width, header.bands)
     if values.size != np.prod(shape):
-        raise DataError(f"{path}: not a readable {what}: its header contradicts its data")
+        raise UnreadableFileError(f"{path}: not a readable {what}: its header contradicts its data")
     values = values.reshape(shape)
     return np.moveaxis(values, 0, 2) if header.planar else values
 

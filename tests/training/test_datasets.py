@@ -32,25 +32,24 @@ def test_the_smaller_set_is_oversampled(sets: ImageSets) -> None:
 
 def test_seeds_give_other_orders_and_augmentations(sets: ImageSets) -> None:
     first, second = (LabeledDataset(sets, tiny_recipe(seed=seed)) for seed in (0, 1))
-    assert not all(torch.equal(first[draw]["image"], second[draw]["image"]) for draw in range(4))
+    assert not all(torch.equal(first.example(draw)["image"], second.example(draw)["image"]) for draw in range(4))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_and_starting_points_change_nothing(sets: ImageSets, workers: int) -> None:
     dataset = UnlabeledDataset(sets, tiny_recipe(), 2)
-    alone = [dataset[draw] for draw in range(4, 8)]
+    alone = [dataset.example(draw) for draw in range(4, 8)]
     loader = draw_loader(dataset, Draws(2, range(2, 4)), workers=workers, pin_memory=False)
     got = list(loader)
     assert len(got) == 2
     for name in ("weak", "strong_1", "strong_2", "ignored"):
         expected = torch.stack([example[name] for example in alone])
-        assert torch.equal(torch.cat([batch[name] for batch in got]), expected)
+        assert torch.equal(torch.cat([batch.tensors[name] for batch in got]), expected)
 
 
 def test_views_share_one_geometry(sets: ImageSets) -> None:
-    example = UnlabeledDataset(
-        sets, tiny_recipe(strong={"jitter_probability": 0, "grayscale_probability": 0, "blur_probability": 0}), 2
-    )[3]
+    recipe = tiny_recipe(strong={"jitter_probability": 0, "grayscale_probability": 0, "blur_probability": 0})
+    example = UnlabeledDataset(sets, recipe, 2).example(3)
     assert torch.equal(example["weak"], example["strong_1"])
     assert torch.equal(example["weak"], example["strong_2"])
 

@@ -70,6 +70,7 @@ def interrupt_after(text: str, log: Path, command: list[object]) -> tuple[int, s
 @pytest.mark.timeout(900)  # five processes load PyTorch
 def test_two_ranks_train_as_one_and_go_on_after_an_interrupt(tmp_path: Path) -> None:
     data = write_tiny_data(tmp_path / "data")
+    (tmp_path / "data" / "images" / "extra" / "001.png").write_bytes(b"damaged")
     recipe = str(write_recipe(tmp_path / "tiny.yaml", tiny_recipe(**RECIPE)))
     run = tmp_path / "shared"
     command = ["train", "--data", data, "--recipe", recipe, "--out", run, "--device", "cpu", "--devices", "2"]
@@ -90,6 +91,8 @@ def test_two_ranks_train_as_one_and_go_on_after_an_interrupt(tmp_path: Path) -> 
     assert losses(run)[:5] == pytest.approx(losses(alone.path)[:5], rel=1e-5)
     assert losses(run) == pytest.approx(losses(alone.path), rel=1e-3)
     assert result.miou == pytest.approx(alone.miou, abs=1)
+    assert result.skipped == alone.skipped
+    assert len(result.skipped) == 1
     scored = evaluate_run(run, "junior", load_data_spec(data).resolve(), "cpu").evaluation.scores.miou
     assert scored == pytest.approx(result.miou["junior_ema"])  # of all images, although each rank looked at some
     assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in alone.path.iterdir())

@@ -6,6 +6,7 @@ same augmentation in every run, whatever the number of workers, so a run resumes
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from segkc_deploy.data.census import count_classes
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
-from segkc_deploy.errors import UserError
+from segkc_deploy.errors import DataError, UnreadableFileError, UserError
 from segkc_deploy.training.data.augment import strong_view, weak_view
 from segkc_deploy.training.recipe import Recipe
 
@@ -26,15 +27,27 @@ LABELED_STREAM, UNLABELED_STREAM = 0, 1
 _ORDER, _AUGMENTATION, _RARE = 0, 1, 2
 
 
-#: One example or batch: tensors by name, or the user's mistake that kept it from being made.
-Example = dict[str, Tensor] | UserError
+class Loaded(NamedTuple):
+    """One example or batch, as worker processes hand it over.
+
+    Attributes:
+        tensors: by name; or the user's mistake that kept them from being made.
+        skipped: for each file that could not be read and was replaced, the message that names it.
+    """
+
+    tensors: dict[str, Tensor] | UserError
+    skipped: tuple[str, ...] = ()
 
 
-class DrawDataset(Dataset[Example]):
+class DrawDataset(Dataset[Loaded]):
     """Maps a draw number to an augmented training example.
 
-    A mistake of the user's (an image that cannot be read) is returned, not raised: raised in a worker process it would
-    arrive as a traceback of that process.
+    Where a file cannot be read, the image that comes next in the epoch's order takes its place, with the random numbers
+    of the draw: which one that is depends on the seed, the draw number and the files alone, so a resumed run replaces
+    it by the same one.
+
+    Any other mistake of the user's (a mask with unknown ids) is returned, not raised: raised in a worker process it
+    would arrive as a traceback of that process.
 
     The draws run through the samples in a new random order every epoch, endlessly. A set of fewer samples than another
     is thereby oversampled.
@@ -47,21 +60,29 @@ class DrawDataset(Dataset[Example]):
         self.recipe = recipe
         self.stream = stream
 
-    def __getitem__(self, draw: int) -> Example:
-        try:
-            return self.example(draw)
-        except UserError as error:
-            return error
+    def __getitem__(self, draw: int) -> Loaded:
+        skipped: list[str] = []
+        # One more than the limit is enough for the training to stop; it also ends the search in a small set.
+        for attempt in range(self.recipe.unreadable_files + 1):
+            try:
+                return Loaded(self.example(draw, attempt), tuple(skipped))
+            except UnreadableFileError as error:
+                skipped.append(str(error))
+                if attempt + 1 == len(self.samples):
+                    break
+            except UserError as error:
+                return Loaded(error, tuple(skipped))
+        return Loaded(DataError(f"{skipped[-1]}; no image can take its place"), tuple(skipped))
 
-    def example(self, draw: int) -> dict[str, Tensor]:
-        """Make the example of draw number `draw`."""
+    def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
+        """Make the example of draw number `draw`; `attempt` counts the images of it that could not be read."""
         raise NotImplementedError
 
-    def sample_of(self, draw: int) -> Sample:
-        """Return the sample that draw number `draw` takes."""
+    def sample_of(self, draw: int, attempt: int = 0) -> Sample:
+        """Return the sample that draw number `draw` takes after `attempt` unreadable ones."""
         epoch, position = divmod(draw, len(self.samples))
         order = np.random.default_rng([self.recipe.seed, self.stream, _ORDER, epoch]).permutation(len(self.samples))
-        return self.samples[order[position]]
+        return self.samples[order[(position + attempt) % len(self.samples)]]
 
     def generator(self, draw: int) -> np.random.Generator:
         """Return the random numbers of draw number `draw`."""
@@ -83,8 +104,8 @@ class LabeledDataset(DrawDataset):
             rare = census.rare(recipe.weak.rare_class_share)
             self.holders = {index: np.flatnonzero(census.pixels[:, index]) for index in rare}
 
-    def example(self, draw: int) -> dict[str, Tensor]:
-        sample, wanted = self._choose(draw)
+    def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
+        sample, wanted = self._choose(draw) if attempt == 0 else (self.sample_of(draw, attempt), None)
         image, mask = read_sample(sample, self.sets)
         assert mask is not None
         image, mask = weak_view(
@@ -114,8 +135,8 @@ class UnlabeledDataset(DrawDataset):
         super().__init__(sets.unlabeled, sets, recipe, UNLABELED_STREAM)
         self.strong_views = strong_views
 
-    def example(self, draw: int) -> dict[str, Tensor]:
-        image = read_image(self.sample_of(draw).image)
+    def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
+        image = read_image(self.sample_of(draw, attempt).image)
         rng = self.generator(draw)
         valid = np.zeros(image.shape[:2], dtype=np.uint8)
         weak, padding = weak_view(image, valid, self.recipe.crop_size, 255, self.recipe.weak, rng)
@@ -144,7 +165,7 @@ class Draws:
         return len(self.batches)
 
 
-def draw_loader(dataset: DrawDataset, draws: Draws, workers: int, pin_memory: bool) -> DataLoader[Example]:
+def draw_loader(dataset: DrawDataset, draws: Draws, workers: int, pin_memory: bool) -> DataLoader[Loaded]:
     """Load the `draws` of `dataset`, a batch at a time."""
     return DataLoader(
         dataset,
@@ -158,12 +179,12 @@ def draw_loader(dataset: DrawDataset, draws: Draws, workers: int, pin_memory: bo
     )
 
 
-def _collate(examples: list[Example]) -> Example:
+def _collate(examples: list[Loaded]) -> Loaded:
+    skipped = tuple(message for example in examples for message in example.skipped)
     for example in examples:
-        if isinstance(example, UserError):
-            return example
-    batch: dict[str, Tensor] = default_collate(examples)
-    return batch
+        if isinstance(example.tensors, UserError):
+            return Loaded(example.tensors, skipped)
+    return Loaded(default_collate([example.tensors for example in examples]), skipped)
 
 
 def _one_thread(worker: int) -> None:
