@@ -52,7 +52,7 @@ class Evaluation:
     confusion: np.ndarray
 
     def to_json(self) -> dict[str, Any]:
-        """Return the metrics as JSON values: percentages, or null where a metric is undefined."""
+        """Return the metrics as JSON values: percentages, or null where a metric is undefined, and counts of pixels."""
         return {
             "miou": _finite(self.scores.miou),
             "pixel_accuracy": _finite(self.scores.pixel_accuracy),
@@ -61,6 +61,7 @@ class Evaluation:
             "boundary_iou": dict(zip(self.labels.names, map(_finite, self.boundary.iou), strict=True)),
             "images": self.images,
             "pixels": self.scores.pixels,
+            "confusion": self.confusion.tolist(),
             "resolution": self.resolution,
             "rule": self.scores.rule,
             "boundary_rule": self.boundary.rule,

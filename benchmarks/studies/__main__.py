@@ -58,6 +58,7 @@ class _Results:
         self.maker = RowMaker(
             directory,
             f"python -m segkc_deploy.benchmarks.studies {name} --data-root DATA{lists} --out RUNS --results RESULTS",
+            options.device,
         )
 
     def enter(self, trial: Trial) -> None:

@@ -68,10 +68,12 @@ def study_text(rows: Sequence[StudyRow]) -> str:
 
 def _rows_table(analysis: StudyAnalysis, labels: str, names: Sequence[str], references: Sequence[str]) -> str:
     header = ["row", "junior mIoU", "each seed", *(f"− {reference}" for reference in references)]
+    merged = _merged(analysis)
     header += [
         "not averaged",
         "senior mIoU",
         "junior − senior",
+        *(["junior mIoU, merged classes"] if merged else []),
         "minutes (of the processor)" if _has_processor_time(analysis) else "minutes",
     ]
     lines = []
@@ -85,6 +87,8 @@ def _rows_table(analysis: StudyAnalysis, labels: str, names: Sequence[str], refe
         raw = analysis.scores(name, labels, field="miou_raw")
         line = [name, mean_and_spread(junior.values()), seeds, *differences, mean_and_spread(raw.values())]
         line += [mean_and_spread(senior.values()), _text(paired(junior, senior))]
+        if merged:
+            line.append(mean_and_spread(analysis.scores(name, labels, field="miou_merged").values()))
         lines.append([*line, _minutes(analysis, name, labels)])
     return markdown(header, lines, right_from=1)
 
@@ -99,6 +103,12 @@ def _minutes(analysis: StudyAnalysis, name: str, labels: str) -> str:
 
 def _has_processor_time(analysis: StudyAnalysis) -> bool:
     return any(get(row, "processor_seconds") is not None for row in analysis.rows)
+
+
+def _merged(analysis: StudyAnalysis) -> str:
+    """Say which classes count as which in the second mIoU; "" without one."""
+    merge = next((found for row in analysis.rows if (found := get(row, "merged"))), {})
+    return "; ".join(f"{', '.join(parts)} as {whole}" for whole, parts in merge.items())
 
 
 def _shares_table(analysis: StudyAnalysis) -> str:
@@ -132,6 +142,7 @@ def _conditions(analysis: StudyAnalysis) -> str:
         f" crops {_size(get(junior, 'crop_size'))}; scored at network input {_each(analysis.distinct('size'), _size)}",
         f"images: {'; '.join(counts)}; {get(junior, 'images')['val']} for validation",
         f"junior of every row: {_network(junior)}",
+        *([f"merged classes: {merged}"] if (merged := _merged(analysis)) else []),
         *(f"senior: {network} ({', '.join(names)})" for network, names in seniors.items()),
         "scored is the moving average of the weights"
         + (f", but in {', '.join(not_averaged)} the weights themselves" if not_averaged else ""),

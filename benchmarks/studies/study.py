@@ -65,6 +65,7 @@ class Study(_Part):
         common: what every row has on top of its base: steps, crop, augmentation, junior.
         rows: by name, what the row changes; `base` or `like` (another row) replace what it starts from.
         trials: blocks of trainings, the most important ones first.
+        merge: by class, the classes that count as it in a second mIoU; without it there is none.
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
@@ -75,6 +76,7 @@ class Study(_Part):
     common: dict[str, Any] = {}
     rows: dict[Annotated[str, Field(pattern=r"^[\w.+-]+$")], dict[str, Any]] = Field(min_length=1)
     trials: list[TrialBlock] = Field(min_length=1, validation_alias=AliasChoices("trials", "cells"))
+    merge: dict[str, list[str]] = {}
 
     _path: Path = PrivateAttr(default=Path("study"))
 

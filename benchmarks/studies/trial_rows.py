@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from segkc_deploy.benchmarks.studies.merged_classes import evaluate_merged
 from segkc_deploy.benchmarks.studies.study import Study, Trial
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow
 from segkc_deploy.benchmarks.studies.trials import StudyDirectory, TrialFiles, common_sha256, final_scores, steps_of
@@ -15,10 +16,16 @@ _ROLES = ("junior", "senior")
 
 
 class RowMaker:
-    """Makes the rows of finished trials. `command` is the one that trained the study, without paths of this machine."""
+    """Makes the rows of finished trials.
 
-    def __init__(self, directory: StudyDirectory, command: str) -> None:
-        self.directory, self.command = directory, command
+    Args:
+        directory: the study's folder.
+        command: the one that trained the study, without paths of this machine.
+        device: where networks run that are scored once more for the study's `merge`.
+    """
+
+    def __init__(self, directory: StudyDirectory, command: str, device: str = "cpu") -> None:
+        self.directory, self.command, self.device = directory, command, device
         self._known: dict[tuple[str, str, str], RunDescription] = {}
 
     def rows(self, trial: Trial) -> list[StudyRow]:
@@ -65,6 +72,11 @@ class RowMaker:
             "threads": first.threads,
             "sessions": len(sessions),
         }
+        if merge := self.directory.study.merge:
+            spec_file = self.directory.specs[trial.labels, trial.seed]
+            scores = files.scores(role)
+            known["miou_merged"] = evaluate_merged(files.run.path, spec_file, role, scores, merge, self.device)
+            known["merged"] = merge
         for name in ("seconds", "processor_seconds"):
             seconds = [getattr(session, name) for session in sessions]
             if None not in seconds:

@@ -72,6 +72,10 @@ class TrialFiles:
         """A line at the start of each session and one at its end."""
         return self.out / "sessions" / f"{self.trial.name}.jsonl"
 
+    def scores(self, role: str) -> Path:
+        """What `segkc-deploy eval` says of a network of the finished run."""
+        return self.out / "scores" / f"{self.trial.name}-{role}.json"
+
     @property
     def lock(self) -> Path:
         return self.out / "locks" / f"{self.trial.name}.lock"

@@ -1,5 +1,6 @@
 """A study of methods: which trials, each trained once, and tables that say what the seeds allow to say."""
 
+import json
 import math
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,6 +21,7 @@ from tiny_data import CLASSES, tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.benchmarks.report.seeds import PairedDifference, paired
 from segkc_deploy.benchmarks.studies.__main__ import main
+from segkc_deploy.benchmarks.studies.merged_classes import merged_miou
 from segkc_deploy.benchmarks.studies.method_tables import main as tables_main
 from segkc_deploy.benchmarks.studies.method_tables import study_text
 from segkc_deploy.benchmarks.studies.parallelism import Outcome, Parallelism, claim, train_trials
@@ -201,7 +204,8 @@ def test_a_study_trains_what_is_missing_and_tells_what_failed(
     """One trial was started before, one diverges; then nothing is left to do."""
     diverges = {"like": "segkc", "method": {"weights": {"cps_junior": 1e39}}}
     trials = [{"rows": ["segkc", "segkc-weak"], "labels": "1/2", "seeds": 0}]
-    path = write_study(tmp_path, rows=STUDY["rows"] | {"segkc-weak": diverges}, trials=trials)
+    merge = {CLASSES[0]: [CLASSES[1]]}
+    path = write_study(tmp_path, rows=STUDY["rows"] | {"segkc-weak": diverges}, trials=trials, merge=merge)
     results = tmp_path / "results.json"
     common = [str(path), *write_data(tmp_path), "--out", str(tmp_path / "out"), "--results", str(results)]
     directory = StudyDirectory(load_study(path), tmp_path / "out", tmp_path / "data", tmp_path / "lists")
@@ -227,6 +231,9 @@ def test_a_study_trains_what_is_missing_and_tells_what_failed(
     for role in ("junior", "senior"):
         row = rows["segkc", role]
         extra = row.model_extra or {}
+        evaluation = json.loads(files.scores(role).read_text())
+        assert evaluation["miou"] == pytest.approx(row.miou)
+        assert extra["miou_merged"] == merged_miou(np.array(evaluation["confusion"]), CLASSES, merge)
         assert (row.miou, extra["miou_raw"]) == (whole.miou[f"{role}_ema"], whole.miou[role])
         assert row.params_m == parameters(whole.path / f"{role}.safetensors") / 1e6
         assert (row.steps, row.size, extra["sessions"]) == (3, (64, 64), 2)
@@ -511,6 +518,20 @@ def test_minutes_are_given_with_the_processors_time() -> None:
     assert "| minutes (of the processor) |" in text
     assert "| 2.0 (1.5) |" in text
     assert "of the processor" not in study_text(made_rows("supervised", [20, 22]))
+
+
+def test_merged_classes_by_hand() -> None:
+    """Classes a, b, c with b counted as a: the pixels that b and a confuse become right."""
+    confusion = np.array([[5, 2, 1], [3, 4, 0], [1, 0, 9]])
+    # a: 14 right of 14 + 1 + 1; c: 9 of 9 + 1 + 1.
+    assert merged_miou(confusion, ["a", "b", "c"], {"a": ["b"]}) == pytest.approx(50 * (14 / 16 + 9 / 11))
+    assert merged_miou(confusion, ["a", "b", "c"], {}) == pytest.approx(100 / 3 * (5 / 12 + 4 / 9 + 9 / 11))
+    with pytest.raises(ConfigError, match="merge: no class 'd'; the classes are a, b, c"):
+        merged_miou(confusion, ["a", "b", "c"], {"a": ["d"]})
+    text = study_text([*made_rows("supervised", [20, 22], miou_merged=40.0, merged={"a": ["b", "c"]})])
+    assert "| junior mIoU, merged classes |" in text
+    assert "| 40.00 ± 0.00 |" in text
+    assert "- merged classes: b, c as a" in text
 
 
 def test_differences_are_paired_by_seed() -> None:
