@@ -34,12 +34,19 @@ def label_next_command(
         Path | None,
         typer.Option(help="True masks of some of the images: tells how well the scores find errors.", metavar="FOLDER"),
     ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write tasks with the networks' masks to correct: cvat, label-studio or fiftyone; repeatable.",
+            metavar="TOOL",
+        ),
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
 ) -> None:
     """Choose the unlabeled images whose labels should help most, as a list and as a page of pictures.
 
-    Example: `segkc-deploy label-next runs/a --count 20 --out next`
+    Example: `segkc-deploy label-next runs/a --count 20 --out next --tasks cvat`
     """
     from rich.console import Console
 
@@ -50,7 +57,7 @@ def label_next_command(
         from segkc_deploy.training.label_next.next_labels import Request, label_next
         from segkc_deploy.training.label_next.summary import comparison_table
 
-    request = Request(run, out, data, images, masks, count, by, diversity, device, overwrite)
+    request = Request(run, out, data, images, masks, count, by, diversity, device, overwrite, tuple(tasks or ()))
     choice = label_next(request)
     for sentence in choice.sentences:
         typer.echo(sentence)
@@ -58,6 +65,8 @@ def label_next_command(
         Console(highlight=False, markup=False).print(comparison_table(choice.comparison))
     typer.echo(f"list: {out / 'label-next.txt'}; every image's scores: {out / 'scores.csv'}")
     typer.echo(f"contact sheet: {out / 'index.html'}")
+    for step in choice.tasks:
+        typer.echo(step)
     typer.echo(f"next: {choice.next_step}")
     if choice.unreadable:
         raise DataError(

@@ -125,7 +125,7 @@ def require_masks(samples: Iterable[Sample], where: str, masks: Iterable[Path], 
     if missing := [sample for sample in samples if sample.mask is None]:
         first = missing[0]
         folders = tuple(masks)
-        hint = "; ".join(f"{folder / first.id}{ending}.png is wanted" for folder in folders[:1])
+        hint = "; ".join(_wanted(place, first.id, ending) for place in folders[:1])
         for folder in folders:
             for other in folder.glob(f"{glob.escape(first.id)}{ending}.*"):
                 hint = f"{other} is no mask file; save masks without loss, as PNG, TIFF or BMP"
@@ -133,6 +133,10 @@ def require_masks(samples: Iterable[Sample], where: str, masks: Iterable[Path], 
         raise DataError(
             f"{where}: {len(missing)} of {len(samples)} images have no mask: {names}{'; ' if hint else ''}{hint}"
         )
+
+
+def _wanted(place: Path, name: str, ending: str) -> str:
+    return f"{place} has no annotations of {name}" if place.is_file() else f"{place / name}{ending}.png is wanted"
 
 
 def _lines(list_file: Path) -> list[str]:

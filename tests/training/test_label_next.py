@@ -369,6 +369,34 @@ def test_true_masks_tell_how_well_the_scores_do(command: CommandLine, run: Path,
         assert float(row["miou_error"]) == pytest.approx(100 - 100 * np.mean(hits), abs=1e-4)
 
 
+def test_tasks_hold_both_networks_masks_of_the_chosen_images(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "next"
+    tools = ("--tasks", "fiftyone", "--tasks", "cvat", "--tasks", "label-studio")
+    finished = command("label-next", run, "--count", 2, "--out", out, "--device", "cpu", *tools)
+    assert finished.code == 0, finished.err
+    assert [line.split(":")[0] for line in finished.out.splitlines()[-4:-1]] == ["FiftyOne", "CVAT", "Label Studio"]
+    chosen = sorted((row for row in rows(out) if row["chosen"]), key=lambda row: int(row["chosen"]))
+    samples = json.loads((out / "fiftyone" / "samples.json").read_text())["samples"]
+    assert [str((out / "fiftyone" / sample["filepath"]).resolve()) for sample in samples] == [
+        row["image"] for row in chosen
+    ]
+    networks = RunNetworks(run, "cpu")
+    for row, sample in zip(chosen, samples, strict=True):
+        assert sample["label_next_score"] == pytest.approx(float(row["score"]), abs=1e-6)
+        probabilities = networks.probabilities(read_image(Path(row["image"])))
+        for role, values in zip(("junior", "senior"), probabilities, strict=True):
+            assert values is not None
+            mask = cv2.imread(str(out / "fiftyone" / sample[role]["mask_path"]), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_array_equal(mask, values.argmax(dim=0).numpy())
+            assert sample[f"{role}_confidence"] == pytest.approx(values.max(dim=0).values.mean().item())
+    tasks = json.loads((out / "label-studio" / "tasks.json").read_text())
+    assert [[one["model_version"] for one in task["predictions"]] for task in tasks] == [["senior", "junior"]] * 2
+
+
+def test_an_unknown_labeling_tool_is_named(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    assert "did you mean 'cvat'" in command.refused("label-next", run, "--out", tmp_path / "x", "--tasks", "cvt")
+
+
 # The lists as data specs read them
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from segkc_deploy import atomic
 from segkc_deploy.data.samples import Sample
+from segkc_deploy.data.tasks.writers import WRITERS
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
@@ -19,8 +20,10 @@ from segkc_deploy.training.label_next.contact_sheet import contact_sheet, draw_c
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.rank import RankedImage, rank_images
 from segkc_deploy.training.label_next.summary import facts, sentences, table
+from segkc_deploy.training.label_next.tool_tasks import write_tasks
 from segkc_deploy.training.label_next.true_errors import ERRORS, Comparison, compare
 from segkc_deploy.training.label_next.uncertainty import ranking_score
+from segkc_deploy.validation import did_you_mean
 
 #: How images are ranked where nothing else is asked for: with a senior, and without one.
 _BY_DEFAULT = {True: "both", False: "entropy"}
@@ -43,6 +46,7 @@ class Request:
         diversity: 0 takes the highest scores; more spreads the choice over different-looking images.
         device: `auto`, `cpu` or `cuda`.
         overwrite: write into a folder that is not empty.
+        tasks: labeling tools, keys of `WRITERS`, to write the chosen images for.
     """
 
     run: Path
@@ -55,6 +59,7 @@ class Request:
     diversity: float = 1.0
     device: str = "auto"
     overwrite: bool = False
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Choice:
         sentences: what was done, for people.
         next_step: what to do with the list.
         comparison: the scores beside the junior's true errors, where there are true masks.
+        tasks: what to do with the tasks of each labeling tool.
     """
 
     chosen: tuple[RankedImage, ...]
@@ -76,18 +82,23 @@ class Choice:
     sentences: tuple[str, ...]
     next_step: str
     comparison: Comparison | None
+    tasks: tuple[str, ...]
 
 
 def label_next(request: Request) -> Choice:
     """Rank the images, choose, and write what came out.
 
-    `label-next.txt`, `labeled.txt` (with a data spec), `scores.csv`, `index.html`, `comparison.json` (with true masks).
+    `label-next.txt`, `labeled.txt` (with a data spec), `scores.csv`, `index.html`, `comparison.json` (with true masks),
+    and a folder for each tool of `tasks`.
 
     Raises:
         RunDirectoryError: this is no run, or it has no junior yet.
         ConfigError: a folder, a spec or a value cannot be used.
         DataError: there is no image to rank, or none can be read.
     """
+    for tool in request.tasks:
+        if tool not in WRITERS:
+            raise ConfigError(f"--tasks {tool}: no such tool; {did_you_mean(tool, WRITERS)}")
     networks = RunNetworks(request.run, request.device)
     by = _ranking(request, networks)
     known = _known_data(request, networks)
@@ -116,7 +127,8 @@ def label_next(request: Request) -> Choice:
     page = contact_sheet(cards, legend, terms, told, score_histogram(scores, indices))
     atomic.write_text(request.out / "index.html", page)
     comparison = _comparison(request, by, ranked, indices, terms) if truth else None
-    return Choice(chosen, len(ranked), len(samples) - len(ranked), told, next_step, comparison)
+    tasks = write_tasks(networks, chosen, scores[indices].tolist(), request.tasks, request.out)
+    return Choice(chosen, len(ranked), len(samples) - len(ranked), told, next_step, comparison, tasks)
 
 
 def _ranking(request: Request, networks: RunNetworks) -> str:

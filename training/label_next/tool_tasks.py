@@ -1,0 +1,62 @@
+"""The chosen images as tasks of labeling tools, with both networks' masks for a person to correct."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segkc_deploy.data.samples import MaskCoding
+from segkc_deploy.data.tasks.task_image import Prediction, TaskImage
+from segkc_deploy.data.tasks.writers import WRITERS
+from segkc_deploy.training.label_next.networks import RunNetworks
+from segkc_deploy.training.label_next.rank import RankedImage, readable
+
+
+def write_tasks(
+    networks: RunNetworks, chosen: Sequence[RankedImage], scores: Sequence[float], tools: Sequence[str], out: Path
+) -> tuple[str, ...]:
+    """Write a folder for each tool below `out`; return for each what a person does with it.
+
+    Args:
+        networks: those that predict the masks.
+        chosen: the images, the first chosen first.
+        scores: of each image.
+        tools: keys of `WRITERS`.
+        out: the folder.
+    """
+    if not tools:
+        return ()
+    background = MaskCoding(networks.labels).background
+    has_background = background != networks.labels.ignore_index
+    writers = [
+        WRITERS[tool](out / tool, networks.labels, background if has_background else None)
+        for tool in dict.fromkeys(tools)
+    ]
+    for image in _task_images(networks, chosen, scores):
+        for writer in writers:
+            writer.add(image)
+    return tuple(writer.finish() for writer in writers)
+
+
+def _task_images(networks: RunNetworks, chosen: Sequence[RankedImage], scores: Sequence[float]) -> Iterator[TaskImage]:
+    score_of = {image.sample: score for image, score in zip(chosen, scores, strict=True)}
+    paths = {sample: sample.image.absolute() for sample in score_of}
+    folder = os.path.commonpath([path.parent for path in paths.values()])
+    for sample, pixels in readable(tuple(score_of), "Writing tasks"):
+        junior, senior = networks.probabilities(pixels)
+        predictions = [("senior", senior), ("junior", junior)]
+        yield TaskImage(
+            paths[sample].relative_to(folder).as_posix(),
+            sample.image,
+            score_of[sample],
+            tuple(_prediction(network, values) for network, values in predictions if values is not None),
+        )
+
+
+def _prediction(network: str, probabilities: Tensor) -> Prediction:
+    confidence, classes = probabilities.max(dim=0)
+    mask: np.ndarray = classes.to(torch.uint8).cpu().numpy()
+    return Prediction(network, mask, confidence.mean().item())
