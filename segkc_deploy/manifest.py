@@ -3,9 +3,9 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from segkc_deploy import atomic
 from segkc_deploy.errors import ArtifactError
@@ -14,6 +14,12 @@ from segkc_deploy.labels import Labels
 #: Counts up when a reader of the older format could misread a newer manifest. Format 1 is read too.
 FORMAT = "segkc-deploy-artifact/2"
 _FORMAT_1 = "segkc-deploy-artifact/1"
+
+#: The key of a manifest's own sha256; manifests without it are read too.
+_DIGEST = "digest"
+
+#: What tells a companion's name from the artifact's: `.bin`. It cannot lead to another folder.
+_Suffix = Annotated[str, StringConstraints(pattern=r"^(\.[A-Za-z0-9_-]+)+$", max_length=64)]
 
 _CHUNK = 1 << 20
 
@@ -174,6 +180,8 @@ class Verification(_Part):
 class Manifest(_Part):
     """Everything that is known about an artifact; stored as `<artifact>.json`.
 
+    The file also holds `digest`, the sha256 of everything else in it, so that a damaged manifest is noticed.
+
     `bytes` is the size of the artifact with all its files. `companions` holds the sha256 of every further file that
     belongs to it, by the suffix that tells it from the artifact: with `{".bin": …}`, `junior.xml` is complete with
     `junior.bin` beside it.
@@ -183,7 +191,7 @@ class Manifest(_Part):
     artifact: str
     sha256: str
     bytes: int
-    companions: dict[str, str] = Field(default_factory=dict)
+    companions: dict[_Suffix, str] = Field(default_factory=dict)
     engine: str
     precision: str
     contract: Contract
@@ -233,7 +241,8 @@ def companion_path(artifact: str | Path, suffix: str) -> Path:
 def write_manifest(artifact: str | Path, manifest: Manifest) -> Path:
     """Write `manifest` beside `artifact` and return its path."""
     path = manifest_path(artifact)
-    atomic.write_text(path, manifest.model_dump_json(indent=2) + "\n")
+    content = json.loads(manifest.model_dump_json())
+    atomic.write_text(path, json.dumps(content | {_DIGEST: _digest(content)}, indent=2, ensure_ascii=False) + "\n")
     return path
 
 
@@ -242,7 +251,7 @@ def read_manifest(artifact: str | Path) -> Manifest:
 
     Raises:
         ArtifactError: the artifact, a file that belongs to it or its manifest is missing or unreadable, or the bytes
-            are not the ones that were exported. Nothing of the artifact is executed before this check.
+            of one of them are not the ones that were exported. Nothing of the artifact is executed before this check.
     """
     artifact = Path(artifact)
     if not artifact.is_file():
@@ -277,16 +286,26 @@ def _read_content(path: Path) -> dict[str, Any]:
     """Return a manifest's JSON in the current format; another format is refused by its name, not by its fields."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: not a manifest; it is damaged: copy it again or export again")
+    if _DIGEST in content and content.pop(_DIGEST) != _digest(content):
+        raise ArtifactError(
+            f"{path}: its content differs from its digest: it is damaged or was changed after export;"
+            " copy it again or export again"
+        )
     found = content.get("format")
     if found == _FORMAT_1:
         return _from_format_1(content)
     if found != FORMAT:
         raise ArtifactError(f"{path}: format {found!r}, but this version reads {FORMAT!r}; export again")
     return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Return the sha256 of a manifest's JSON without `digest`, keys sorted, without spaces, non-ASCII escaped."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:

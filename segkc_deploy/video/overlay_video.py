@@ -1,5 +1,7 @@
 """Write a video with the masks over its pictures, in its own timing and with its own sound."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,10 +37,8 @@ class OverlayVideo:
 
         mp4 = video.audio is None or video.audio.codec_context.name in _MP4_AUDIO
         self.path = folder / f"{video.name}.{'mp4' if mp4 else 'mkv'}"
-        try:
+        with self._writing():
             self._container = av.open(str(self.path), "w", container_options=_FRAGMENTS if mp4 else {})
-        except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}; choose another --out") from None
         self._stream: Any = self._container.add_stream("libx264", rate=video.rate, options=_ENCODING)
         self._stream.pix_fmt = "yuv420p"
         self._audio = self._container.add_stream_from_template(video.audio) if video.audio is not None else None
@@ -72,9 +72,17 @@ class OverlayVideo:
         self._mux(sound.packet)
 
     def _mux(self, packets: Any) -> None:
-        try:
+        with self._writing():
             self._container.mux(packets)
-        except OSError as error:
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what PyAV raises, of which not everything is an OSError, into one line that names the file."""
+        import av
+
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
             raise ConfigError(f"{self.path}: cannot be written: {error.strerror}; choose another --out") from None
 
     def __enter__(self) -> Self:
@@ -83,6 +91,6 @@ class OverlayVideo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._sized and kind is None:
-            self._mux(self._stream.encode(None))
-        self._container.close()
+        with self._writing(), self._container:
+            if self._sized and kind is None:
+                self._mux(self._stream.encode(None))

@@ -11,6 +11,7 @@ from typing import TextIO, TypeVar
 
 import numpy as np
 
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.overlay import blend
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import track
@@ -80,6 +81,7 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
     frames = 0
     with (
         interruptible() as interrupted,
+        _writing(lines),
         lines.open("w", encoding="utf-8") as text,
         _overlay(out, video, options) as film,
     ):
@@ -146,6 +148,15 @@ class _Writer:
         self._lines.flush()  # a killed process leaves whole lines
         if self._film is not None and self._options.alpha is not None:
             self._film.write(frame, blend(frame.pixels, mask, self._labels, self._options.alpha))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name the file where writing fails, such as on a full disk; the error itself does not."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
 
 
 def _overlay(out: Path, video: Video, options: VideoOptions) -> AbstractContextManager[OverlayVideo | None]:

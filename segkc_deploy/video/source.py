@@ -15,6 +15,11 @@ from segkc_deploy.sources import VIDEO_SUFFIXES
 
 _SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "srt://")
 
+#: Formats whose header says how long the video is; other ones guess it from what is there.
+_WITH_DURATION = frozenset({"mp4", "matroska"})
+#: Seconds, and share of the duration, that may be missing before a video counts as cut.
+_MISSING = (1.0, 0.02)
+
 #: Seconds that opening a stream, and waiting for its next packet, may take.
 _TIMEOUT = (15.0, 30.0)
 
@@ -72,6 +77,8 @@ class Video:
         self.rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self.audio = next(iter(container.streams.audio), None)
         self.broken: str | None = None
+        self._last: int | None = None
+        self._end = 0.0
 
     def read(self) -> Iterator[Frame | AudioPacket]:
         """Yield frames, and the sound between them; ends where the video is damaged, which `broken` then tells."""
@@ -94,6 +101,21 @@ class Video:
             self.broken = f"{self._source}: ends early, after {index} frames: {error.strerror}"
         if index == 0:
             raise DataError(self.broken or f"{self._source}: holds no picture")
+        duration = self._duration()
+        if self.broken is None and duration - self._end > max(_MISSING[0], _MISSING[1] * duration):
+            self.broken = (
+                f"{self._source}: ends early, after {index} frames: its header says {duration:.1f} seconds,"
+                f" its pictures end at {self._end:.1f}; copy it again"
+            )
+
+    def _duration(self) -> float:
+        """Return the seconds that the pictures take by the header; 0 where it does not say."""
+        if _WITH_DURATION.isdisjoint(self._container.format.name.split(",")):
+            return 0.0
+        if self._stream.duration is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        # The whole file's, which sound may determine.
+        return float(self._container.duration or 0) / 1e6 if self.audio is None else 0.0
 
     def _frame(self, picture: Any, index: int) -> Frame:
         pixels = picture.to_ndarray(format="rgb24")
@@ -101,7 +123,10 @@ class Video:
             pixels = np.ascontiguousarray(np.rot90(pixels, turns))
         if picture.pts is None:  # some cameras and raw streams
             return Frame(pixels, index, index, 1 / self.rate)
-        return Frame(pixels, index, picture.pts, picture.time_base)
+        # AVI stores the times in the order of decoding; pictures come in the order of showing.
+        self._last = picture.pts if self._last is None else max(picture.pts, self._last + 1)
+        self._end = float((self._last + (picture.duration or 0)) * picture.time_base)
+        return Frame(pixels, index, self._last, picture.time_base)
 
 
 @contextlib.contextmanager

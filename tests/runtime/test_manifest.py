@@ -3,16 +3,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_artifact import LABELS, make_artifact, manifest_of
+from tiny_artifact import LABELS, edit_manifest, make_artifact, manifest_of
 
 from segkc_deploy.engine_match import rebuild_command
 from segkc_deploy.errors import ArtifactError
 from segkc_deploy.manifest import companion_path, manifest_path, read_manifest, sha256_of, write_manifest
-
-
-def edit(artifact, **changes):
-    path = manifest_path(artifact)
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def refusal(artifact):
@@ -39,7 +34,7 @@ def test_the_file_is_plain_json_with_these_keys(tmp_path):
     assert list(stored) == [
         *("format", "artifact", "sha256", "bytes", "companions", "engine", "precision", "contract", "labels"),
         *("normalization", "parameters", "flops", "activation_peak_bytes", "source", "layer_precision", "build"),
-        *("verification", "machine", "command", "created"),
+        *("verification", "machine", "command", "created", "digest"),
     ]
     assert stored["contract"] == {
         "input": {"name": "images", "dtype": "uint8", "layout": "NHWC"},
@@ -83,6 +78,45 @@ def test_one_flipped_bit_is_noticed(tmp_path, position):
     content[position] ^= 1
     artifact.write_bytes(content)
     assert "sha256" in refusal(artifact)
+
+
+def test_any_flipped_byte_of_a_manifest_is_noticed(tmp_path):
+    """Or does not matter: a blank may become another one, and 8.0 may become 8.00."""
+    artifact = make_artifact(tmp_path)
+    original, content = read_manifest(artifact), manifest_path(artifact).read_bytes()
+    noticed = 0
+    for position in range(len(content)):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << (position % 8)
+        manifest_path(artifact).write_bytes(flipped)
+        try:
+            assert read_manifest(artifact) == original
+        except ArtifactError as error:
+            assert "\n" not in str(error)
+            noticed += 1
+    assert noticed > 0.7 * len(content)
+
+
+def test_the_digest_is_that_of_the_other_keys(tmp_path):
+    """What a reader in another language computes: keys sorted, no blanks, ASCII."""
+    artifact = make_artifact(tmp_path)
+    stored = json.loads(manifest_path(artifact).read_text())
+    digest = stored.pop("digest")
+    text = json.dumps(stored, sort_keys=True, separators=(",", ":"))
+    assert digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_manifest_without_a_digest_is_read(tmp_path):
+    artifact = make_artifact(tmp_path)
+    edit_manifest(artifact, precision="fp16")
+    assert read_manifest(artifact).precision == "fp16"
+
+
+@pytest.mark.parametrize("suffix", ["/../../secret", "../secret", "/etc/passwd", "..", "", ".a/b", ".\\secret"])
+def test_a_manifest_that_points_outside_its_folder_is_refused(tmp_path, suffix):
+    artifact = make_artifact(tmp_path)
+    edit_manifest(artifact, companions={suffix: "0" * 64})
+    assert "companions" in refusal(artifact)
 
 
 @pytest.fixture
@@ -142,7 +176,7 @@ def test_a_missing_manifest_is_named(tmp_path):
 
 def test_a_manifest_of_another_format_is_refused(tmp_path):
     artifact = make_artifact(tmp_path)
-    edit(artifact, format="segkc-deploy-artifact/3")
+    edit_manifest(artifact, format="segkc-deploy-artifact/3")
     assert "segkc-deploy-artifact/3" in refusal(artifact)
 
 
@@ -156,7 +190,7 @@ def test_a_manifest_of_another_format_is_refused(tmp_path):
 )
 def test_a_manifest_with_a_wrong_field_names_it(tmp_path, changes, part):
     artifact = make_artifact(tmp_path)
-    edit(artifact, **changes)
+    edit_manifest(artifact, **changes)
     assert part in refusal(artifact)
 
 

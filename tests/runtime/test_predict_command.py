@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_artifact import expected_mask, make_artifact, manifest_of, network
+from tiny_artifact import edit_manifest, expected_mask, make_artifact, manifest_of, network
 
 from segkc_deploy import predictor
 from segkc_deploy.errors import DataError
@@ -160,11 +160,7 @@ def cut_with_fitting_manifest(artifact):
 
 
 def change_manifest(**changes):
-    def change(artifact):
-        path = manifest_path(artifact)
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-    return change
+    return lambda artifact: edit_manifest(artifact, **changes)
 
 
 @pytest.mark.parametrize(
