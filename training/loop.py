@@ -27,6 +27,7 @@ from segkc_deploy.training.files.checkpoint import (
     take_checkpoint,
 )
 from segkc_deploy.training.files.run_directory import RunDirectory
+from segkc_deploy.training.gradients import measure_gradients
 from segkc_deploy.training.methods.base import Batch, Method
 from segkc_deploy.training.metric_accumulator import HOW_TO_GO_ON, MetricAccumulator
 from segkc_deploy.training.recipe import Recipe
@@ -108,7 +109,7 @@ class Trainer:
             self.writer.close()
 
     def _fit(self, first_step: int, log: Log, stop: StopRequest) -> None:
-        window = MetricAccumulator()
+        window = MetricAccumulator(skips_overflows=self.recipe.precision == "fp16")
         own_batches = self._batches(first_step)
         self.method.train()
         if self._is_validated(first_step) and self.validated_step != first_step:
@@ -165,10 +166,10 @@ class Trainer:
                 total = output.total()
                 self.fabric.backward(total / micro_batches)
             window.add(step + 1, output, total)
-        if self.recipe.optimizer.clip_norm is not None:
-            self.fabric.clip_gradients(
-                self.wrapped, self.optimizer, max_norm=self.recipe.optimizer.clip_norm, error_if_nonfinite=False
-            )
+        precision, clip_norm = self.fabric.strategy.precision, self.recipe.optimizer.clip_norm
+        window.add_gradients(
+            step + 1, measure_gradients(self.method.online, self.optimizer.optimizer, precision, clip_norm)
+        )
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.split.ranks > 1:

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from segkc_deploy.benchmarks.report.trainings.run import NETWORKS, TrainingRun
 from segkc_deploy.benchmarks.report.trainings.text import network_title
 
-_MIOU, _LOSS, _CHOICE, _PACE = "mIoU over steps", "Loss terms", "Pseudo-labels and gates", "Learning rate and pace"
+_MIOU, _LOSS, _CHOICE, _PACE = (
+    "mIoU over steps",
+    "Loss terms",
+    "Pseudo-labels and gates",
+    "Learning rate, gradients and pace",
+)
 
 #: Sections in the order of the page, with what a reader has to know of each.
 _ABOUT = {
@@ -15,13 +20,15 @@ _ABOUT = {
     " before.",
     _CHOICE: "Mask ratio: the share of unlabeled pixels whose pseudo-label counts. Gates: how much of the junior's"
     " features the senior takes in, by level.",
-    _PACE: "Learning rate of the backbones; images of both sets per second; peak memory of the process, or of the GPU.",
+    _PACE: "Learning rate of the backbones; norm of the gradients before clipping, and under FP16 the steps that"
+    " were skipped because they overflowed; images of both sets per second; peak memory of the process, or of the GPU.",
 }
 
 _TITLES = {
     "loss": "total",
     "lr": "learning rate",
     "images_per_s": "images per second",
+    "gradient_norm": "norm of the gradients",
     "memory_mib": "peak memory (MiB)",
 }
 
@@ -75,12 +82,12 @@ def _order(name: str) -> tuple[bool, str]:
 def _training_chart(identifier: str, name: str) -> tuple[str, Chart]:
     """Return the section of a training's value, and its chart."""
     title = _TITLES.get(name, name.replace("_", " "))
+    if name in ("images_per_s", "gradient_norm", "skipped_steps"):
+        return _PACE, Chart(identifier, name, title, "training", smooth=True, low=0)
     if name.startswith("mask_ratio_"):
         return _CHOICE, Chart(identifier, name, title, "training", smooth=True, low=0, high=1)
     if name.startswith("gate_"):
         return _CHOICE, Chart(identifier, name, title, "training", smooth=True, low=0)
     if name in ("lr", "memory_mib"):
         return _PACE, Chart(identifier, name, title, "training", low=0)
-    if name == "images_per_s":
-        return _PACE, Chart(identifier, name, title, "training", smooth=True, low=0)
     return _LOSS, Chart(identifier, name, title, "training", log=True, smooth=True)
