@@ -76,7 +76,7 @@ class CompiledBaseline(EagerBaseline):
     def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
         super().__init__(run, device, threads)
         if self._device.type == "cpu":
-            _needs_compiler()
+            needs_compiler()
         self._logits = torch.compile(self._network)
         self.description = f"PyTorch {torch.__version__} torch.compile, {self._device.type}"
         with quiet_torch():
@@ -125,7 +125,8 @@ BASELINES: Mapping[str, type[Baseline]] = {
 }
 
 
-def _needs_compiler() -> None:
+def needs_compiler() -> None:
+    """Raise a MissingDependencyError where `torch.compile` finds no C++ compiler for a CPU."""
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:

@@ -120,9 +120,10 @@ class _Export:
         self.run, self.network, self.metadata = run, network, metadata
         self.engine, self.settings, self.images = engine, settings, images
         self.size = settings.size or metadata.input_size
+        self.outputs = tuple(settings.outputs or engine.default_outputs)
         check_size(self.size, network.size_multiple)
         self.smallest, self.largest = settings.size_range(self.size, network.size_multiple)
-        self.graph = DeployGraph(network, None if settings.free_size else self.size, settings.outputs)
+        self.graph = DeployGraph(network, None if settings.free_size else self.size, self.outputs)
         self.contract = self._contract()
 
     def make(self, candidate: Candidate) -> Exported:
@@ -165,7 +166,7 @@ class _Export:
         """Return a graph of logits with the contract's outputs, for any batch."""
         size = None if self.settings.free_size else self.size
         kind = "dense" if size is None else self.settings.upsampling or self.engine.upsampling[0]
-        return checked(attach_mask_head(model, self.settings.outputs, size, self.contract.align_corners, kind))
+        return checked(attach_mask_head(model, self.outputs, size, self.contract.align_corners, kind))
 
     def _activation_peak(self, model: onnx.ModelProto) -> int:
         """Return the peak for one image of what the engine is made from."""
@@ -188,7 +189,7 @@ class _Export:
         return contract_of(
             self.network,
             self.size,
-            settings.outputs,
+            self.outputs,
             batch=batch.max if batch is not None and fixed else -1,
             max_batch=batch.max if batch is not None and not fixed else None,
             free_size=settings.free_size,
@@ -219,7 +220,7 @@ class _Export:
         logits = emulate(converted.model) if self.engine.from_onnx else None
         # The network as it was trained, not the copy with baked positions that was exported. On the CPU: its own
         # rounding is then the same on every machine.
-        outputs = tuple(dict.fromkeys((*self.settings.outputs, LOGITS)))
+        outputs = tuple(dict.fromkeys((*self.outputs, LOGITS)))
         network = TorchRunner(DeployGraph(self.network, None, outputs), device="cpu")
         with self._runner(candidate.path, manifest, device, model) as runner, network:
             verification = verify(

@@ -24,7 +24,7 @@ class ExportSettings:
         free_size: height and width may be any multiple of what the backbone needs, from `min_size` to `max_size`
             (by default from half of `size` to twice).
         batch: batch sizes to build for; one number fixes the batch. By default any (ONNX), or 1 to 8.
-        outputs: what the artifact gives, in that order.
+        outputs: what the artifact gives, in that order; by default `Engine.default_outputs`.
         upsampling: how masks are made from logits. `dense` upsamples every logit before the argmax, which suits GPUs;
             `sparse` upsamples only where classes meet, which gives the same masks and is several times cheaper on a
             CPU. By default the engine's own choice; a graph of free size, or with confidence, is dense.
@@ -40,7 +40,7 @@ class ExportSettings:
     min_size: tuple[int, int] | None = None
     max_size: tuple[int, int] | None = None
     batch: Range | None = None
-    outputs: Sequence[str] = (MASKS,)
+    outputs: Sequence[str] | None = None
     upsampling: Literal["dense", "sparse"] | None = None
     limits: Limits = field(default_factory=Limits)
     verify_images: int = 200
@@ -50,12 +50,9 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"--precision {self.precision}: there is no such precision; use {', '.join(PRECISIONS)}")
-        unknown = [name for name in self.outputs if name not in OUTPUT_NAMES]
-        if unknown or not self.outputs or len(set(self.outputs)) < len(self.outputs):
-            raise ConfigError(f"--outputs {','.join(self.outputs)}: name each once, out of {','.join(OUTPUT_NAMES)}")
-        if not {MASKS, LOGITS} & set(self.outputs):
-            raise ConfigError(f"--outputs {','.join(self.outputs)}: masks or logits have to be among them")
-        if self.upsampling == "sparse" and (self.free_size or CONFIDENCE in self.outputs):
+        if self.outputs is not None:
+            _check_outputs(self.outputs)
+        if self.upsampling == "sparse" and (self.free_size or CONFIDENCE in (self.outputs or ())):
             raise ConfigError("--upsampling sparse is for graphs of fixed size without confidence; leave it out")
         for limit in (self.limits.agreement, self.limits.miou_loss):
             if limit is not None and not math.isfinite(limit):
@@ -105,6 +102,14 @@ class ExportSettings:
                 f" and --max-size {most[0]}x{most[1]} (height x width)"
             )
         return least, most
+
+
+def _check_outputs(outputs: Sequence[str]) -> None:
+    unknown = [name for name in outputs if name not in OUTPUT_NAMES]
+    if unknown or not outputs or len(set(outputs)) < len(outputs):
+        raise ConfigError(f"--outputs {','.join(outputs)}: name each once, out of {','.join(OUTPUT_NAMES)}")
+    if not {MASKS, LOGITS} & set(outputs):
+        raise ConfigError(f"--outputs {','.join(outputs)}: masks or logits have to be among them")
 
 
 def _scaled(size: tuple[int, int], factor: float, multiple: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from segkc_deploy.export.contract import contract_of
-from segkc_deploy.export.deploy_graph import DeployGraph
+from segkc_deploy.export.deploy_graph import LOGITS, DeployGraph
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.torch_events import TorchTimer
@@ -105,14 +105,16 @@ def load_run_predictor(
 ) -> Predictor:
     """Return a predictor of a run's `junior` or `senior`, with the preprocessing and size that its artifact has.
 
+    Its masks are exact: made from logits at the image's own size.
+
     Raises:
         RunDirectoryError: the run has no such network.
     """
     network, metadata = load_network(run / f"{role}.safetensors")
     size = size or metadata.input_size
-    runner = TorchRunner(DeployGraph(network, size), device)
+    runner = TorchRunner(DeployGraph(network, size, (LOGITS,)), device)
     runner.activate()
-    return Predictor(runner, metadata.labels, contract_of(network, size))
+    return Predictor(runner, metadata.labels, contract_of(network, size, (LOGITS,)))
 
 
 def count_flops(graph: nn.Module, size: tuple[int, int]) -> int:

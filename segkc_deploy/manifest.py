@@ -50,6 +50,10 @@ class Contract(_Part):
     the largest one where there is a largest. Images of another size are resized (`resize`: to `size`, ignoring the
     aspect ratio) before and masks after.
 
+    `interpolation` says how images are resized, by `segkc_deploy.preprocess.resize_image` and in the validation of the
+    trained network: bilinear with pixel centers aligned (half-pixel, not antialiased), and averaged by area where a
+    side shrinks by more than 2.
+
     Where `size_multiple` is given, height and width are free: any multiple of it from `min_size` to `max_size`, and
     each image is resized to the multiple closest to its own size. `align_corners` says how `logits` are upsampled
     (bilinear with corners aligned, or with pixel centers aligned).
@@ -66,6 +70,7 @@ class Contract(_Part):
     align_corners: bool = False
     color: Literal["RGB"] = "RGB"
     resize: Literal["stretch"] = "stretch"
+    interpolation: Literal["bilinear-or-area"] = "bilinear-or-area"
 
 
 class Normalization(_Part):

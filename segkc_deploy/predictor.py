@@ -45,7 +45,7 @@ def load(
     """
     path = Path(path)
     manifest = read_manifest(path)
-    runner = create_runner(path, manifest, device, threads, cuda_graph)
+    runner = create_runner(path, manifest, device, threads, cuda_graph, _used_outputs(manifest.contract))
     runner.activate()
     return Predictor(runner, manifest.labels, manifest.contract, manifest)
 
@@ -240,6 +240,12 @@ class Predictor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _used_outputs(contract: Contract) -> tuple[str, ...]:
+    """Return the outputs that masks are made from: `masks` are not needed where `logits` give them more exactly."""
+    names = tuple(output.name for output in contract.outputs)
+    return tuple(name for name in names if name != "masks") if "logits" in names else names
 
 
 def _as_array(image: Image, position: int) -> np.ndarray:

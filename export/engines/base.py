@@ -99,6 +99,8 @@ class Engine(ABC):
     from_onnx: ClassVar[bool] = True
     #: how the mask head may upsample, the default first: every logit, or only those where classes meet
     upsampling: ClassVar[Sequence[Literal["dense", "sparse"]]] = ("dense",)
+    #: what the artifact gives unless other outputs are asked for
+    default_outputs: ClassVar[Sequence[str]] = ("masks",)
     #: whether one file runs any number of images at once, without being told how many
     any_batch: ClassVar[bool] = False
 

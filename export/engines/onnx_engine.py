@@ -5,6 +5,7 @@ import onnxruntime
 from segkc_deploy import atomic
 from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.export.deploy_graph import LOGITS, MASKS
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 
 
@@ -14,6 +15,8 @@ class OnnxEngine(Engine):
     name = "onnx"
     any_batch = True
     upsampling = ("sparse", "dense")
+    #: The runtime computes the logits alone, and from them masks at the image's own size; other programs read masks.
+    default_outputs = (MASKS, LOGITS)
 
     def check(self, options: BuildOptions, precision: str) -> None:
         if options != BuildOptions():

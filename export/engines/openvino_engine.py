@@ -8,6 +8,7 @@ from typing import Any
 
 from segkc_deploy.atomic import atomic_path
 from segkc_deploy.errors import BuildError, ConfigError
+from segkc_deploy.export.deploy_graph import LOGITS, MASKS
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.openvino_biases import add_missing_biases
 from segkc_deploy.export.engines.openvino_precision import keep_in_fp32, tensors_in_fp32
@@ -39,6 +40,8 @@ class OpenVINOEngine(Engine):
     fused_attention = False
     companion_suffixes = (WEIGHTS,)
     upsampling = ("sparse", "dense")
+    #: The runtime computes the logits alone, and from them masks at the image's own size; other programs read masks.
+    default_outputs = (MASKS, LOGITS)
     any_batch = True
 
     def check(self, options: BuildOptions, precision: str) -> None:

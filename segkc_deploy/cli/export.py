@@ -23,7 +23,10 @@ def export(
         typer.Option(help="Data spec: validation images verify, training images calibrate; by default the run's."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the artifact; by default the run directory.")] = None,
-    outputs: Annotated[str, typer.Option(help="Any of masks,confidence,logits.")] = "masks",
+    outputs: Annotated[
+        str | None,
+        typer.Option(help="Any of masks,confidence,logits. [default: masks; for onnx and openvino masks,logits]"),
+    ] = None,
     upsampling: Annotated[
         Literal["dense", "sparse"] | None,
         typer.Option(help="How masks are made from logits: sparse for CPUs (onnx, openvino), dense for TensorRT."),
@@ -131,7 +134,7 @@ def export(
         min_size=parse_size(min_size, "--min-size") if min_size else None,
         max_size=parse_size(max_size, "--max-size") if max_size else None,
         batch=Range(*parse_range(batch, "--batch")) if batch else None,
-        outputs=tuple(name.strip() for name in outputs.split(",")),
+        outputs=tuple(name.strip() for name in outputs.split(",")) if outputs else None,
         upsampling=upsampling,
         limits=Limits(min_agreement, max_miou_loss),
         verify_images=verify_images,

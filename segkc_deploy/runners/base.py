@@ -13,11 +13,15 @@ from segkc_deploy.manifest import Manifest
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """How an artifact is run: see `segkc_deploy.load`."""
+    """How an artifact is run: see `segkc_deploy.load`.
+
+    `outputs` names the outputs that are used, all of them if None; a backend may leave the others uncomputed.
+    """
 
     device: str = "auto"
     threads: int | None = None
     cuda_graph: bool = False
+    outputs: tuple[str, ...] | None = None
 
 
 class Runner(ABC):

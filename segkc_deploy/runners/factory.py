@@ -10,9 +10,16 @@ from segkc_deploy.runners.base import Runner, RunnerOptions
 
 
 def create_runner(
-    path: Path, manifest: Manifest, device: str = "auto", threads: int | None = None, cuda_graph: bool = False
+    path: Path,
+    manifest: Manifest,
+    device: str = "auto",
+    threads: int | None = None,
+    cuda_graph: bool = False,
+    outputs: tuple[str, ...] | None = None,
 ) -> Runner:
     """Return the runner for the artifact at `path`, not yet activated. Only the engine's own library is imported.
+
+    See `segkc_deploy.load` for the arguments, and `RunnerOptions` for `outputs`.
 
     Raises:
         ArtifactError: the engine is not known.
@@ -26,5 +33,5 @@ def create_runner(
     if cuda_graph and not entry.cuda_graphs:
         able = ", ".join(other.name for other in ENGINES.values() if other.cuda_graphs)
         raise ConfigError(f"{path}: CUDA graphs are for the engine {able}; run this one without")
-    runner = import_class(entry.runner).for_artifact(path, manifest, RunnerOptions(device, threads, cuda_graph))
-    return cast(Runner, runner)
+    options = RunnerOptions(device, threads, cuda_graph, outputs)
+    return cast(Runner, import_class(entry.runner).for_artifact(path, manifest, options))

@@ -43,13 +43,20 @@ class OnnxRuntimeRunner(Runner):
         device: `cpu`, `cuda`, `tensorrt` (ONNX Runtime's TensorRT provider, which builds engines at loading and keeps
             them in the user's cache folder), or `auto`: CUDA where it can really be loaded, else the CPU.
         threads: how many CPU threads one inference uses; ONNX Runtime's own choice if None.
+        outputs: names of the outputs to compute; all of them if None.
     """
 
     @classmethod
     def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
-        return cls(path, options.device, options.threads)
+        return cls(path, options.device, options.threads, options.outputs)
 
-    def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "auto",
+        threads: int | None = None,
+        outputs: tuple[str, ...] | None = None,
+    ) -> None:
         if device not in get_args(Device):
             raise ConfigError(f"device {device!r} is not known; use {', '.join(get_args(Device))}")
         if threads is not None and threads < 1:
@@ -57,7 +64,9 @@ class OnnxRuntimeRunner(Runner):
         self._path = Path(path)
         self._device = cast(Device, device)
         self._threads = threads
+        self._outputs = outputs
         self._session: Any = None
+        self._run_options: Any = None
         self.description = "onnxruntime, not yet activated"
 
     def activate(self) -> None:
@@ -77,6 +86,8 @@ class OnnxRuntimeRunner(Runner):
             session = self._open_on_cpu(onnxruntime)
         _check_interface(session, self._path)
         self._session = session
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.only_execute_path_to_fetches = self._outputs is not None
         self.description = f"onnxruntime {onnxruntime.__version__} {session.get_providers()[0]}"
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -86,9 +97,9 @@ class OnnxRuntimeRunner(Runner):
             ArtifactError: ONNX Runtime could not run the network on this batch.
         """
         assert self._session is not None, "activate the runner first"
-        names = [output.name for output in self._session.get_outputs()]
+        names = self._outputs or [output.name for output in self._session.get_outputs()]
         try:
-            values = self._session.run(names, {self._session.get_inputs()[0].name: images})
+            values = self._session.run(names, {self._session.get_inputs()[0].name: images}, self._run_options)
         except _onnxruntime_errors() as error:
             raise ArtifactError(
                 f"{self._path}: onnxruntime could not run it on a batch of shape {images.shape}: {_one_line(error)}"

@@ -42,6 +42,7 @@ class OpenVINORunner(Runner):
         device: `auto` or `cpu`.
         threads: how many CPU threads one inference uses; OpenVINO's own choice if None.
         inference_precision: OpenVINO's hint, such as `f32`; `dynamic` keeps the types in the graph.
+        outputs: names of the outputs to compute; all of them if None.
 
     Raises:
         ConfigError: there is no such device for OpenVINO artifacts, or `threads` is less than 1.
@@ -49,7 +50,7 @@ class OpenVINORunner(Runner):
 
     @classmethod
     def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
-        return cls(path, options.device, options.threads, precision_hint(manifest))
+        return cls(path, options.device, options.threads, precision_hint(manifest), options.outputs)
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class OpenVINORunner(Runner):
         device: str = "auto",
         threads: int | None = None,
         inference_precision: str = GRAPH_PRECISION,
+        outputs: tuple[str, ...] | None = None,
     ) -> None:
         if device not in ("auto", "cpu"):
             raise ConfigError(
@@ -67,6 +69,7 @@ class OpenVINORunner(Runner):
         self._path = Path(path)
         self._threads = threads
         self._inference_precision = inference_precision
+        self._outputs = outputs
         self._request: Any = None
         self.description = "openvino, not yet activated"
 
@@ -81,6 +84,8 @@ class OpenVINORunner(Runner):
         try:
             model = openvino.Core().read_model(self._path, companion_path(self._path, WEIGHTS))
             _check_interface(model, self._path)
+            if self._outputs is not None:
+                model = openvino.Model([model.output(name) for name in self._outputs], model.get_parameters())
             compiled = compile_for_cpu(openvino, model, self._threads, self._inference_precision)
         except RuntimeError as error:
             raise ArtifactError(

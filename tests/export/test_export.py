@@ -43,12 +43,13 @@ def exported(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_the_artifact_keeps_the_contract(exported: Exported) -> None:
     model = onnx.load(exported.path)
-    (source,), (masks,) = model.graph.input, model.graph.output
+    (source,), (masks, logits) = model.graph.input, model.graph.output
     dims = [dim.dim_value or dim.dim_param for dim in source.type.tensor_type.shape.dim]
     assert (source.name, source.type.tensor_type.elem_type) == ("images", onnx.TensorProto.UINT8)
     assert isinstance(dims[0], str)
     assert dims[1:] == [64, 64, 3]
     assert (masks.name, masks.type.tensor_type.elem_type) == ("masks", onnx.TensorProto.UINT8)
+    assert (logits.name, logits.type.tensor_type.elem_type) == ("logits", onnx.TensorProto.FLOAT)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["names"]) == dict(zip("012", CLASSES, strict=True))
     assert json.loads(metadata["normalization"])["mean"] == [0.5, 0.5, 0.5]  # what timm says of this backbone

@@ -48,6 +48,7 @@ def test_the_file_is_plain_json_with_these_keys(tmp_path):
         "align_corners": False,
         "color": "RGB",
         "resize": "stretch",
+        "interpolation": "bilinear-or-area",
     }
     assert stored["labels"]["names"] == ["dark", "red", "green", "blue"]
 

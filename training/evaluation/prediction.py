@@ -131,11 +131,13 @@ def _scores_at_own_size(network: Segmenter, image: Tensor) -> Tensor:
 
 
 def _scores_at_set_size(network: Segmenter, image: np.ndarray, size: tuple[int, int], device: torch.device) -> Tensor:
-    """Return logits (1, C, H, W) of an image (H, W, 3) that is resized by the very code that resizes for artifacts."""
+    """Return logits (1, C, H, W) of an image (H, W, 3) as an artifact computes them.
+
+    The image is resized by the very code that resizes for artifacts, and the decoder's logits are upsampled to the
+    image's own size in one step.
+    """
     resized = resize_image(image, input_size(size, network.size_multiple))
-    logits = network(_to_tensor(resized, device))
-    own_size = (image.shape[0], image.shape[1])
-    return logits if tuple(logits.shape[2:]) == own_size else network.upsample(logits, own_size)
+    return network.decode(network.features(_to_tensor(resized, device)), (image.shape[0], image.shape[1]))
 
 
 def _to_tensor(image: np.ndarray, device: torch.device) -> Tensor:

@@ -1,0 +1,82 @@
+"""The networks of the study of inference speed, with the artifacts that it compares."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkc_deploy.data.images import read_image
+from segkc_deploy.export.export_run import export_run
+from segkc_deploy.export.random_run import write_random_run
+from segkc_deploy.export.settings import ExportSettings
+from segkc_deploy.export.verify import Limits
+from segkc_deploy.manifest import read_manifest
+from segkc_deploy.progress import console
+from segkc_deploy.training.models.spec import NetworkSpec
+
+#: Artifacts that the study compares, by engine.
+_ARTIFACTS = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
+_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+_VERIFY, _CALIBRATE = 4, 8
+
+_RANDOM = (
+    (
+        "DINOv2-S + DPT, random weights",
+        "dinov2-s-dpt",
+        NetworkSpec(backbone="vit_small_patch14_dinov2", decoder="dpt"),
+        (518, 518),
+    ),
+    (
+        "EfficientNet-Lite0 + FPN, random weights",
+        "efficientnet-lite0-fpn",
+        NetworkSpec(backbone="tf_efficientnet_lite0", decoder_channels=32),
+        (512, 512),
+    ),
+)
+#: A random network loses more than a trained one, and its score says nothing.
+_NO_LIMITS = {"fp32": Limits(), "bf16": Limits(agreement=0.0), "int8": Limits(miou_loss=100.0)}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network: its run directory, the folder of its artifacts, and its size; `flops` are of one image."""
+
+    name: str
+    run: Path
+    artifacts: Path
+    size: tuple[int, int]
+    parameters: int
+    flops: int
+
+
+def random_subjects(out: Path, images: Sequence[Path]) -> Iterator[Subject]:
+    """Yield the networks with random weights; what an earlier call made in `out` is used again."""
+    for name, folder, spec, size in _RANDOM:
+        run = out / folder
+        if not (run / "data.yaml").exists():
+            console.print(f"{name}: drawing weights", soft_wrap=True)
+            write_random_run(run, spec, size, [read_image(path) for path in images[: 2 * _CALIBRATE]])
+        yield _subject(name, run, run / "data.yaml", run / "artifacts", size, trained=False)
+
+
+def given_subject(name: str, run: Path, data: Path, out: Path) -> Subject:
+    """Return a trained network with artifacts that pass the export's usual gate."""
+    return _subject(name, run, data, out / f"{run.name}-artifacts", None, trained=True)
+
+
+def _subject(name: str, run: Path, data: Path, artifacts: Path, size: tuple[int, int] | None, trained: bool) -> Subject:
+    for engine, precision in _ARTIFACTS:
+        path = artifacts / f"junior-{precision}{_SUFFIXES[engine]}"
+        if path.exists():
+            continue
+        console.print(f"{name}: exporting {path.name}", soft_wrap=True)
+        settings = ExportSettings(
+            engine=engine,
+            precision=precision,
+            size=size,
+            limits=Limits() if trained else _NO_LIMITS[precision],
+            verify_images=_VERIFY,
+            calibration_images=_CALIBRATE,
+        )
+        export_run(run, data, settings, artifacts)
+    manifest = read_manifest(artifacts / "junior-fp32.onnx")
+    return Subject(name, run, artifacts, manifest.contract.size, manifest.parameters, manifest.flops)
