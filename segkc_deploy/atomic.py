@@ -22,17 +22,40 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        _fsync(temporary)
-        temporary.replace(target)
-        _fsync(target.parent)
-    except OSError as error:
-        if error.filename is None:  # such as a full disk, where the write does not know its file
-            error.filename = str(target)
-        raise
+        with naming(target):
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            _fsync(temporary)
+            temporary.replace(target)
+            _fsync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Let an OSError name `path` where it names no file: a write to a full disk does not know its file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file, as UTF-8, and flush it to disk.
+
+    A line that a full disk or a crash cut off is ended first, so that the next one is whole.
+
+    Raises:
+        OSError: it cannot be written; the error names the file.
+    """
+    with naming(path), path.open("ab") as file:
+        ends_torn = file.tell() > 0 and not _ends_with_newline(path)
+        file.write(("\n" if ends_torn else "").encode() + line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_bytes(target: str | Path, data: bytes) -> None:
@@ -52,6 +75,12 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def _umask() -> int:

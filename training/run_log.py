@@ -1,8 +1,8 @@
 """Where a training reports its progress: the terminal, `train.log`, `metrics.jsonl` and TensorBoard."""
 
 import json
-import os
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -12,11 +12,11 @@ from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
-from torch.utils.tensorboard import SummaryWriter
 
 from segkc_deploy import atomic
 from segkc_deploy.progress import console
 from segkc_deploy.training.files.run_directory import RunDirectory
+from segkc_deploy.training.trackers.tensorboard_file import TensorBoardFile
 
 
 class Log(Protocol):
@@ -61,7 +61,7 @@ class RunLog:
         self.steps = steps
         self.first_step = first_step
         _drop_records_after(run.metrics, first_step)
-        self.tensorboard = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1 if first_step else None)
+        self.tensorboard = TensorBoardFile(run.tensorboard, first_step)
         self.progress = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("steps, left"), TimeRemainingColumn())
         self.task = self.progress.add_task("", total=steps, completed=first_step)
         self.values = Text()
@@ -76,14 +76,15 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.display.stop()
-        self.tensorboard.close()
+        # On a full disk closing the file fails too, which must not hide the first file that could not be written.
+        with suppress(OSError) if error else nullcontext():
+            self.tensorboard.close()
 
     def line(self, text: str, show: bool = True) -> None:
         """Write a remark to `train.log` and, with `show`, to the terminal."""
         if show:
             console.print(text, soft_wrap=True, markup=False)
-        with self.run.log.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        atomic.append_line(self.run.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     def training(self, step: int, values: dict[str, float]) -> None:
         """Record the values of the steps since the last record, at `step` steps done."""
@@ -104,16 +105,12 @@ class RunLog:
     def pictures(self, step: int, panels: list[np.ndarray]) -> None:
         """Show panels, uint8 (H, W, 3), in TensorBoard."""
         for index, panel in enumerate(panels):
-            self.tensorboard.add_image(f"validation/{index}", panel, step, dataformats="HWC")
+            self.tensorboard.picture(step, f"validation/{index}", panel)
 
     def _record(self, step: int, kind: str, values: dict[str, float]) -> None:
         record: dict[str, Any] = {"step": step, "kind": kind, **values}
-        with self.run.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        for name, value in values.items():
-            self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        atomic.append_line(self.run.metrics, json.dumps(record))
+        self.tensorboard.scalars(step, {f"{kind}/{name}": value for name, value in values.items()})
 
 
 def _short(value: float) -> str:

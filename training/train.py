@@ -1,5 +1,6 @@
 """`segkc-deploy train`: from a data spec and a recipe to a run directory."""
 
+import errno
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -151,6 +152,10 @@ def _train(job: _Job, fabric: Fabric, method: Method) -> RunResult:
                     raise
     except torch.OutOfMemoryError:
         raise _out_of_memory(job) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _disk_full(job, error) from None
     return _result(job, trainer)
 
 
@@ -184,6 +189,15 @@ def _log_start(log: RunLog, job: _Job, trainer: Trainer, first_step: int) -> Non
         network = trainer.method.networks().get(role)
         if network and network.started_from:
             log.line(f"{role}: starts from {network.started_from}")
+
+
+def _disk_full(job: _Job, error: OSError) -> RunDirectoryError:
+    resumed = job.run.existing_checkpoints()
+    devices = f" --devices {job.split.ranks}" if job.split.ranks > 1 else ""
+    continued = f"continue with: segkc-deploy train --out {job.run.path}{devices} --resume"
+    return RunDirectoryError(
+        f"{error.filename}: {error.strerror}; make room, and {continued if resumed else 'start anew with --overwrite'}"
+    )
 
 
 def _out_of_memory(job: _Job) -> ConfigError:

@@ -51,7 +51,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, atomically.
 
     Raises:
-        RunDirectoryError: the disk is full, or the folder cannot be written to.
+        OSError: the disk is full, or the folder cannot be written to; the error names the file.
     """
     header = json.dumps({"step": checkpoint.step, "extra": checkpoint.extra})
     write_tensors(path, checkpoint.tensors, {_HEADER_KEY: header})
@@ -121,7 +121,7 @@ class CheckpointWriter:
         """Write a checkpoint in the background, once the one before it is written.
 
         Raises:
-            RunDirectoryError: the one before it could not be written.
+            OSError: the one before it could not be written.
         """
         self.wait()
         self._pending = self._executor.submit(self._write, checkpoint)
@@ -130,7 +130,7 @@ class CheckpointWriter:
         """Wait until everything is written.
 
         Raises:
-            RunDirectoryError: the checkpoint could not be written.
+            OSError: the checkpoint could not be written.
         """
         pending, self._pending = self._pending, None
         if pending is not None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from segkc_deploy.atomic import naming
 from segkc_deploy.errors import RunDirectoryError
 
 LOCK_NAME = ".lock"
@@ -37,9 +38,10 @@ def run_lock(run: Path) -> Iterator[None]:
     _held.add(path)
     try:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        file.truncate(0)
-        file.write(json.dumps(owner))
-        file.flush()
+        with naming(path):
+            file.truncate(0)
+            file.write(json.dumps(owner))
+            file.flush()
         yield
     finally:
         _held.discard(path)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 
 import torch
@@ -20,14 +22,18 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Write contiguous CPU tensors, metadata and the checksum of both to `path`, atomically.
 
     Raises:
-        RunDirectoryError: the disk is full, or the folder cannot be written to; an older file is left as it was.
+        OSError: the disk is full, or the folder cannot be written to; an older file is left as it was. The error names
+            the file.
     """
     checksum = _checksum(tensors, metadata)
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=metadata | {_CHECKSUM_KEY: checksum})
     except SafetensorError as error:
-        raise RunDirectoryError(f"{path}: cannot be written ({error}); is the disk full?") from None
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise RunDirectoryError(f"{path}: cannot be written ({error})") from None
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

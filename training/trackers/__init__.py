@@ -1,0 +1,1 @@
+"""Where the values of a training can be watched, besides its own log."""
