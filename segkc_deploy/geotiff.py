@@ -56,6 +56,20 @@ def predict_geotiff(
             yield from predict_windows(predictor, tiling, bands.read, write, batch_size)
 
 
+def reduced_pair(source: Path, mask: Path, longest_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a TIFF file, uint8 (H, W, 3) RGB, and its mask's file, uint8 (H, W), shrunk to at most `longest_side`.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    rasterio = _import_rasterio()
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), _reading(rasterio, source), rasterio.open(source) as image:
+        factor = max(1.0, max(image.height, image.width) / longest_side)
+        size = max(round(image.height / factor), 1), max(round(image.width / factor), 1)
+        with rasterio.open(mask) as classes:
+            return _Bands(image, source).read_reduced(*size), classes.read(1, out_shape=size)
+
+
 class _Bands:
     """Reads parts of a raster as RGB.
 
@@ -82,12 +96,18 @@ class _Bands:
         """Return a part of the image, uint8 (height, width, 3) RGB; 16-bit values become value / 257, rounded."""
         from rasterio.windows import Window
 
-        values = self._image.read(self._indexes, window=Window(left, top, width, height))
+        return self._as_rgb(self._image.read(self._indexes, window=Window(left, top, width, height)))
+
+    def read_reduced(self, height: int, width: int) -> np.ndarray:
+        """Return the whole image, uint8 (height, width, 3) RGB, of whose pixels the nearest ones are taken."""
+        return self._as_rgb(self._image.read(self._indexes, out_shape=(len(self._indexes), height, width)))
+
+    def _as_rgb(self, values: np.ndarray) -> np.ndarray:
         if self._colors is not None:
             return self._colors[values[0]]
         if values.dtype == np.uint16:
             values = np.floor(values / 257 + 0.5).astype(np.uint8)
-        return np.ascontiguousarray(np.broadcast_to(np.moveaxis(values, 0, 2), (height, width, 3)))
+        return np.ascontiguousarray(np.broadcast_to(np.moveaxis(values, 0, 2), (*values.shape[1:], 3)))
 
 
 def _import_rasterio() -> Any:

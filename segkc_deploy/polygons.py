@@ -41,8 +41,8 @@ def mask_polygons(mask: np.ndarray, num_classes: int, tolerance: float = 0.0, mi
         left, top, width, height = cv2.boundingRect(region)
         inner = region[top : top + height, left : left + width]
         for rings in _trace(inner):
-            kept = [_simplify(ring, tolerance) for ring in rings if _area(ring) >= min_area]
-            if kept and _area(rings[0]) >= min_area:
+            kept = [_simplify(ring, tolerance) for ring in rings if outline_area(ring) >= min_area]
+            if kept and outline_area(rings[0]) >= min_area:
                 found.append(Polygon(class_id, tuple(ring + np.array([left, top]) for ring in kept)))
     return found
 
@@ -102,8 +102,8 @@ def _simplify(ring: np.ndarray, tolerance: float) -> np.ndarray:
     return simple if len(simple) >= 3 else ring
 
 
-def _area(ring: np.ndarray) -> float:
-    """Return the pixels inside a ring (shoelace formula)."""
+def outline_area(ring: np.ndarray) -> float:
+    """Return the pixels inside a ring, float64 (points, 2), holes not considered (shoelace formula)."""
     following = np.roll(ring, -1, axis=0)
     return float(abs((ring[:, 0] * following[:, 1] - following[:, 0] * ring[:, 1]).sum()) / 2)
 

@@ -2,13 +2,29 @@
 
 import json
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
+
+
+class Further(StrEnum):
+    """Further files of an image, each in a folder of this name: COCO run lengths, GeoJSON polygons, labelme's JSON."""
+
+    RLE = "rle"
+    POLYGONS = "polygons"
+    LABELME = "labelme"
+
 
 #: One JSON string a line: a file's path below the folder.
 _RECORD = "predicted.jsonl"
 
 #: The subfolders of results, each with the endings that its files may have.
-_ENDINGS = {"masks": {".png", ".tif"}, "overlays": {".jpg", ".png"}}
+_ENDINGS = {
+    "masks": {".png", ".tif"},
+    "overlays": {".jpg", ".png"},
+    Further.RLE: {".json"},
+    Further.POLYGONS: {".geojson"},
+    Further.LABELME: {".json"},
+}
 
 
 def note(out: Path, name: Path) -> None:

@@ -11,11 +11,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -25,27 +28,41 @@ console = Console(stderr=True, highlight=False)
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def track(items: Iterable[T], description: str, total: int | None = None, unit: str = "") -> Iterator[T]:
     """Iterate over `items` and show the progress.
 
     Args:
         items: the items to process.
         description: what the work is, in a few words.
         total: how many items there are, when `items` has no length.
+        unit: what the items are, in the plural, where their rate is of interest: `images` shows `5.2 images/s`.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
+        rate = [_RateColumn(unit)] if unit else []
+        with Progress(*columns, *rate, console=console, transient=True) as progress:
             yield from progress.track(items, total=total, description=description)
         return
-    last_line = time.monotonic()
+    started = last_line = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
             last_line = time.monotonic()
-            console.print(f"{description}: {done}/{total or '?'}", soft_wrap=True)
+            speed = f", {done / (last_line - started):.1f} {unit}/s" if unit else ""
+            console.print(f"{description}: {done}/{total or '?'}{speed}", soft_wrap=True)
+
+
+class _RateColumn(ProgressColumn):
+    """How many items are done in a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} {self._unit}/s" if task.speed else "")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What `--source` means: one image, a folder with everything below it, or a glob pattern."""
+"""What `--source` means: one image, a folder with everything below it, a glob pattern, or a list of files."""
 
 import glob
 import os
@@ -26,14 +26,17 @@ def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
     """Return the images that `source` names, in the order of their paths.
 
     Args:
-        source: an image file, a folder (searched with its subfolders, links followed), or a glob pattern (`**` goes
-            through folders).
+        source: an image file, a folder (searched with its subfolders, links followed), a glob pattern (`**` goes
+            through folders), or a text file (`.txt`) with the path of an image in each line, relative to the text
+            file's folder. Its images keep their order, and those that are missing are returned too.
         exclude: a folder whose files are left out, so that results inside the source are not taken for images.
 
     Raises:
-        DataError: no image was found.
+        DataError: no image was found, or the list is not text.
     """
     path = Path(source)
+    if path.is_file() and path.suffix.lower() == ".txt":
+        return images_below(_listed(path))
     if path.is_file():
         return [SourceImage(path, path.stem)]
     if path.is_dir():
@@ -55,6 +58,19 @@ def images_below(images: list[Path]) -> list[SourceImage]:
     """Return the given image files (at least one), named by their paths below the folder that they share."""
     absolute = [image.absolute() for image in images]
     return _named_below(Path(os.path.commonpath([image.parent for image in absolute])), absolute)
+
+
+def _listed(path: Path) -> list[Path]:
+    """Return the images that the lines of a text file name, each once."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); write one image path in each line") from None
+    # Without `..`, so that the results cannot lie outside the output folder.
+    images = [Path(os.path.normpath(path.parent.absolute() / line)) for line in lines if line]
+    if not images:
+        raise DataError(f"{path}: names no image; write one image path in each line")
+    return list(dict.fromkeys(images))
 
 
 def _named_below(base: Path, images: list[Path]) -> list[SourceImage]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from segkc_deploy.cli.app import app
+from segkc_deploy.prediction_record import Further
 
 
 @app.command("predict")
@@ -13,9 +14,11 @@ def predict_command(
     artifact: Annotated[Path, typer.Argument(help="What `segkc-deploy export` wrote, its manifest beside it.")],
     source: Annotated[
         str,
-        typer.Option(help="An image, a folder, a glob pattern in quotes, a video, a stream's URL, `camera`, or `-`."),
+        typer.Option(
+            help="An image, folder, glob pattern in quotes, list (`.txt`), video, stream's URL, `camera`, or `-`."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder for `masks/` and `overlays/`.")],
+    out: Annotated[Path, typer.Option(help="The folder for `masks/`, `overlays/` and what `--also` names.")],
     batch: Annotated[int, typer.Option(min=1, help="Images that run at once.")] = 1,
     device: Annotated[
         Literal["auto", "cpu", "cuda", "tensorrt"],
@@ -24,6 +27,13 @@ def predict_command(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
     overlay: Annotated[bool, typer.Option(help="Also write pictures of image and mask, with a legend.")] = True,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Overlays: 0 shows the image, 1 the colors.")] = 0.5,
+    palette: Annotated[
+        bool, typer.Option("--palette", help="Masks as palette PNGs: the same class ids, shown in the classes' colors.")
+    ] = False,
+    also: Annotated[
+        list[Further] | None,
+        typer.Option(help="Images: also write COCO run lengths, GeoJSON polygons in pixels, or labelme. Repeatable."),
+    ] = None,
     tile: Annotated[
         bool, typer.Option("--tile", help="Predict large images in windows of the network's size, at full resolution.")
     ] = False,
@@ -42,7 +52,7 @@ def predict_command(
     ] = 0.0,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on in a folder where predict was ended: images with results are left out."),
+        typer.Option("--resume", help="Continue in the folder of an ended run: images with results are left out."),
     ] = False,
     overwrite: Annotated[
         bool,
@@ -59,24 +69,30 @@ def predict_command(
     from segkc_deploy.errors import ConfigError, DataError
     from segkc_deploy.prediction_files import predict_files, prepare_folder
     from segkc_deploy.predictor import load
+    from segkc_deploy.result_files import Outputs
     from segkc_deploy.sources import find_images
     from segkc_deploy.tiled_files import predict_files_tiled
     from segkc_deploy.video.source import names_video
 
-    strength = alpha if overlay else None
+    strength, further = alpha if overlay else None, tuple(also or ())
     if names_video(source):
-        if resume:
-            raise ConfigError(f"{source}: --resume goes on with folders of images; a video is predicted as a whole")
-        _predict_video(artifact, source, out, overwrite, (device, threads), (batch, strength, frames, smooth))
+        if further or palette:
+            raise ConfigError(
+                f"{source}: --also and --palette are for images; --frames says what is written of a frame"
+            )
+        if resume and not Path(source).is_file():
+            raise ConfigError(f"{source}: a stream cannot be resumed; leave --resume out and choose another --out")
+        _predict_video(artifact, source, out, overwrite, resume, (device, threads), (batch, strength, frames, smooth))
         return
 
     images = find_images(source, exclude=out)
+    outputs = Outputs(strength, palette, further)
     with load(artifact, device, threads) as predictor:
         prepare_folder(out, overwrite or resume)
         if tile:
-            failed = predict_files_tiled(predictor, images, out, tile_stride, batch, strength, resume)
+            failed = predict_files_tiled(predictor, images, out, tile_stride, batch, outputs, resume)
         else:
-            failed = predict_files(predictor, images, out, batch, strength, shrink_notice, resume)
+            failed = predict_files(predictor, images, out, batch, outputs, shrink_notice, resume)
         ran_on = predictor.description
     done = len(images) - failed
     if done:
@@ -91,17 +107,25 @@ def _predict_video(
     source: str,
     out: Path,
     overwrite: bool,
+    resume: bool,
     run: tuple[str, int | None],
     options: tuple[int, float | None, Literal["areas", "rle", "polygons"], float],
 ) -> None:
     from segkc_deploy.errors import DataError
     from segkc_deploy.prediction_files import prepare_folder
     from segkc_deploy.predictor import load
-    from segkc_deploy.video.pipeline import VideoOptions, predict_video
+    from segkc_deploy.progress import console
+    from segkc_deploy.video.pipeline import VideoOptions, predict_video, summary_path
     from segkc_deploy.video.source import open_video
 
     with open_video(source) as video, load(artifact, *run) as predictor:
-        prepare_folder(out, overwrite)
+        if resume and summary_path(out, video).is_file():
+            typer.echo(f"{source} is predicted already: {summary_path(out, video)}")
+            return
+        if resume and (out / f"{video.name}.jsonl").is_file():
+            again = f"{source}: its prediction was not finished; a video starts again at its first frame"
+            console.print(again, markup=False, soft_wrap=True)
+        prepare_folder(out, overwrite or resume)
         result = predict_video(predictor, video, out, VideoOptions(*options))
         ran_on = predictor.description
     ended = "interrupted after " if result.interrupted else ""

@@ -1,5 +1,6 @@
 """Predict a video: one thread decodes, the network runs, another thread encodes."""
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import TextIO, TypeVar
 
 import numpy as np
 
+from segkc_deploy import atomic
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.overlay import blend
 from segkc_deploy.predictor import Predictor
@@ -68,8 +70,9 @@ class VideoResult:
 def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoOptions) -> VideoResult:
     """Write `out/<name>.mp4`, the video with its masks, and `out/<name>.jsonl`, a line for each frame.
 
-    Ctrl-C ends it after the frames in hand; what was written is complete up to there. Where the video turns out to be
-    damaged it ends as well, and `video.broken` tells.
+    `out/<name>.summary.json` appears when all frames are done. Ctrl-C ends it after the frames in hand; what
+    was written is complete up to there. Where the video turns out to be damaged it ends as well, and `video.broken`
+    tells.
 
     Raises:
         ConfigError: a file cannot be written, or smoothing is asked of an artifact without logits.
@@ -79,6 +82,8 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
     lines = out / f"{video.name}.jsonl"
     started = time.perf_counter()
     frames = 0
+    summary = summary_path(out, video)
+    summary.unlink(missing_ok=True)
     with (
         interruptible() as interrupted,
         _writing(lines),
@@ -88,14 +93,37 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
         files = (lines,) if film is None else (lines, film.path)
         writer = _Writer(predictor, options, film, text)
         with _in_thread(writer.write) as write, _decoded(video) as items:
-            for batch in _batches(track(items, "Predicting frames"), predictor.batch_size(options.batch_size), write):
+            for batch in _batches(
+                track(items, "Predicting frames", unit="frames"), predictor.batch_size(options.batch_size), write
+            ):
                 for frame, mask in zip(batch, masks.of(batch), strict=True):
                     write((frame, mask))
                 frames += len(batch)
                 if interrupted():
                     break
         seconds = time.perf_counter() - started
-        return VideoResult(frames, seconds, files, masks.flicker.mean, masks.unsmoothed_flicker, interrupted())
+        result = VideoResult(frames, seconds, files, masks.flicker.mean, masks.unsmoothed_flicker, interrupted())
+    if not result.interrupted:
+        with _writing(summary):
+            atomic.write_text(summary, _summary(predictor, video, result))
+    return result
+
+
+def summary_path(out: Path, video: Video) -> Path:
+    """Return the file that is there when a video is predicted to its end."""
+    return out / f"{video.name}.summary.json"
+
+
+def _summary(predictor: Predictor, video: Video, result: VideoResult) -> str:
+    content = {
+        "artifact": predictor.manifest.artifact if predictor.manifest else None,
+        "frames": result.frames,
+        "seconds": round(result.seconds, 3),
+        "flicker": result.flicker,
+        "flicker_unsmoothed": result.flicker_unsmoothed,
+        "ends_early": video.broken,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 class _Masks:

@@ -1,5 +1,6 @@
 """`predict --resume` after a run that was ended in the middle."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from command_line import CommandLine
+from test_video import make_video
 from tiny_artifact import expected_mask, make_artifact
 
 SIZE = (8, 12)
@@ -65,7 +67,28 @@ def test_a_killed_run_is_finished(command: CommandLine, tmp_path: Path) -> None:
         assert cv2.imread(str(out / f"overlays/{name}.jpg")) is not None
 
 
-def test_a_video_cannot_be_resumed(command: CommandLine, tmp_path: Path) -> None:
+def test_an_unfinished_video_starts_again_and_a_finished_one_is_left(command: CommandLine, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    source, out = make_video(tmp_path / "clip.mp4", count=30), tmp_path / "out"
+    artifact = make_artifact(tmp_path / "artifact", size=(48, 64))
+    arguments = ("predict", artifact, "--source", source, "--out", out, "--resume")
+    out.mkdir()
+    (out / "clip.jsonl").write_text('{"frame":0}\n{"fra')  # as a killed run leaves it
+    (out / "mine.txt").write_text("not predict's")
+    again = command(*arguments)
+    assert again.code == 0
+    assert again.err == f"{source}: its prediction was not finished; a video starts again at its first frame\n"
+    assert len((out / "clip.jsonl").read_text().splitlines()) == 30
+    assert json.loads((out / "clip.summary.json").read_text())["frames"] == 30
+    written = (out / "clip.mp4").stat().st_mtime_ns
+    left = command(*arguments)
+    assert (left.code, left.err) == (0, "")
+    assert "is predicted already" in left.out
+    assert (out / "clip.mp4").stat().st_mtime_ns == written
+    assert (out / "mine.txt").exists()
+
+
+def test_a_stream_cannot_be_resumed(command: CommandLine, tmp_path: Path) -> None:
     artifact = make_artifact(tmp_path / "artifact")
-    line = command.refused("predict", artifact, "--source", "clip.mp4", "--out", tmp_path / "out", "--resume")
-    assert "--resume goes on with folders of images" in line
+    line = command.refused("predict", artifact, "--source", "rtsp://host/1", "--out", tmp_path / "out", "--resume")
+    assert "a stream cannot be resumed" in line

@@ -136,6 +136,20 @@ def test_the_command_writes_geotiff_with_the_georeference_of_the_source(command:
             assert np.array_equal(mask.read(1), expected)
 
 
+def test_a_tiffs_overlay_is_shrunk_and_further_files_are_refused(
+    command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segkc_deploy.tiled_files._OVERLAY_SIDE", 265)
+    artifact = make_artifact(tmp_path / "artifact", size=WINDOW, outputs=("logits",))
+    write_geotiff(tmp_path / "image.tif", soft_image(530, 400))
+    arguments = ("predict", artifact, "--source", tmp_path / "image.tif", "--out", tmp_path / "out", "--tile")
+    assert "--also" in command.refused(*arguments, "--also", "polygons")
+    assert command(*arguments, "--overwrite").code == 0
+    height, width = cv2.imread(str(tmp_path / "out/overlays/image.jpg")).shape[:2]
+    assert height > 265  # the legend is below
+    assert 200 <= width < 400
+
+
 def test_where_there_is_no_data_the_mask_is_ignored(tmp_path: Path) -> None:
     from segkc_deploy.geotiff import predict_geotiff
 

@@ -18,9 +18,10 @@ from segkc_deploy.invocation import command_line
 from segkc_deploy.labels import Labels
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import sha256_of
-from segkc_deploy.prediction_files import images_to_predict, prepare_folder, write_mask
+from segkc_deploy.prediction_files import images_to_predict, prepare_folder
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import track
+from segkc_deploy.result_files import Outputs, write_mask
 from segkc_deploy.sources import SourceImage, find_images, images_below
 from segkc_deploy.training.evaluation.prediction import probability_predictor, protocol_in_words
 from segkc_deploy.training.files.network_file import load_network
@@ -210,7 +211,7 @@ def _write_masks(
 ) -> list[str]:
     """Write the masks and return the reasons for which images were left out."""
     left_out = []
-    todo = images_to_predict(images, request.out, overlays=False, resume=request.resume)
+    todo = images_to_predict(images, request.out, Outputs(alpha=None), request.resume)
     for image, pixels in track(prefetch(_read, todo), "Labeling images", total=len(todo)):
         if isinstance(pixels, DataError):
             left_out.append(str(pixels))

@@ -1,0 +1,159 @@
+"""The files that `predict` writes about one image: mask, overlay, run lengths, polygons, labelme."""
+
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from segkc_deploy import atomic
+from segkc_deploy.areas import class_areas
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.labels import Labels
+from segkc_deploy.overlay import overlay
+from segkc_deploy.polygons import geojson, mask_polygons, outline_area
+from segkc_deploy.prediction_record import Further, note
+from segkc_deploy.rle import coco_rle
+from segkc_deploy.sources import SourceImage
+
+_JPEG_QUALITY = 92
+#: libjpeg's limit along a side; larger overlays are written as PNG.
+_JPEG_LONGEST_SIDE = 65500
+
+#: Pixels by which the outlines of polygons may differ from the mask's.
+_TOLERANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written about each image besides its mask.
+
+    Attributes:
+        alpha: how strongly the overlays show the colors (0-1); None writes no overlays.
+        palette: whether masks are palette PNGs, which viewers show in the classes' colors; the values are the same.
+        also: further files.
+    """
+
+    alpha: float | None = 0.5
+    palette: bool = False
+    also: tuple[Further, ...] = ()
+
+    def are_there(self, image_id: str, there: set[str]) -> bool:
+        """Whether all files of an image are among `there`, paths such as `masks/a.png`."""
+        wanted = [
+            {f"masks/{image_id}.png", f"masks/{image_id}.tif"},
+            *({_further_path(kind, image_id)} for kind in self.also),
+        ]
+        if self.alpha is not None:
+            wanted.append({f"overlays/{image_id}.jpg", f"overlays/{image_id}.png"})
+        return not any(there.isdisjoint(names) for names in wanted)
+
+
+def write_results(
+    out: Path, image: SourceImage, pixels: np.ndarray, mask: np.ndarray, labels: Labels, outputs: Outputs
+) -> None:
+    """Write the files of an image, uint8 (H, W, 3) RGB, with its mask, uint8 (H, W).
+
+    Raises:
+        ConfigError: a file cannot be written.
+    """
+    write_mask(out, image, mask, labels if outputs.palette else None)
+    if outputs.alpha is not None:
+        write_overlay(out, image, overlay(pixels, mask, labels, outputs.alpha))
+    for kind in outputs.also:
+        name = Path(_further_path(kind, image.id))
+        content = _FURTHER[kind](mask, labels, image.path, out / name)
+        _write(out, name, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def write_mask(out: Path, image: SourceImage, mask: np.ndarray, colors: Labels | None = None) -> None:
+    """Write `out/masks/<id>.png`; `mask` is uint8 (H, W). With `colors` it is a palette PNG."""
+    name = Path("masks", f"{image.id}.png")
+    if colors is None:
+        _write(out, name, _encoded(name, mask, []))
+        return
+    picture = Image.fromarray(mask)
+    picture.putpalette([channel for color in colors.palette for channel in color])  # makes it mode P
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    _write(out, name, buffer.getvalue())
+
+
+def write_overlay(out: Path, image: SourceImage, picture: np.ndarray) -> None:
+    """Write `out/overlays/<id>.jpg`, or `.png` where JPEG is too small; `picture` is uint8 (H, W, 3) RGB."""
+    picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    too_long = max(picture.shape[:2]) > _JPEG_LONGEST_SIDE
+    name = Path("overlays", f"{image.id}.{'png' if too_long else 'jpg'}")
+    _write(out, name, _encoded(name, picture, [] if too_long else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]))
+
+
+def _further_path(kind: Further, image_id: str) -> str:
+    return f"{kind}/{image_id}.{'geojson' if kind is Further.POLYGONS else 'json'}"
+
+
+def _rle(mask: np.ndarray, labels: Labels, source: Path, path: Path) -> dict[str, Any]:
+    """Return for each class that occurs what pycocotools takes as an annotation; categories are class ids."""
+    annotations = [
+        {
+            "category_id": area.id,
+            "category": area.name,
+            "area": area.pixels,
+            "segmentation": coco_rle(mask == area.id),
+        }
+        for area in class_areas(mask, labels)
+    ]
+    return {"image": source.name, "width": mask.shape[1], "height": mask.shape[0], "annotations": annotations}
+
+
+def _polygons(mask: np.ndarray, labels: Labels, source: Path, path: Path) -> dict[str, Any]:
+    # Members that GeoJSON does not know are allowed.
+    collection = geojson(mask_polygons(mask, labels.num_classes, _TOLERANCE), labels)
+    return collection | {"image": source.name, "width": mask.shape[1], "height": mask.shape[0]}
+
+
+def _labelme(mask: np.ndarray, labels: Labels, source: Path, path: Path) -> dict[str, Any]:
+    """Return what labelme opens. It knows no holes: what lies in one is a smaller shape, drawn later over it."""
+    regions = mask_polygons(mask, labels.num_classes, _TOLERANCE)
+    shapes = [
+        {
+            "label": labels.names[region.class_id],
+            "points": region.rings[0].tolist(),
+            "group_id": None,
+            "shape_type": "polygon",
+            "flags": {},
+        }
+        for region in sorted(regions, key=lambda region: -outline_area(region.rings[0]))
+    ]
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": Path(os.path.relpath(source.absolute(), path.parent.absolute())).as_posix(),
+        "imageData": None,
+        "imageHeight": mask.shape[0],
+        "imageWidth": mask.shape[1],
+    }
+
+
+_FURTHER = {Further.RLE: _rle, Further.POLYGONS: _polygons, Further.LABELME: _labelme}
+
+
+def _encoded(name: Path, pixels: np.ndarray, parameters: list[int]) -> bytes:
+    encoded, data = cv2.imencode(name.suffix, pixels, parameters)
+    assert encoded
+    return data.tobytes()
+
+
+def _write(out: Path, name: Path, content: bytes) -> None:
+    path = out / name
+    try:
+        # Noted first: a killed run then leaves nothing that is not known as its own.
+        note(out, name)
+        atomic.write_bytes(path, content)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
