@@ -7,6 +7,7 @@ SegKCError
 │   │   └── UnreadableFileError   a file of an image or a mask that is missing or damaged
 │   ├── ArtifactError         an artifact or its manifest: damaged, missing, or made for something else
 │   ├── RunDirectoryError     a run directory that is missing, incomplete, or in use
+│   ├── HubError              a hub that cannot be reached, refuses, or has something else than expected
 │   └── MissingDependencyError   an optional package that the command needs
 ├── BuildError                an engine's own builder refused the graph or failed; exit code 1
 ├── VerificationError         an exported artifact that does not agree with its network; exit code 1
@@ -47,6 +48,10 @@ class ArtifactError(UserError):
 
 class RunDirectoryError(UserError):
     """A run directory that is missing, incomplete, or already holds another run."""
+
+
+class HubError(UserError):
+    """A hub that cannot be reached or refuses, or a repository that does not hold what is expected."""
 
 
 class MissingDependencyError(UserError):

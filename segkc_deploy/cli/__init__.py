@@ -4,6 +4,7 @@ import sys
 
 from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     benchmark,
+    card,
     check,
     compare,
     convert,
@@ -11,6 +12,7 @@ from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     doctor,
     evaluate,
     export,
+    hub,
     import_weights,
     init,
     label_next,

@@ -40,7 +40,7 @@ class FiftyOneTasks(TaskWriter):
 
     def finish(self) -> str:
         targets = {str(index): name for index, name in enumerate(self.labels.names)}
-        info = {"default_mask_targets": targets, "segkc_deploy_classes": list(self.labels.names)}
+        info = {"default_mask_targets": targets, "default_classes": list(self.labels.names)}
         for name, content in (("samples", {"samples": self._samples}), ("metadata", {"info": info})):
             text = json.dumps(content, indent=1, ensure_ascii=False)
             atomic.write_text(self.folder / f"{name}.json", text + "\n")

@@ -1,0 +1,1 @@
+"""Sharing networks: model cards, and packages of files that a hub keeps."""

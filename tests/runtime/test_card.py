@@ -1,0 +1,99 @@
+"""Model cards: front matter that a hub's own reader accepts, and what was and was not measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+from tiny_artifact import LABELS, make_artifact
+
+from segkc_deploy.manifest import Verification
+
+
+def write_scores(path: Path, **changes: object) -> Path:
+    content = {
+        "target": "artifacts/tiny.onnx",
+        "role": "junior",
+        "images": 40,
+        "miou": 61.25,
+        "miou_interval": [58.0, 64.5],
+        "pixel_accuracy": 90.1,
+        "iou": dict(zip(LABELS.names, (90.0, 72.5, 31.0, None), strict=True)),
+        "protocol": "the artifact's own",
+        "ran_on": "onnxruntime",
+        "rule": "mean over classes",
+    }
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def test_a_card_says_what_was_measured(command: CommandLine, tmp_path: Path) -> None:
+    found = Verification(images=20, agreement=0.9987)
+    artifact = make_artifact(tmp_path, verification=found)
+    (tmp_path / "limits.md").write_text("Not for driving.")
+    finished = command(
+        *("card", artifact, "--license", "apache-2.0", "--scores", write_scores(tmp_path / "eval.json")),
+        *("--dataset", "Street Scenes", "--limits", tmp_path / "limits.md", "--repo", "me/streets"),
+    )
+    assert finished.code == 0, finished.err
+    text = (tmp_path / "README.md").read_text()
+    assert "mIoU 61.2% (95% interval over images: 58.0 to 64.5) on 40 validation images." in text
+    assert "| 1 | red | 72.5 |" in text and "| 3 | blue | absent |" in text
+    assert "IoU below 50%: green (31.0%)." in text
+    assert "nothing is known of them: blue" in text
+    assert "99.87% of the pixels of 20 images" in text
+    assert "segkc-deploy pull me/streets --out streets" in text
+    assert 'segkc_deploy.load("streets/tiny.onnx")' in text
+    assert text.endswith("Not for driving.\n")
+    assert "Not measured." in text[text.index("## Latency") : text.index("## Data")]
+
+
+def test_the_hubs_own_reader_accepts_the_front_matter(command: CommandLine, tmp_path: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    artifact = make_artifact(tmp_path)
+    scores = write_scores(tmp_path / "eval.json")
+    command("card", artifact, "--license", "mit", "--scores", scores, "--dataset", "Street Scenes", "--name", "Streets")
+    card = hub.ModelCard.load(tmp_path / "README.md")
+    assert (card.data.license, card.data.pipeline_tag, card.data.library_name) == (
+        "mit",
+        "image-segmentation",
+        "segkc-deploy",
+    )
+    (result,) = card.data.eval_results
+    assert (card.data.model_name, result.metric_type, result.metric_value) == ("Streets", "mean_iou", 0.6125)
+    assert (result.dataset_name, result.task_type) == ("Street Scenes", "image-segmentation")
+
+
+def test_a_card_says_what_was_not_measured(command: CommandLine, tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path, verification=None)
+    assert command("card", artifact, "--license", "mit").code == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "How good it is was not measured." in text
+    assert "This file was not compared with the network it was made from." in text
+    assert "How many images it has is not stated." in text
+    assert "mean_iou" not in text and "`dark`, `red`, `green`, `blue`" in text
+
+
+def test_a_runs_card_counts_its_images(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    assert command("card", run, "--license", "mit", "--out", tmp_path / "card.md").code == 0
+    text = (tmp_path / "card.md").read_text()
+    assert "4 labeled and 6 unlabeled images for training, 3 for validation" in text
+    assert "`mobilenetv4_conv_small_035`" in text and "method `segkc`" in text
+    assert "learned from its own labels of 6 images" in text
+    assert f"segkc-deploy export {run.name} --engine onnx" in text
+
+
+def test_mistakes_are_named(command: CommandLine, tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path)
+    card = ("card", artifact, "--license", "mit")
+    other = write_scores(tmp_path / "other.json", iou={"dark": 1.0, "red": 2.0})
+    assert "other classes" in command.refused(*card, "--scores", other)
+    senior = write_scores(tmp_path / "senior.json", role="senior")
+    assert "scores of the senior" in command.refused(*card, "--scores", senior)
+    (tmp_path / "none.json").write_text('{"images": 4}')
+    assert "target is missing" in command.refused(*card, "--scores", tmp_path / "none.json")
+    (tmp_path / "broken.json").write_text("{")
+    assert "not JSON" in command.refused(*card, "--scores", tmp_path / "broken.json")
+    (tmp_path / "README.md").write_text("mine")
+    assert "--overwrite" in command.refused(*card)
+    assert (tmp_path / "README.md").read_text() == "mine"
