@@ -24,6 +24,7 @@ COMMANDS = (
     "train",
     "eval",
     "label-next",
+    "pseudo-label",
     "import-weights",
     "export",
     "predict",
@@ -31,6 +32,9 @@ COMMANDS = (
     "benchmark",
     "compare",
     "report",
+    "card",
+    "push",
+    "pull",
     "demo",
     "doctor",
 )
