@@ -4,7 +4,6 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -17,6 +16,7 @@ from segkc_deploy.errors import ConfigError, NonFiniteLossError, TrainingStopped
 from segkc_deploy.training.batch_split import BatchSplit, random_seed
 from segkc_deploy.training.batches import batches
 from segkc_deploy.training.data.skipped_files import SkippedFiles
+from segkc_deploy.training.data_facts import changes_in_words, data_facts
 from segkc_deploy.training.evaluation.panels import comparison_panels
 from segkc_deploy.training.evaluation.prediction import mask_predictor
 from segkc_deploy.training.evaluation.scoring import shared_miou
@@ -78,14 +78,12 @@ class Trainer:
     def resume(self) -> tuple[int, str]:
         """Restore the newest undamaged checkpoint; return the steps taken and a remark about a damaged one."""
         checkpoint, remark = read_newest_checkpoint(self.run)
+        extra = checkpoint.extra
+        # First: with other classes the weights would not even fit.
+        if changes := changes_in_words(extra["data"], data_facts(self.sets), str(self.run.path)):
+            raise ConfigError(f"{self.run.path}: {changes}")
         # Fabric wraps the optimizer; the checkpoint holds the state of the one inside.
         restore_checkpoint(checkpoint, self.method, self.optimizer.optimizer)
-        extra = checkpoint.extra
-        if extra["data"] != self._data_facts():
-            raise ConfigError(
-                f"{self.run.path}: the image lists or the classes have changed since the checkpoint; restore them,"
-                " or start anew with --overwrite"
-            )
         self.scores, self.validated_step = extra["scores"], extra["validated_step"]
         self.skipped = SkippedFiles(self.recipe.unreadable_files, extra.get("skipped_files", ()))
         self.fabric.strategy.precision.load_state_dict(extra["precision"])
@@ -241,7 +239,7 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         extra = {
-            "data": self._data_facts(),
+            "data": data_facts(self.sets),
             "scores": self.scores,
             "validated_step": self.validated_step,
             "skipped_files": self.skipped.messages,
@@ -253,15 +251,6 @@ class Trainer:
     def _last_checkpoint(self) -> str:
         self.writer.wait()
         return f"{self.run.checkpoint} (step {self.writer.step})" if self.writer.step else "none yet"
-
-    def _data_facts(self) -> dict[str, Any]:
-        """What every later step depends on, as JSON values: the same ids in the same order give the same draws."""
-        return {
-            "labeled": [sample.id for sample in self.sets.labeled],
-            "unlabeled": [sample.id for sample in self.sets.unlabeled],
-            "labels": self.sets.labels.model_dump(mode="json"),
-            "label_mapping": [list(pair) for pair in sorted(self.sets.coding.label_mapping.items())],
-        }
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
         steps, views, rank = range(first_step, self.steps), self.method.strong_views, self.fabric.global_rank

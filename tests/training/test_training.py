@@ -235,7 +235,9 @@ def test_resume_refuses_another_recipe_or_other_images(finished: RunResult, data
     extra = data.parent / "images" / "extra" / "000.png"
     moved = extra.rename(extra.with_suffix(".hidden"))
     try:
-        with pytest.raises(ConfigError, match="image lists or the classes have changed"):
+        with pytest.raises(
+            ConfigError, match=r"1 unlabeled image was removed \(such as .*\) since the checkpoint; restore"
+        ):
             train_run(None, None, finished.path, resume=True)
     finally:
         moved.rename(extra)
@@ -245,7 +247,14 @@ def test_resume_refuses_other_classes(finished: RunResult, data: Path) -> None:
     text = data.read_text()
     data.write_text(text.replace("- box", "- crate"))
     try:
-        with pytest.raises(ConfigError, match="the classes have changed"):
+        with pytest.raises(
+            ConfigError, match="class 'crate' was added and class 'box' was removed since the checkpoint"
+        ):
+            train_run(None, None, finished.path, resume=True)
+        data.write_text(text.replace("- disk", "- disk\n- rod"))
+        with pytest.raises(
+            ConfigError, match=r"class 'rod' was added .* know 3 classes and not 4; .*pretrained=.*whole"
+        ):
             train_run(None, None, finished.path, resume=True)
     finally:
         data.write_text(text)
