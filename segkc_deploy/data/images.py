@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from segkc_deploy.data import png
 from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.errors import DataError, UnreadableFileError
 
@@ -63,6 +64,8 @@ def decode_image(encoded: bytes, path: Path | str) -> np.ndarray:
         return _decode_tiff(encoded, path, tiff.read_header(encoded, path, "image"))
     file_format, size = _identify(encoded, path)
     require_within_limit(path, size)
+    if file_format == "PNG" and png.ends_within_a_chunk(encoded):
+        raise DataError(f"{path}: not a readable image: its last bytes are missing or damaged")
     # OpenCV before version 5 ignores the EXIF data of a WebP, and reads neither GIF nor AVIF in every build.
     image = _with_opencv(encoded) if file_format in {"JPEG", "MPO", "PNG", "BMP", "DIB"} else _with_pillow(encoded)
     if image is None:

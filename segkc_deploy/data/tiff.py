@@ -76,6 +76,8 @@ def read_header(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
         raise UnreadableFileError(
             f"{path}: not a readable {what}: its TIFF header is damaged ({_in_one_line(error)})"
         ) from None
+    if 0 in header.size:
+        raise UnreadableFileError(f"{path}: not a readable {what}: its header names no pixels")
     require_within_limit(path, header.size)
     if header.bands > _MOST_BANDS:
         raise UnreadableFileError(f"{path}: not a readable {what}: its header names {header.bands} bands")

@@ -10,6 +10,7 @@ import pytest
 from data_helpers import blocks
 from PIL import Image
 
+from segkc_deploy.data import png
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import DataError
 
@@ -126,6 +127,19 @@ def test_a_file_cut_short_is_named(tmp_path: Path, name: str, options: dict[str,
         read_image(path)
     assert str(caught.value).startswith(f"{path}: not a readable image: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_chunk_longer_than_its_file_is_refused_before_decoding(tmp_path: Path) -> None:
+    """OpenCV allocates what a PNG's chunk is said to hold."""
+    path = _save(tmp_path / "a.png", Image.fromarray(blocks(10)))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") - 4] = 0x2D  # 755 MB
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="its last bytes are missing or damaged"):
+        read_image(path)
+    content = path.read_bytes()
+    assert png.ends_within_a_chunk(content)
+    assert not png.ends_within_a_chunk(_save(tmp_path / "b.png", Image.fromarray(blocks(10))).read_bytes() + b"more")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,16 @@ def test_values_that_are_no_ids(tmp_path: Path, values: np.ndarray, reason: str)
     assert reason in str(caught.value)
 
 
+def test_a_tiff_without_pixels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, IDS.astype(np.float64))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["ImageLength"].overwrite(0)
+    for read in (raw_mask, read_image):
+        with pytest.raises(DataError, match="its header names no pixels"):
+            read(path)
+
+
 @pytest.mark.parametrize("file_format", ["JPEG", "WEBP"])
 def test_lossy_data_under_a_lossless_name_is_refused(tmp_path: Path, file_format: str) -> None:
     buffer = io.BytesIO()

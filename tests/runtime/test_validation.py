@@ -108,6 +108,7 @@ def test_load_yaml_reads_a_mapping(tmp_path: Path) -> None:
     [
         (b"a: 1\nb: [1, 2\nc: 3\n", ", line 3, column 2: not YAML: expected ',' or ']', but got ':'"),
         (b"a: 1\n\tb: 2\n", ", line 2, column 1: not YAML: found character '\\t' that cannot start any token"),
+        (b"a: {b: 1, {c: 2}}\n", ", line 1, column 11: not YAML: found unhashable key"),
         (b"a: 1\nb: 2\na: 3\n", ", line 3, column 1: the key 'a' is given twice"),
         (b"- 1\n- 2\n", ": should hold `key: value` lines, but it is a list"),
         (b"a: \xff\n", ": not UTF-8 text (byte 3); save it as UTF-8"),
