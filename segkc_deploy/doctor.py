@@ -1,13 +1,15 @@
 """What this machine can do with this package, and what it still needs.
 
-Every question is answered from package metadata, from files and from the driver: no framework is imported, so nothing
-here takes long or crashes.
+What is missing is read from package metadata, from files and from the driver. What seems to be there is then tried,
+each engine and job in a process of its own (`segkc_deploy.probes`): no framework is imported here, so nothing crashes.
 """
 
 import ctypes.util
 import importlib.util
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +21,7 @@ from segkc_deploy.cuda_probe import cuda_obstacle, find_gpu
 from segkc_deploy.engines import ENGINES
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.machine import describe_machine
+from segkc_deploy.probes import failure_of
 from segkc_deploy.tensorrt_library import LIBRARIES, Library
 
 _PACKAGE = "segkc-deploy"
@@ -36,6 +39,13 @@ _CUDA_LIBRARIES = (("cuDNN", "cudnn", "nvidia.cudnn"), ("cuBLAS", "cublas", "nvi
 #: What onnxruntime's TensorRT provider is linked to, whatever TensorRT the engine trt uses.
 _ORT_TENSORRT = "libnvinfer.so.10"
 _INSTALL_ORT_TENSORRT = 'pip install --extra-index-url https://pypi.nvidia.com "tensorrt>=10.13,<11"'
+
+
+#: Packages that hold the same module as another one, and so satisfy a requirement of it.
+_SAME_MODULE = {
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    "onnxruntime-gpu": ("onnxruntime",),
+}
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,8 @@ class Diagnosis:
     abilities: tuple[Ability, ...]
 
 
-def diagnose() -> Diagnosis:
-    """Look at this machine; takes well under a second, imports no framework and raises nothing."""
+def diagnose(run: bool = True) -> Diagnosis:
+    """Look at this machine; with `run`, try what nothing is missing for, which takes seconds. Raises nothing."""
     _version.cache_clear()
     machine = describe_machine()
     obstacle = cuda_obstacle()
@@ -92,7 +102,25 @@ def diagnose() -> Diagnosis:
             machine["gpus"] = gpus
         except ConfigError as error:
             obstacle = str(error)
-    return Diagnosis(machine, obstacle, (*_engines(obstacle), *_jobs(obstacle)))
+    abilities = (*_engines(obstacle), *_jobs(obstacle))
+    return Diagnosis(machine, obstacle, _tried(abilities) if run else abilities)
+
+
+def _tried(abilities: Sequence[Ability]) -> tuple[Ability, ...]:
+    """Run what seems to work; what fails lacks a run that succeeds."""
+    seeming = [ability for ability in abilities if ability.works]
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        failures = dict(zip((one.name for one in seeming), executor.map(_failure, seeming), strict=True))
+    return tuple(
+        replace(ability, missing=(Missing("a trial that succeeds", failures[ability.name]),))
+        if failures.get(ability.name)
+        else ability
+        for ability in abilities
+    )
+
+
+def _failure(ability: Ability) -> str:
+    return failure_of(ability.name)
 
 
 def _engines(obstacle: str) -> Iterator[Ability]:
@@ -186,9 +214,11 @@ def _extra_ability(name: str, extra: str) -> Ability:
         return Ability(name, "job", (), (Missing(f"the package {_PACKAGE}", "pip install -e ."),))
     found, lost = [], []
     for requirement in requirements:
-        version = _version(requirement.name)
+        names = (requirement.name, *_SAME_MODULE.get(requirement.name, ()))
+        installed = next(filter(_version, names), requirement.name)
+        version = _version(installed)
         if version and requirement.specifier.contains(version, prereleases=True):
-            found.append(f"{requirement.name} {version}")
+            found.append(f"{installed} {version}")
         else:
             lost.append(f"{requirement.name}{requirement.specifier}{f' (installed: {version})' if version else ''}")
     install = f'pip install "{_PACKAGE}[{extra}]"' if extra else f"pip install {_PACKAGE}"

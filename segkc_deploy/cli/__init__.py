@@ -2,6 +2,7 @@
 
 import sys
 
+from segkc_deploy.broken_imports import explain
 from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     benchmark,
     card,
@@ -24,7 +25,6 @@ from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     train,
 )
 from segkc_deploy.cli.app import app
-from segkc_deploy.cli.broken_imports import explain
 from segkc_deploy.errors import SegKCError
 
 

@@ -15,16 +15,22 @@ _TITLES = {"engine": "engines: what can run here", "job": "jobs"}
 @app.command("doctor")
 def doctor_command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    run: Annotated[
+        bool, typer.Option("--run/--no-run", help="Run one inference with each engine, or look at packages alone.")
+    ] = True,
 ) -> None:
     """Say what this machine has, and what each engine and each job still needs.
 
-    Looks, and changes nothing. Exits with 0 whatever is missing.
+    Each engine that is installed runs one inference, and each job's packages are imported, so "works" means that it
+    did. Changes nothing. Exits with 0 whatever is missing.
 
     Example: `segkc-deploy doctor`
     """
     from segkc_deploy.doctor import diagnose
+    from segkc_deploy.progress import console
 
-    diagnosis = diagnose()
+    with console.status("running one inference with each engine" if run else "looking"):
+        diagnosis = diagnose(run)
     typer.echo(_as_json(diagnosis) if json else "\n".join(_as_text(diagnosis)))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segkc_deploy.cli.broken_imports import explain
+from segkc_deploy.broken_imports import explain
 
 
 @pytest.mark.parametrize(

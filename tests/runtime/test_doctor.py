@@ -1,4 +1,4 @@
-"""`segkc-deploy doctor`: right about what is there, harmless, and quick."""
+"""`segkc-deploy doctor`: right about what is there and about what works, and harmless."""
 
 import json
 import re
@@ -37,6 +37,7 @@ class Site:
         self.gpu: Gpu | None = None
         self.requires: list[str] = []
         self.smi: list[dict[str, object]] = []
+        self.failures: dict[str, str] = {}
         self._folder = folder
         monkeypatch.setattr(doctor.metadata, "version", self._version)
         monkeypatch.setattr(doctor.metadata, "requires", lambda package: self.requires)
@@ -45,6 +46,7 @@ class Site:
         monkeypatch.setattr(doctor, "cuda_obstacle", lambda: "" if self.gpu else NO_GPU)
         monkeypatch.setattr(doctor, "find_gpu", lambda: self.gpu)
         monkeypatch.setattr(doctor, "describe_machine", lambda: {"gpus": self.smi})
+        monkeypatch.setattr(doctor, "failure_of", lambda name: self.failures.get(name, ""))
 
     def install(self, package: str, version: str, module: str = "", files: tuple[str, ...] = ()) -> None:
         self.packages[package] = version
@@ -75,8 +77,10 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
 H200 = Gpu("NVIDIA H200", "9.0", "580.65.06")
 
 
-def test_the_command_names_every_engine_and_job(run: CommandLine) -> None:
+def test_the_command_names_every_engine_and_job_and_what_is_installed_works(run: CommandLine) -> None:
+    """Everything that the tests need is installed, and a process that tries it must find no fault."""
     finished = run("doctor")
+    assert "a trial that succeeds" not in finished.out
     assert finished.code == 0
     assert finished.err == ""
     named = re.findall(r"^  (?:works|lacks)  (\S+(?: \S+)*)", finished.out, re.MULTILINE)
@@ -85,7 +89,7 @@ def test_the_command_names_every_engine_and_job(run: CommandLine) -> None:
 
 
 def test_json_says_the_same(run: CommandLine) -> None:
-    stored = json.loads(run("doctor", "--json").out)
+    stored = json.loads(run("doctor", "--json", "--no-run").out)
     assert [ability["name"] for ability in stored["abilities"]] == ENGINES + JOBS
     for ability in stored["abilities"]:
         assert ability["works"] == (not ability["missing"])
@@ -96,7 +100,7 @@ def test_json_says_the_same(run: CommandLine) -> None:
 def test_nothing_heavy_is_imported() -> None:
     heavy = ("torch", "onnxruntime", "onnx", "openvino", "tensorrt", "tensorrt_rtx_bindings", "cuda", "numpy", "cv2")
     code = (
-        "import sys\nfrom segkc_deploy.doctor import diagnose\ndiagnose()\n"
+        "import sys\nfrom segkc_deploy.doctor import diagnose\ndiagnose(run=False)\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -197,6 +201,32 @@ def test_the_tensorrt_that_onnxruntime_needs(site: Site) -> None:
     ]
     site.install("tensorrt", "10.16.1.11", "tensorrt_libs", ("libnvinfer.so.10",))
     assert site.lacks("onnx on TensorRT") == ["onnxruntime with CUDA"]
+
+
+def test_what_is_installed_and_fails_does_not_work(site: Site) -> None:
+    site.install("openvino", "2026.1.0")
+    site.install("onnxruntime", "1.31.1", "onnxruntime", ("capi/libonnxruntime.so",))
+    assert site.ability("openvino").works
+    site.failures["openvino"] = "libtbb.so.12 is missing"
+    ability = site.ability("openvino")
+    assert not ability.works
+    assert ability.found == ("openvino 2026.1.0",)
+    assert [(missing.what, missing.fix) for missing in ability.missing] == [
+        ("a trial that succeeds", "libtbb.so.12 is missing")
+    ]
+    assert site.ability("onnx on the CPU").works
+    site.failures["trt"] = "is never tried, since there is no GPU"
+    assert "a trial that succeeds" not in site.lacks("trt")
+
+
+@pytest.mark.parametrize("package", ["opencv-python", "opencv-python-headless", "opencv-contrib-python-headless"])
+def test_every_build_of_opencv_is_opencv(site: Site, package: str) -> None:
+    site.requires = ["opencv-python>=4.11"]
+    site.install(package, "4.12.0.88")
+    assert site.ability("predict").works
+    assert site.ability("predict").found == (f"{package} 4.12.0.88",)
+    site.install(package, "4.9.0.80")
+    assert site.lacks("predict") == ["opencv-python>=4.11 (installed: 4.9.0.80)"]
 
 
 def test_the_cpu_build_of_onnxruntime(site: Site) -> None:

@@ -27,6 +27,7 @@ from segkc_deploy.cuda_probe import Gpu, cuda_obstacle
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError, SegKCError
 from segkc_deploy.export.engines.registry import find_engine
 from segkc_deploy.manifest import Build, Contract, Manifest, TensorContract, read_manifest, sha256_of, write_manifest
+from segkc_deploy.probes import PROBES
 from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner
 from segkc_deploy.runners.trt_runner import TensorRTRunner
 from segkc_deploy.tensorrt_library import LIBRARIES, collect_log
@@ -171,6 +172,11 @@ def refusal(activate: Callable[[], object], kind: type[SegKCError]) -> str:
     assert refused.type is kind
     assert "\n" not in str(refused.value)
     return str(refused.value)
+
+
+def test_the_probe_of_doctor_builds_an_engine_and_runs_it(machine: Machine) -> None:
+    machine.monkeypatch.setattr(cuda_probe, "find_gpu", lambda: GPU)
+    PROBES[machine.engine]()
 
 
 # --- the run path ------------------------------------------------------------------------------------------------
