@@ -65,7 +65,7 @@ def decode_image(encoded: bytes, path: Path | str) -> np.ndarray:
     file_format, size = _identify(encoded, path)
     require_within_limit(path, size)
     if file_format == "PNG" and png.ends_within_a_chunk(encoded):
-        raise DataError(f"{path}: not a readable image: its last bytes are missing or damaged")
+        raise UnreadableFileError(f"{path}: not a readable image: its last bytes are missing or damaged")
     # OpenCV before version 5 ignores the EXIF data of a WebP, and reads neither GIF nor AVIF in every build.
     image = _with_opencv(encoded) if file_format in {"JPEG", "MPO", "PNG", "BMP", "DIB"} else _with_pillow(encoded)
     if image is None:
