@@ -136,12 +136,12 @@ class SupervisionConfig(_Section):
 
     Online hard example mining (Shrivastava et al. 2016) as semi-supervised segmentation uses it on Cityscapes: pixels
     whose true class gets less than `ohem_threshold`, but at least the `ohem_min_pixels` hardest ones of a batch.
-    `class_weights` (`inverse`, `median-frequency`, a list, or weights by name) make rare classes count for more;
-    `dice` and `lovasz` are the weights of these two losses, which are added.
+    `class_weights` (`inverse`, `median-frequency`, `log`, a list, or weights by name) make rare classes count for
+    more; `dice` and `lovasz` are the weights of these two losses, which are added.
     """
 
     loss: Literal["ce", "ohem", "focal"] = "ce"
-    class_weights: Literal["none", "inverse", "median-frequency"] | list[Weight] | dict[str, Weight] = "none"
+    class_weights: Literal["none", "inverse", "median-frequency", "log"] | list[Weight] | dict[str, Weight] = "none"
     largest_class_weight: float = Field(default=20.0, gt=0, description="limit of weights that a rule gives")
     focal_gamma: float = Field(default=2.0, gt=0)
     dice: float = Field(default=0.0, ge=0)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
@@ -64,6 +64,8 @@ class Study(_Part):
         base: the recipe that every row starts from, shipped or a file beside the study.
         common: what every row has on top of its base: steps, crop, augmentation, junior.
         rows: by name, what the row changes; `base` or `like` (another row) replace what it starts from.
+        compared: sections of the recipe in which rows may differ, where the study compares these and no methods:
+            `supervision` and `weak`. Validation stays the same.
         trials: blocks of trainings, the most important ones first.
         merge: by class, the classes that count as it in a second mIoU; without it there is none.
     """
@@ -75,6 +77,7 @@ class Study(_Part):
     base: str
     common: dict[str, Any] = {}
     rows: dict[Annotated[str, Field(pattern=r"^[\w.+-]+$")], dict[str, Any]] = Field(min_length=1)
+    compared: tuple[Literal["supervision", "weak"], ...] = ()
     trials: list[TrialBlock] = Field(min_length=1, validation_alias=AliasChoices("trials", "cells"))
     merge: dict[str, list[str]] = {}
 

@@ -68,7 +68,7 @@ class RowMaker:
             "crop_size": list(recipe.crop_size),
             "images_per_step": [recipe.batch.labeled, recipe.batch.unlabeled],
             "images": first.data,
-            "common_sha256": common_sha256(recipe),
+            "common_sha256": common_sha256(self.directory.study, recipe),
             "threads": first.threads,
             "sessions": len(sessions),
         }

@@ -174,7 +174,7 @@ class StudyDirectory:
     def _check_comparable(self) -> None:
         first, *others = self._resolved.values()
         for recipe in others:
-            for name in _SAME_IN_ALL_ROWS:
+            for name in _same_in_all_rows(self.study):
                 if _comparable(recipe, name) != _comparable(first, name):
                     raise ConfigError(
                         f"{self.study.path}: rows {first.name} and {recipe.name} differ in {name}, so their scores"
@@ -182,9 +182,9 @@ class StudyDirectory:
                     )
 
 
-def common_sha256(recipe: Recipe) -> str:
+def common_sha256(study: Study, recipe: Recipe) -> str:
     """Return a digest of everything in a recipe that all rows of a study share."""
-    common = {name: _comparable(recipe, name) for name in _SAME_IN_ALL_ROWS}
+    common = {name: _comparable(recipe, name) for name in _same_in_all_rows(study)}
     return hashlib.sha256(json.dumps(common, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -255,6 +255,10 @@ def last_line(path: Path) -> str:
     """Return the last line of a log that is not empty."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     return next((line for line in reversed(lines) if line), "it printed nothing")
+
+
+def _same_in_all_rows(study: Study) -> list[str]:
+    return [name for name in _SAME_IN_ALL_ROWS if name not in study.compared]
 
 
 def _comparable(recipe: Recipe, name: str) -> Any:

@@ -27,7 +27,14 @@ from segkc_deploy.benchmarks.studies.method_tables import study_text
 from segkc_deploy.benchmarks.studies.parallelism import Outcome, Parallelism, claim, train_trials
 from segkc_deploy.benchmarks.studies.study import Trial, chosen_trials, load_study, write_data_spec, write_recipes
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow, append_rows, read_rows, replace_rows
-from segkc_deploy.benchmarks.studies.trials import Session, State, StudyDirectory, TrialFiles, train_trial
+from segkc_deploy.benchmarks.studies.trials import (
+    Session,
+    State,
+    StudyDirectory,
+    TrialFiles,
+    common_sha256,
+    train_trial,
+)
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.loop import Trainer
@@ -145,6 +152,19 @@ def test_rows_that_cannot_be_compared_are_refused(tmp_path: Path, changes: dict[
     study = load_study(write_study(tmp_path, rows=STUDY["rows"] | {"segkc": changes}))
     with pytest.raises(ConfigError, match=message):
         StudyDirectory(study, tmp_path / "out", tmp_path, tmp_path)
+
+
+def test_a_study_may_compare_settings_of_the_loss_and_the_crops(tmp_path: Path) -> None:
+    weighted = {"supervision": {"dice": 1.0}, "weak": {"rare_class_crops": 0.5}}
+    rows = {"supervised": {"method": {"name": "supervised"}, "senior": None}, "weighted": weighted}
+    trials = [{"rows": "all", "labels": "full", "seeds": 0}]
+    study = load_study(write_study(tmp_path, rows=rows, trials=trials, compared=["supervision", "weak"]))
+    directory = StudyDirectory(study, tmp_path / "out", tmp_path, None)
+    recipes = [directory.recipe(Trial(row, "full", 0)) for row in rows]
+    assert len({common_sha256(study, recipe) for recipe in recipes}) == 1
+    assert len({common_sha256(study.model_copy(update={"compared": ()}), recipe) for recipe in recipes}) == 2
+    with pytest.raises(ConfigError, match="differ in weak"):
+        StudyDirectory(study.model_copy(update={"compared": ("supervision",)}), tmp_path / "out", tmp_path, None)
 
 
 def test_entropymix_is_a_rows_own(tmp_path: Path) -> None:

@@ -101,6 +101,15 @@ def test_inverse_and_median_frequency_weights() -> None:
     assert class_weights("inverse", names, CENSUS, 3.0).max() == 3.0
 
 
+def test_log_weights_are_bounded_by_themselves() -> None:
+    """ENet's rule, in the unit of the most frequent class."""
+    rarity = 1 / np.log(1.02 + np.array([170, 20, 10]) / 200)
+    found = class_weights("log", ["a", "b", "c", "d"], CENSUS, 1000)
+    np.testing.assert_allclose(found, [*(rarity / rarity[0]), 1])
+    one_pixel = Census(np.array([[10**9, 1]], np.int64))
+    assert class_weights("log", ["a", "b"], one_pixel, 1000).max() == pytest.approx(np.log(2.02) / np.log(1.02))
+
+
 def test_given_weights_go_by_order_or_by_name() -> None:
     names = ["a", "b", "c"]
     assert class_weights([1, 2, 3.5], names, None, 1).tolist() == [1, 2, 3.5]

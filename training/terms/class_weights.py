@@ -9,12 +9,12 @@ from segkc_deploy.data.census import Census
 from segkc_deploy.errors import ConfigError
 
 #: How weights are given: by a rule, as a list in the order of the classes, or by name (classes not named count 1).
-ClassWeights = Literal["none", "inverse", "median-frequency"] | Sequence[float] | Mapping[str, float]
+ClassWeights = Literal["none", "inverse", "median-frequency", "log"] | Sequence[float] | Mapping[str, float]
 
 
 def needs_census(weights: ClassWeights) -> bool:
     """Return whether the rule looks at how often classes occur."""
-    return weights in ("inverse", "median-frequency")
+    return weights in ("inverse", "median-frequency", "log")
 
 
 def class_weights(weights: ClassWeights, names: Sequence[str], census: Census | None, largest: float) -> np.ndarray:
@@ -25,6 +25,8 @@ def class_weights(weights: ClassWeights, names: Sequence[str], census: Census | 
     - `inverse`: N / (C · n), so that every class has the same total weight.
     - `median-frequency`: median over the classes of (n / I), divided by the class's own (Eigen and Fergus 2015,
       arXiv 1411.4734, section 4.3).
+    - `log`: 1 / ln(1.02 + n / N), divided by the smallest of these weights, so that the most frequent class counts 1
+      and the rarest at most 36 (Paszke et al. 2016, arXiv 1606.02147, section 5).
 
     Classes without a pixel get 1; they do not enter the median. No weight is above `largest`.
 
@@ -53,6 +55,9 @@ def class_weights(weights: ClassWeights, names: Sequence[str], census: Census | 
     chosen = np.ones(len(names))
     if weights == "inverse":
         chosen[found] = pixels.sum() / (len(names) * pixels[found])
+    elif weights == "log":
+        rarity = 1 / np.log(1.02 + pixels[found] / pixels.sum())
+        chosen[found] = rarity / rarity.min(initial=np.inf)
     else:
         holding = ((census.pixels > 0) * census.pixels.sum(axis=1, keepdims=True)).sum(axis=0)
         frequency = pixels[found] / holding[found]
