@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,8 +112,13 @@ class LabeledImages:
                 if (self.places.root / name).is_file():
                     return self.pool.listed(self.places.root / name)
         ids = split_ids(self.published.layout, "val" if self.key == "val" else "train")
-        where = f"{self.places.spec}: {self.key}: the published list for {self.places.root}"
-        return every if ids is None else self.pool.named(ids, where)
+        if ids is None or (self._is_another_data_set(ids) and self.published.partition is None):
+            return every
+        return self.pool.named(ids, f"{self.places.spec}: {self.key}: the published list for {self.places.root}")
+
+    def _is_another_data_set(self, ids: Sequence[str]) -> bool:
+        """Whether images that the spec's own list chooses from lie in a known layout, as CVAT exports them."""
+        return self.key == "labeled" and self.section.ids is not None and not any(map(self.pool.samples.get, ids))
 
     def chosen(self) -> tuple[Sample, ...]:
         if self.section.ids is not None:
