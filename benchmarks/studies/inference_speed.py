@@ -2,14 +2,14 @@
 
 `python -m segkc_deploy.benchmarks.studies.inference_speed --images FOLDER --out WORK --results RESULTS.json`
 
-All variants of a network run interleaved, each in a process of its own. Without `--run`, the networks are DINOv2-S with
-DPT at 518×518 and EfficientNet-Lite0 with FPN at 512×512, with random weights.
+All variants of a network run interleaved, each in a process of its own. Without `--run` and `--random`, the networks
+are DINOv2-S with DPT at 518×518 and EfficientNet-Lite0 with FPN at 512×512, with random weights.
 """
 
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ from segkc_deploy.benchmarks.store.masks import mask_agreement
 from segkc_deploy.benchmarks.studies.benchmark_rows import current_commit
 from segkc_deploy.benchmarks.studies.inference_contender import BaselineName, InferenceJob
 from segkc_deploy.benchmarks.studies.inference_rows import InferenceResult, InferenceRow, as_markdown
-from segkc_deploy.benchmarks.studies.inference_subjects import Subject, given_subject, random_subjects
+from segkc_deploy.benchmarks.studies.inference_subjects import RANDOM, Subject, given_subject, random_subjects
+from segkc_deploy.cli.sizes import parse_size
 from segkc_deploy.errors import ConfigError, SegKCError
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
@@ -157,7 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs; the first one is timed")
     parser.add_argument("--out", type=Path, required=True, help="folder for the networks and their artifacts")
     parser.add_argument("--results", type=Path, required=True, help="file for the results; .md stands beside it")
-    parser.add_argument("--run", nargs=3, action="append", metavar=("NAME", "RUN", "DATA"), help="a trained network")
+    given = ("NAME", "RUN", "DATA", "SIZE")
+    parser.add_argument("--run", nargs=4, action="append", default=[], metavar=given, help="a trained network")
+    parser.add_argument("--random", action="append", default=[], choices=RANDOM, help="a network with random weights")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each variant")
     parser.add_argument("--rounds", type=int, default=20, help="rounds for each size of the image")
     parser.add_argument("--remark", default="", help="a sentence about the machine's state")
@@ -177,12 +180,12 @@ def _measure(options: argparse.Namespace) -> InferenceResult:
     files = sorted(path for path in options.images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise ConfigError(f"--images {options.images}: no JPEG or PNG files; give a folder of photographs")
-    if options.run:
-        subjects: Iterable[Subject] = [
-            given_subject(name, Path(run), Path(data), options.out) for name, run, data in options.run
-        ]
-    else:
-        subjects = random_subjects(options.out, files)
+    names = options.random or ([] if options.run else RANDOM)
+    given = (
+        given_subject(name, Path(run), Path(data), parse_size(size), options.out)
+        for name, run, data, size in options.run
+    )
+    subjects = [*random_subjects(names, options.out, files), *given]
     precisions = list(dict.fromkeys(variant.precision for variant in VARIANTS))
     measured = measure_peaks({"cpu": precisions}, options.threads, _PEAK_SECONDS)
     for note in measured.notes:

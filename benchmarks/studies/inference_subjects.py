@@ -1,6 +1,6 @@
 """The networks of the study of inference speed, with the artifacts that it compares."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,22 +16,18 @@ from segkc_deploy.training.models.spec import NetworkSpec
 #: Artifacts that the study compares, by engine.
 _ARTIFACTS = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
 _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
-_VERIFY, _CALIBRATE = 4, 8
+#: Images for verification and calibration, of a random and of a trained network.
+_IMAGES = {False: (4, 8), True: (20, 32)}
 
-_RANDOM = (
-    (
-        "DINOv2-S + DPT, random weights",
-        "dinov2-s-dpt",
-        NetworkSpec(backbone="vit_small_patch14_dinov2", decoder="dpt"),
-        (518, 518),
-    ),
-    (
-        "EfficientNet-Lite0 + FPN, random weights",
-        "efficientnet-lite0-fpn",
+#: Networks with random weights, by the name of their folder.
+RANDOM = {
+    "dinov2-s-dpt": ("DINOv2-S + DPT", NetworkSpec(backbone="vit_small_patch14_dinov2", decoder="dpt"), (518, 518)),
+    "efficientnet-lite0-fpn": (
+        "EfficientNet-Lite0 + FPN",
         NetworkSpec(backbone="tf_efficientnet_lite0", decoder_channels=32),
         (512, 512),
     ),
-)
+}
 #: A random network loses more than a trained one, and its score says nothing.
 _NO_LIMITS = {"fp32": Limits(), "bf16": Limits(agreement=0.0), "int8": Limits(miou_loss=100.0)}
 
@@ -48,22 +44,24 @@ class Subject:
     flops: int
 
 
-def random_subjects(out: Path, images: Sequence[Path]) -> Iterator[Subject]:
-    """Yield the networks with random weights; what an earlier call made in `out` is used again."""
-    for name, folder, spec, size in _RANDOM:
-        run = out / folder
+def random_subjects(names: Iterable[str], out: Path, images: Sequence[Path]) -> Iterator[Subject]:
+    """Yield networks of `RANDOM`; what an earlier call made in `out` is used again."""
+    for folder in names:
+        title, spec, size = RANDOM[folder]
+        name, run = f"{title}, random weights", out / folder
         if not (run / "data.yaml").exists():
             console.print(f"{name}: drawing weights", soft_wrap=True)
-            write_random_run(run, spec, size, [read_image(path) for path in images[: 2 * _CALIBRATE]])
+            write_random_run(run, spec, size, [read_image(path) for path in images[: 2 * _IMAGES[False][1]]])
         yield _subject(name, run, run / "data.yaml", run / "artifacts", size, trained=False)
 
 
-def given_subject(name: str, run: Path, data: Path, out: Path) -> Subject:
-    """Return a trained network with artifacts that pass the export's usual gate."""
-    return _subject(name, run, data, out / f"{run.name}-artifacts", None, trained=True)
+def given_subject(name: str, run: Path, data: Path, size: tuple[int, int], out: Path) -> Subject:
+    """Return a trained network with artifacts of `size` (height, width) that pass the export's usual gate."""
+    return _subject(name, run, data, out / f"{run.name}-artifacts", size, trained=True)
 
 
 def _subject(name: str, run: Path, data: Path, artifacts: Path, size: tuple[int, int] | None, trained: bool) -> Subject:
+    verify, calibrate = _IMAGES[trained]
     for engine, precision in _ARTIFACTS:
         path = artifacts / f"junior-{precision}{_SUFFIXES[engine]}"
         if path.exists():
@@ -74,8 +72,8 @@ def _subject(name: str, run: Path, data: Path, artifacts: Path, size: tuple[int,
             precision=precision,
             size=size,
             limits=Limits() if trained else _NO_LIMITS[precision],
-            verify_images=_VERIFY,
-            calibration_images=_CALIBRATE,
+            verify_images=verify,
+            calibration_images=calibrate,
         )
         export_run(run, data, settings, artifacts)
     manifest = read_manifest(artifacts / "junior-fp32.onnx")
