@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -54,12 +54,21 @@ class Exported:
     manifest: Manifest
 
 
+@dataclass
+class SharedWork:
+    """What exports of one run with the same data and sizes have in common; the first one fills it."""
+
+    base: onnx.ModelProto | None = None
+    converted: dict[tuple[str, bool], ConvertedGraph] = field(default_factory=dict)
+
+
 def export_run(
     run: Path,
     data: Path | None = None,
     settings: ExportSettings | None = None,
     out: Path | None = None,
     verify_source: str | None = None,
+    shared: SharedWork | None = None,
 ) -> Exported:
     """Export the junior of a run and verify the artifact on real images.
 
@@ -69,6 +78,7 @@ def export_run(
         settings: engine, precision, sizes, limits.
         out: folder of the artifact; by default the run directory.
         verify_source: an image, a folder or a glob pattern of images, without masks, that verify instead.
+        shared: graphs of earlier exports that differ in engine and precision alone.
 
     Raises:
         UserError: the run, the data, the engine or a setting cannot be used.
@@ -95,7 +105,7 @@ def export_run(
             f"--precision {settings.precision} is judged by its loss of mIoU, which needs masks:"
             " leave --verify out, or give --min-agreement to go by agreement alone"
         )
-    export = _Export(run, network, metadata, engine, settings, images)
+    export = _Export(run, network, metadata, engine, settings, images, shared or SharedWork())
     candidate = Candidate(engine, (out or run) / f"junior-{settings.precision}{engine.suffix}")
     candidate.artifact.parent.mkdir(parents=True, exist_ok=True)
     candidate.tidy()
@@ -116,9 +126,10 @@ class _Export:
         engine: Engine,
         settings: ExportSettings,
         images: RealImages,
+        shared: SharedWork,
     ) -> None:
         self.run, self.network, self.metadata = run, network, metadata
-        self.engine, self.settings, self.images = engine, settings, images
+        self.engine, self.settings, self.images, self.shared = engine, settings, images, shared
         self.size = settings.size or metadata.input_size
         self.outputs = tuple(settings.outputs or engine.default_outputs)
         check_size(self.size, network.size_multiple)
@@ -128,16 +139,7 @@ class _Export:
 
     def make(self, candidate: Candidate) -> Exported:
         settings = self.settings
-        base = base_graph(self.graph, self.size, settings.free_size)
-        converted = convert_precision(
-            base,
-            settings.precision,
-            self.engine.fused_attention,
-            self.size,
-            self.contract.align_corners,
-            self.images,
-            settings.effective_limits.miou_loss,
-        )
+        converted = self._converted()
         hinted = settings.precision in self.engine.hinted_precisions
         model = self._with_mask_head(converted.reference if hinted else converted.model)
         manifest = self._manifest(candidate.artifact, self._activation_peak(model))
@@ -161,6 +163,24 @@ class _Export:
             raise error
         candidate.accept(manifest)
         return Exported(candidate.artifact, manifest)
+
+    def _converted(self) -> ConvertedGraph:
+        """Return the graph of logits in the precision asked for."""
+        settings, shared = self.settings, self.shared
+        if shared.base is None:
+            shared.base = base_graph(self.graph, self.size, settings.free_size)
+        key = (settings.precision, self.engine.fused_attention)
+        if key not in shared.converted:
+            shared.converted[key] = convert_precision(
+                shared.base,
+                settings.precision,
+                self.engine.fused_attention,
+                self.size,
+                self.contract.align_corners,
+                self.images,
+                settings.effective_limits.miou_loss,
+            )
+        return shared.converted[key]
 
     def _with_mask_head(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """Return a graph of logits with the contract's outputs, for any batch."""

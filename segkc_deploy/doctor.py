@@ -18,6 +18,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from segkc_deploy.cuda_probe import cuda_obstacle, find_gpu
+from segkc_deploy.engine_choice import EngineChoice, stored_choices
 from segkc_deploy.engines import ENGINES
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.machine import describe_machine
@@ -80,11 +81,15 @@ class Ability:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The machine (`machine.describe_machine`, its GPUs with `compute_capability`) and what it is able to do."""
+    """The machine (`machine.describe_machine`, its GPUs with `compute_capability`) and what it is able to do.
+
+    `choices` are the fastest engines that `export --engine auto` found on it.
+    """
 
     machine: dict[str, Any]
     gpu_obstacle: str
     abilities: tuple[Ability, ...]
+    choices: tuple[EngineChoice, ...]
 
 
 def diagnose(run: bool = True) -> Diagnosis:
@@ -103,7 +108,7 @@ def diagnose(run: bool = True) -> Diagnosis:
         except ConfigError as error:
             obstacle = str(error)
     abilities = (*_engines(obstacle), *_jobs(obstacle))
-    return Diagnosis(machine, obstacle, _tried(abilities) if run else abilities)
+    return Diagnosis(machine, obstacle, _tried(abilities) if run else abilities, tuple(stored_choices()))
 
 
 def _tried(abilities: Sequence[Ability]) -> tuple[Ability, ...]:

@@ -8,6 +8,7 @@ from segkc_deploy.cli.app import app
 
 if TYPE_CHECKING:
     from segkc_deploy.doctor import Ability, Diagnosis
+    from segkc_deploy.engine_choice import EngineChoice
 
 _TITLES = {"engine": "engines: what can run here", "job": "jobs"}
 
@@ -39,7 +40,8 @@ def _as_json(diagnosis: "Diagnosis") -> str:
     import json
 
     abilities = [{"works": ability.works, **dataclasses.asdict(ability)} for ability in diagnosis.abilities]
-    return json.dumps({**dataclasses.asdict(diagnosis), "abilities": abilities}, indent=2)
+    choices = [{"current": choice.current, **choice.model_dump(mode="json")} for choice in diagnosis.choices]
+    return json.dumps({**dataclasses.asdict(diagnosis), "abilities": abilities, "choices": choices}, indent=2)
 
 
 def _as_text(diagnosis: "Diagnosis") -> list[str]:
@@ -57,7 +59,16 @@ def _as_text(diagnosis: "Diagnosis") -> list[str]:
         for ability in diagnosis.abilities:
             if ability.kind == kind:
                 lines += _ability_text(ability, diagnosis.gpu_obstacle)
+    if diagnosis.choices:
+        lines += ["", "fastest engines, by `export --engine auto`", *map(_choice_text, diagnosis.choices)]
     return lines
+
+
+def _choice_text(choice: "EngineChoice") -> str:
+    best = choice.chosen
+    threads = "" if best.threads is None else f", threads {best.threads}"
+    stale = "" if choice.current else "  (other versions now: the next export measures again)"
+    return f"  {choice.run}: {best.engine} {best.precision}, {best.latency_ms or 0:.1f} ms{threads}{stale}"
 
 
 def _gpu_text(gpu: dict[str, object]) -> str:

@@ -16,8 +16,11 @@ _BUILD = "Build of an engine"
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")] = "fp32",
+    engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}, or auto: the fastest here.")] = "onnx",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32, fp16, bf16, int8 or fp8. [default: fp32; with auto any that passes]"),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Data spec: validation images verify, training images calibrate; by default the run's."),
@@ -113,6 +116,7 @@ def export(
     from segkc_deploy.cli.extras import needs_extra
 
     with needs_extra("export"):
+        from segkc_deploy.export.auto_engine import AUTO, choice_lines, export_fastest
         from segkc_deploy.export.engines.base import BuildOptions, Range
         from segkc_deploy.export.engines.registry import find_engine
         from segkc_deploy.export.export_run import export_run
@@ -127,8 +131,8 @@ def export(
     from segkc_deploy.errors import ConfigError
 
     settings = ExportSettings(
-        engine=engine,
-        precision=precision,
+        engine="onnx" if engine == AUTO else engine,
+        precision=precision or "fp32",
         size=parse_size(size) if size else None,
         free_size=dynamic,
         min_size=parse_size(min_size, "--min-size") if min_size else None,
@@ -154,11 +158,18 @@ def export(
         # Images without masks suffice to verify most precisions where the run's own data has not come along.
         if verify and not data.is_file():
             data = None
+    if engine == AUTO and (triton is not None or settings.options != BuildOptions()):
+        raise ConfigError("--engine auto takes no --triton and no options of a build; name the engine for them")
     if triton is not None and strip_weights:
         raise ConfigError("--strip-weights with --triton: Triton loads whole plans alone; leave one of them out")
     if triton is not None:
-        check_model_repository(find_engine(engine).name, f"junior-{precision}", triton)
-    exported = export_run(run, data, settings, out, verify)
+        check_model_repository(find_engine(engine).name, f"junior-{settings.precision}", triton)
+    if engine == AUTO:
+        exported, choice = export_fastest(run, data, settings, [precision] if precision else None, out, verify)
+        for line in choice_lines(choice):
+            typer.echo(line)
+    else:
+        exported = export_run(run, data, settings, out, verify)
     for line in summary(exported.path, exported.manifest):
         typer.echo(line)
     if triton is not None:

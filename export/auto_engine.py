@@ -1,0 +1,258 @@
+"""`export --engine auto`: export for every engine that this machine has, time the artifacts, and keep the fastest."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segkc_deploy.cuda_probe import cuda_obstacle
+from segkc_deploy.data.images import read_image
+from segkc_deploy.engine_choice import (
+    EngineChoice,
+    TriedEngine,
+    engine_versions,
+    find_choice,
+    store_choice,
+    this_machine,
+)
+from segkc_deploy.errors import BuildError, ConfigError, MissingDependencyError, VerificationError
+from segkc_deploy.export.export_run import Exported, SharedWork, export_run
+from segkc_deploy.export.real_images import real_images
+from segkc_deploy.export.settings import ExportSettings
+from segkc_deploy.machine import available_cores
+from segkc_deploy.manifest import Manifest, manifest_path, sha256_of
+from segkc_deploy.predictor import Predictor, load
+from segkc_deploy.progress import console
+from segkc_deploy.training.files.network_file import read_metadata
+
+AUTO = "auto"
+
+#: What is tried, by the kind of machine. Not ONNX Runtime in INT8, which is slow on CPUs, and not AOTInductor, which
+#: compiles for minutes and is slower than OpenVINO where that was measured.
+_ON_CPU = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
+_ON_GPU = (("onnx", "fp32"), ("onnx", "fp16"), ("trt", "fp16"), ("trt", "int8"))
+
+#: Artifacts are timed in alternation: one run that is not recorded, then `_RUNS`, in each round.
+_ROUNDS, _RUNS = 5, 3
+_IMAGES = 4
+_STREAM_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class _Contender:
+    """An artifact with a number of threads, ready to predict."""
+
+    exported: Exported
+    threads: int | None
+    predictor: Predictor
+
+
+def export_fastest(
+    run: Path,
+    data: Path | None = None,
+    settings: ExportSettings | None = None,
+    precisions: Sequence[str] | None = None,
+    out: Path | None = None,
+    verify_source: str | None = None,
+) -> tuple[Exported, EngineChoice]:
+    """Export the junior of a run for the engine and precision with the lowest latency on this machine.
+
+    Every artifact has to pass the export's gate. A choice that is stored for this network, machine and settings is used
+    without measuring again. The arguments are those of `export_run`, except:
+
+    Args:
+        settings: `engine` and `precision` do not count.
+        precisions: those to try; all that are worth it if None.
+
+    Raises:
+        UserError: the run, the data or a setting cannot be used.
+        VerificationError: no engine gave an artifact that passes.
+    """
+    settings, out = settings or ExportSettings(), out or run
+    network = sha256_of(_weights(run))
+    key = _key(settings, precisions)
+    choice = find_choice(network, key)
+    if choice is not None:
+        chosen = replace(settings, engine=choice.chosen.engine, precision=choice.chosen.precision)
+        return export_run(run, data, chosen, out, verify_source), choice
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".auto-") as folder:
+        tried, artifacts = _export_all(run, data, settings, precisions, Path(folder), verify_source)
+        if not artifacts:
+            reasons = "; ".join(f"{one.engine} {one.precision}: {one.rejected}" for one in tried)
+            raise VerificationError(f"{run}: no engine gives an artifact that passes: {reasons}")
+        images = _some_images(run, data, verify_source)
+        timed = _time_all(artifacts, images)
+        fastest, best = min(timed, key=lambda pair: pair[1].latency_ms or 0.0)
+        streams, images_per_s = _best_streams(fastest.path, images)
+        final = _move(fastest, out)
+    others = sorted((one for _, one in timed if one is not best), key=lambda one: one.latency_ms or 0.0)
+    choice = EngineChoice(
+        network=network,
+        run=str(run),
+        settings=key,
+        machine=this_machine(),
+        versions=engine_versions(),
+        tried=(best, *others, *tried),
+        streams=streams,
+        images_per_s=images_per_s,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
+    store_choice(choice)
+    return final, choice
+
+
+def choice_lines(choice: EngineChoice) -> Iterator[str]:
+    """Yield a line for everything that was tried, the chosen one first."""
+    for place, one in enumerate(choice.tried):
+        name = f"  {one.engine:<9} {one.precision:<5}"
+        if one.latency_ms is None:
+            yield f"{name} not usable: {one.rejected}"
+            continue
+        threads = "" if one.threads is None else f" with {one.threads} thread{'s' if one.threads > 1 else ''}"
+        mark = ", chosen" if place == 0 else ""
+        yield f"{name} {one.latency_ms:.1f} ms{threads}, {one.verified}{mark}"
+    if choice.images_per_s is not None and choice.streams > 1:
+        yield f"  most images/s: {choice.images_per_s:.1f}, {choice.streams} images at once"
+
+
+def _weights(run: Path) -> Path:
+    path = run / "junior.safetensors"
+    read_metadata(path)  # says what is wrong with a file that cannot be used
+    return path
+
+
+def _key(settings: ExportSettings, precisions: Sequence[str] | None) -> dict[str, Any]:
+    """Return the settings on which the choice depends, as JSON values."""
+    values = asdict(settings)
+    for name in ("engine", "precision", "options"):
+        del values[name]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()} | {
+        "precisions": list(precisions) if precisions else None
+    }
+
+
+def _export_all(
+    run: Path,
+    data: Path | None,
+    settings: ExportSettings,
+    precisions: Sequence[str] | None,
+    folder: Path,
+    verify_source: str | None,
+) -> tuple[list[TriedEngine], list[Exported]]:
+    """Return what cannot be used, with the reason, and the artifacts that pass, each in a folder of its own."""
+    tried: list[TriedEngine] = []
+    artifacts: list[Exported] = []
+    shared = SharedWork()
+    for engine, precision in _ON_CPU if cuda_obstacle() else _ON_GPU:
+        if precisions is not None and precision not in precisions:
+            continue
+        console.print(f"trying {engine} in {precision}")
+        chosen = replace(settings, engine=engine, precision=precision)
+        try:
+            exported = export_run(run, data, chosen, folder / f"{engine}-{precision}", verify_source, shared)
+        except (BuildError, ConfigError, MissingDependencyError, VerificationError) as error:
+            reason = str(error).replace(str(folder), run.name)
+            tried.append(TriedEngine(engine=engine, precision=precision, rejected=reason))
+            continue
+        artifacts.append(exported)
+    if not tried and not artifacts:
+        raise ConfigError(f"--engine auto --precision {', '.join(precisions or ())}: no engine here is tried with it")
+    return tried, artifacts
+
+
+def _some_images(run: Path, data: Path | None, verify_source: str | None) -> list[np.ndarray]:
+    images = real_images(read_metadata(_weights(run)), data, verify_source, _IMAGES, 1)
+    return [read_image(sample.image) for sample in images.verification]
+
+
+def _thread_counts() -> Sequence[int | None]:
+    """Return the numbers of threads to try: all processors and half of them; on a GPU the engine's own choice."""
+    if not cuda_obstacle():
+        return [None]
+    return sorted({available_cores(), max(available_cores() // 2, 1)}, reverse=True)
+
+
+def _time_all(artifacts: Sequence[Exported], images: Sequence[np.ndarray]) -> list[tuple[Exported, TriedEngine]]:
+    """Time every artifact in alternation and return each with its best number of threads."""
+    with ExitStack() as open_predictors:
+        contenders = [
+            _Contender(exported, threads, open_predictors.enter_context(load(exported.path, threads=threads)))
+            for exported in artifacts
+            for threads in _thread_counts()
+        ]
+        times: list[list[float]] = [[] for _ in contenders]
+        for _ in range(_ROUNDS):
+            for contender, own in zip(contenders, times, strict=True):
+                contender.predictor.predict(images[0])  # the others have filled the caches, and their threads may spin
+                own += [_seconds(contender.predictor, images[run % len(images)]) for run in range(_RUNS)]
+    best: dict[Path, tuple[Exported, TriedEngine]] = {}
+    for contender, own in zip(contenders, times, strict=True):
+        manifest, latency = contender.exported.manifest, 1e3 * statistics.median(own)
+        known = best.get(contender.exported.path)
+        if known is None or latency < (known[1].latency_ms or 0.0):
+            measured = TriedEngine(
+                engine=manifest.engine,
+                precision=manifest.precision,
+                threads=contender.threads,
+                latency_ms=latency,
+                verified=_verified(manifest),
+            )
+            best[contender.exported.path] = contender.exported, measured
+    return list(best.values())
+
+
+def _seconds(predictor: Predictor, image: np.ndarray) -> float:
+    start = time.perf_counter()
+    predictor.predict(image)
+    return time.perf_counter() - start
+
+
+def _verified(manifest: Manifest) -> str:
+    found = manifest.verification
+    assert found is not None
+    text = f"{found.agreement:.2%} of the pixels like the junior's"
+    if found.miou_network is not None and found.miou_artifact is not None:
+        text += f", mIoU {found.miou_artifact - found.miou_network:+.2f}"
+    return text
+
+
+def _best_streams(path: Path, images: Sequence[np.ndarray]) -> tuple[int, float]:
+    """Return how many images at once give the most images/s when they share the processors, and that number."""
+    cores = available_cores() if cuda_obstacle() else 1
+    found = {streams: _images_per_s(path, images, streams, max(cores // streams, 1)) for streams in {1, 2, cores}}
+    streams = max(found, key=lambda count: found[count])
+    return streams, found[streams]
+
+
+def _images_per_s(path: Path, images: Sequence[np.ndarray], streams: int, threads: int) -> float:
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(streams))
+        predictors = [stack.enter_context(load(path, threads=threads)) for _ in range(streams)]
+        list(pool.map(lambda predictor: predictor.predict(images[0]), predictors))
+        start = time.perf_counter()
+
+        def work(predictor: Predictor) -> int:
+            done = 0
+            while time.perf_counter() - start < _STREAM_SECONDS:
+                predictor.predict(images[done % len(images)])
+                done += 1
+            return done
+
+        return sum(pool.map(work, predictors)) / (time.perf_counter() - start)
+
+
+def _move(exported: Exported, out: Path) -> Exported:
+    """Move an artifact with its companions and manifest into `out`, the artifact last."""
+    files = sorted(exported.path.parent.iterdir(), key=lambda path: path == exported.path)
+    assert manifest_path(exported.path) in files
+    for path in files:
+        path.replace(out / path.name)
+    return Exported(out / exported.path.name, exported.manifest)
