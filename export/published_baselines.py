@@ -23,7 +23,7 @@ class PublishedBaseline(EagerBaseline):
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         height, width = self._size
-        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        resized = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         # What torchvision.transforms.functional.to_tensor computes.
         pixels = torch.from_numpy(resized).permute(2, 0, 1).contiguous().float().div(255)[None]
         with torch.inference_mode():
