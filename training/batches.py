@@ -69,10 +69,11 @@ def _workers(recipe: Recipe, ranks: int) -> int:
 def _on_device(loaded: Loaded, device: torch.device) -> dict[str, Tensor]:
     if isinstance(loaded.tensors, UserError):
         raise loaded.tensors
-    moved: dict[str, Tensor] = {}
-    for name, tensor in loaded.tensors.items():
-        tensor = tensor.to(device, non_blocking=True)
-        if tensor.dtype == torch.uint8:
-            tensor = to_float_images(tensor).contiguous(memory_format=torch.channels_last)
-        moved[name] = tensor
-    return moved
+    return {name: _prepared(tensor.to(device, non_blocking=True)) for name, tensor in loaded.tensors.items()}
+
+
+def _prepared(tensor: Tensor) -> Tensor:
+    """Turn images (N, H, W, 3) into floats (N, 3, H, W) in channels-last order and masks into int64; keep booleans."""
+    if tensor.ndim == 4:
+        return to_float_images(tensor.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
+    return tensor.long() if tensor.dtype == torch.uint8 else tensor

@@ -60,7 +60,11 @@ class Trainer:
         if split.ranks > 1 and fabric.device.type == "cuda":
             method = convert_sync_batchnorm(method)
         optimizer = AdamW(
-            parameter_groups(method, recipe), betas=recipe.optimizer.betas, weight_decay=recipe.optimizer.weight_decay
+            parameter_groups(method, recipe),
+            betas=recipe.optimizer.betas,
+            weight_decay=recipe.optimizer.weight_decay,
+            # A third of the time on a CPU. It unscales fp16 gradients by itself, so they could not be clipped before.
+            fused=recipe.precision != "fp16",
         )
         method = method.to(memory_format=torch.channels_last)
         self.wrapped, self.optimizer = fabric.setup(method, optimizer)

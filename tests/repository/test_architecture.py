@@ -25,6 +25,8 @@ ALLOWED = {
     # A study of methods asks by a recipe and reads the run; the training itself is a process of its own.
     "benchmarks": (
         "export",
+        "training.data.augment",  # what the study of training speed times
+        "training.methods.base",
         "training.methods.registry",
         "training.models.spec",
         "training.published",

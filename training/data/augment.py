@@ -7,10 +7,11 @@ mask fits both.
 import cv2
 import numpy as np
 
+from segkc_deploy.training.data.resample import Span, crop_of_resized_image, crop_of_resized_mask
 from segkc_deploy.training.recipe import StrongAugmentation, WeakAugmentation
 
 #: CCIR 601 luma, what OpenCV and torchvision both use for gray.
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def weak_view(
@@ -26,28 +27,28 @@ def weak_view(
 
     The long side is scaled by a factor uniform in `config.scale`; what the crop then lacks is padded right and below
     with black, `ignore_index` in the mask. Returns both at `crop_size` (height, width). The crop holds a pixel of
-    `wanted_class`, drawn at random, where the scaled mask has one.
+    `wanted_class`, drawn at random, where the scaled mask has one. Only the crop is resized, see `resample`.
     """
     factor = rng.uniform(*config.scale)
     height, width = (max(round(side * factor), 1) for side in image.shape[:2])
-    shrinks = factor < 1
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-
     crop_height, crop_width = crop_size
-    bottom, right = max(crop_height - height, 0), max(crop_width - width, 0)
+    tops, lefts = range(max(height - crop_height, 0) + 1), range(max(width - crop_width, 0) + 1)
+    if wanted_class is not None:
+        whole = Span(mask.shape[0], height, 0, height), Span(mask.shape[1], width, 0, width)
+        scaled = crop_of_resized_mask(mask, *whole)
+        if len(places := np.argwhere(scaled == wanted_class)):
+            row, column = (int(value) for value in places[rng.integers(len(places))])
+            tops, lefts = _holding(row, tops, crop_height), _holding(column, lefts, crop_width)
+    top, left = int(rng.integers(tops.start, tops.stop)), int(rng.integers(lefts.start, lefts.stop))
+    rows = Span(image.shape[0], height, top, min(crop_height, height))
+    columns = Span(image.shape[1], width, left, min(crop_width, width))
+    image, mask = crop_of_resized_image(image, rows, columns), crop_of_resized_mask(mask, rows, columns)
+    bottom, right = crop_height - image.shape[0], crop_width - image.shape[1]
     if bottom or right:
         image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
         mask = cv2.copyMakeBorder(mask, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(ignore_index,))
-    rows, columns = range(image.shape[0] - crop_height + 1), range(image.shape[1] - crop_width + 1)
-    if wanted_class is not None and len(places := np.argwhere(mask == wanted_class)):
-        row, column = (int(value) for value in places[rng.integers(len(places))])
-        rows, columns = _holding(row, rows, crop_height), _holding(column, columns, crop_width)
-    top, left = int(rng.integers(rows.start, rows.stop)), int(rng.integers(columns.start, columns.stop))
-    image = image[top : top + crop_height, left : left + crop_width]
-    mask = mask[top : top + crop_height, left : left + crop_width]
     if rng.random() < config.flip:
-        image, mask = image[:, ::-1], mask[:, ::-1]
+        return cv2.flip(image, 1), cv2.flip(mask, 1)
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
 
@@ -74,15 +75,14 @@ def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the image's mean gray: factor * image + (1 - factor) * mean."""
-    mean = float(image.reshape(-1, 3).mean(axis=0) @ _LUMA)
+    mean = float(np.asarray(cv2.mean(image)[:3]) @ _LUMA)
     table = np.clip(np.arange(256) * factor + (1 - factor) * mean, 0, 255).round().astype(np.uint8)
     return cv2.LUT(image, table)
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the image's own gray: factor * image + (1 - factor) * gray."""
-    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(image, factor, gray, 1 - factor, 0)
+    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * _LUMA)
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:

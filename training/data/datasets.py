@@ -90,7 +90,7 @@ class DrawDataset(Dataset[Loaded]):
 
 
 class LabeledDataset(DrawDataset):
-    """`image` uint8 (3, H, W) and `mask` int64 (H, W), weakly augmented.
+    """`image` uint8 (H, W, 3) and `mask` uint8 (H, W), weakly augmented.
 
     With `weak.rare_class_crops` that share of the draws takes a rare class, one as often as the other, an image that
     holds it, and a crop that holds one of its pixels.
@@ -117,7 +117,7 @@ class LabeledDataset(DrawDataset):
             self.generator(draw),
             wanted,
         )
-        return {"image": _to_tensor(image), "mask": torch.from_numpy(mask).long()}
+        return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask)}
 
     def _choose(self, draw: int) -> tuple[Sample, int | None]:
         """Return the sample of draw number `draw`, and the class that its crop is to hold."""
@@ -129,7 +129,7 @@ class LabeledDataset(DrawDataset):
 
 
 class UnlabeledDataset(DrawDataset):
-    """`weak` and `strong_1` … `strong_n`, uint8 (3, H, W), of one geometry; `ignored` bool (H, W), true on padding."""
+    """`weak` and `strong_1` … `strong_n`, uint8 (H, W, 3), of one geometry; `ignored` bool (H, W), true on padding."""
 
     def __init__(self, sets: ImageSets, recipe: Recipe, strong_views: int) -> None:
         super().__init__(sets.unlabeled, sets, recipe, UNLABELED_STREAM)
@@ -140,9 +140,9 @@ class UnlabeledDataset(DrawDataset):
         rng = self.generator(draw)
         valid = np.zeros(image.shape[:2], dtype=np.uint8)
         weak, padding = weak_view(image, valid, self.recipe.crop_size, 255, self.recipe.weak, rng)
-        example = {"weak": _to_tensor(weak), "ignored": torch.from_numpy(padding == 255)}
+        example = {"weak": torch.from_numpy(weak), "ignored": torch.from_numpy(padding == 255)}
         for view in range(1, self.strong_views + 1):
-            example[f"strong_{view}"] = _to_tensor(strong_view(weak, self.recipe.strong, rng))
+            example[f"strong_{view}"] = torch.from_numpy(strong_view(weak, self.recipe.strong, rng))
         return example
 
 
@@ -190,7 +190,3 @@ def _collate(examples: list[Loaded]) -> Loaded:
 def _one_thread(worker: int) -> None:
     # Each worker is one of several processes; OpenCV's own threads would fight over the same cores.
     cv2.setNumThreads(0)
-
-
-def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
