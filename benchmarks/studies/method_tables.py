@@ -107,7 +107,7 @@ def _has_processor_time(analysis: StudyAnalysis) -> bool:
 
 def _merged(analysis: StudyAnalysis) -> str:
     """Say which classes count as which in the second mIoU; "" without one."""
-    merge = next((found for row in analysis.rows if (found := get(row, "merged"))), {})
+    merge: dict[str, list[str]] = next((found for row in analysis.rows if (found := get(row, "merged"))), {})
     return "; ".join(f"{', '.join(parts)} as {whole}" for whole, parts in merge.items())
 
 

@@ -11,7 +11,8 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,18 @@ def loader_rows(photographs: Sequence[Path], rounds: int, folder: Path) -> list[
         files = [
             _resized(path, size, folder / f"{number}-{size[0]}{suffix}") for number, path in enumerate(photographs)
         ]
-        contenders: dict[str, Callable[[int], object]] = {
-            "Pillow pipeline": lambda seed, files=files, side=side: [load_by_pillow(f, side, seed) for f in files],
-            "segkc-deploy": lambda seed, files=files, side=side: [load_by_opencv(f, side, seed) for f in files],
+        contenders = {
+            "Pillow pipeline": partial(_load_all, load_by_pillow, files, side),
+            "segkc-deploy": partial(_load_all, load_by_opencv, files, side),
         }
         what = f"loader, {size[0]}×{size[1]} {suffix[1:].upper()}, crop {side}, {STRONG_VIEWS} strong views"
         rows += _rows(what, contenders, rounds, len(files), "image")
     return rows
+
+
+def _load_all(load: Callable[[Path, int, int], object], files: Sequence[Path], side: int, seed: int) -> None:
+    for file in files:
+        load(file, side, seed)
 
 
 def step_rows(recipe: Recipe, rounds: int) -> list[SpeedRow]:
@@ -110,7 +116,7 @@ def step_rows(recipe: Recipe, rounds: int) -> list[SpeedRow]:
 
 
 def _rows(
-    what: str, contenders: dict[str, Callable[[int], object]], rounds: int, count: int, unit: str
+    what: str, contenders: Mapping[str, Callable[[int], object]], rounds: int, count: int, unit: str
 ) -> list[SpeedRow]:
     """Time the contenders in alternation, a round warming up; the first one is the reference."""
     milliseconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -132,7 +138,7 @@ def _rows(
 
 def _resized(photograph: Path, size: tuple[int, int], target: Path) -> Path:
     image = Image.open(photograph).convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    image.save(target, **({"quality": 92} if target.suffix == ".jpg" else {}))
+    image.save(target, quality=92)  # of JPEG; PNG ignores it
     return target
 
 
