@@ -189,17 +189,26 @@ class EMAConfig(_Section):
 
 
 class ValidationConfig(_Section):
-    """Scores on the validation set: each image at its own size, sides to the nearest multiple the networks take."""
+    """Scores on the validation set: each image at its own size, sides to the nearest multiple the networks take.
+
+    Images above `most_pixels` are scored in a sliding window of at most as many, so that a photograph of 12 megapixels
+    does not exhaust a memory that crops fill well.
+    """
 
     every: int = Field(default=1000, ge=1, description="steps between validations; the last step is always scored")
     size: tuple[int, int] | None = Field(default=None, description="height, width; by default each image's own")
     window: tuple[int, int] | None = Field(default=None, description="height, width of a sliding window")
     stride: tuple[int, int] | None = Field(default=None, description="steps of the window; by default two thirds of it")
+    most_pixels: int | None = Field(
+        default=None, ge=4096, description="images of more pixels are scored in a sliding window; by default none are"
+    )
 
     @model_validator(mode="after")
     def _one_protocol(self) -> Self:
         if self.window and self.size:
             raise ValueError("give size or window, not both")
+        if self.most_pixels and (self.window or self.size):
+            raise ValueError("most_pixels belongs to images at their own size; leave it out beside window and size")
         if self.stride and not self.window:
             raise ValueError("stride belongs to a window; add window: [height, width]")
         return self

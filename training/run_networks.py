@@ -2,7 +2,7 @@
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.training.evaluation.prediction import input_size
+from segkc_deploy.training.evaluation.prediction import input_size, window_for
 from segkc_deploy.training.files.network_file import NetworkMetadata, save_network
 from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.methods.base import Method
@@ -39,10 +39,11 @@ def write_networks(
 def usual_input_size(recipe: Recipe, sets: ImageSets, multiple: int) -> tuple[int, int]:
     """Return the network's input size for the first validation image, or for the crop where there is none.
 
-    With a sliding window too: an artifact sees whole images.
+    With a sliding window too: an artifact sees whole images, unless they are so large that validation tiles them.
     """
     size = recipe.validation.size or recipe.crop_size
     if recipe.validation.size is None and sets.val:
         image = read_image(sets.val[0].image)
-        size = (image.shape[0], image.shape[1])
+        tiled = recipe.validation.window is None and window_for(recipe.validation, image.shape[:2], multiple)
+        size = tiled or (image.shape[0], image.shape[1])
     return input_size(size, multiple)

@@ -15,7 +15,7 @@ from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, TrainingStoppedError, UserError
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
-from segkc_deploy.training.evaluation.prediction import check_protocol
+from segkc_deploy.training.evaluation.prediction import check_protocol, protocol_in_words
 from segkc_deploy.training.files.run_directory import (
     RunDirectory,
     check_same_recipe,
@@ -185,6 +185,9 @@ def _log_start(log: RunLog, job: _Job, trainer: Trainer, first_step: int) -> Non
     if (weights := trainer.method.class_weights) is not None:
         pairs = zip(sets.labels.names, weights.tolist(), strict=True)
         log.line("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
+    if sets.val:
+        multiple = trainer.method.networks()["junior"].size_multiple
+        log.line(f"validation: {protocol_in_words(recipe.validation, multiple)}")
     for role in ("junior", "senior"):
         network = trainer.method.networks().get(role)
         if network and network.started_from:
@@ -232,12 +235,13 @@ def _resumed(
     if recipe is not None:
         check_same_recipe(run, stored, with_method_defaults(load_recipe(recipe, overrides)))
         return stored, data or stored_data
-    # Neither changes a result, and either may be why the run has to be resumed.
-    allowed = [override for override in overrides or [] if override.startswith(("workers=", "unreadable_files="))]
+    # None of them changes what is trained, and each may be why the run has to be resumed.
+    free = ("workers=", "unreadable_files=", "validation.most_pixels=")
+    allowed = [override for override in overrides or [] if override.startswith(free)]
     if allowed != (overrides or []):
         raise ConfigError(
-            "--resume: a run continues with the values it began with; only --workers and -o unreadable_files=N may be"
-            " given"
+            "--resume: a run continues with the values it began with; only --workers, -o unreadable_files=N and"
+            " -o validation.most_pixels=N may be given"
         )
     return with_overrides(stored, allowed, str(run.config)), data or stored_data
 

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.tiles import window_starts
-from segkc_deploy.training.evaluation.prediction import input_size, mask_predictor, protocol_in_words
+from segkc_deploy.training.evaluation.prediction import (
+    input_size,
+    mask_predictor,
+    probability_predictor,
+    protocol_in_words,
+    window_for,
+)
 from segkc_deploy.training.evaluation.sliding_window import summed_probabilities
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
@@ -35,6 +41,12 @@ class Nearest(nn.Module):
         assert all(side % self.size_multiple == 0 for side in images.shape[2:])
         logits = logits_of(images[0].numpy().astype(np.float64).transpose(1, 2, 0))
         return torch.from_numpy(logits.transpose(2, 0, 1)[None]).float()
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+    def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        return self.upsample(self(features[0]), size)
 
     def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(logits, size, mode="bilinear", align_corners=self.decoder.align_corners)
@@ -130,7 +142,7 @@ def test_probabilities_of_sliding_windows_are_summed(size: tuple[int, int], stri
     expected = published_sliding_window(image / 255, (42, 42), stride or (28, 28))
     assert_same(mask_predictor(Nearest(), CPU, protocol)(image), expected)
     tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float() / 255
-    sums = summed_probabilities(Nearest(), tensor, (42, 42), stride or (28, 28))[0].permute(1, 2, 0)
+    sums = torch.cat(list(summed_probabilities(Nearest(), tensor, (42, 42), stride or (28, 28))), 2)[0].permute(1, 2, 0)
     np.testing.assert_allclose(sums.numpy(), expected, atol=1e-5)
 
 
@@ -143,6 +155,27 @@ def test_an_image_smaller_than_the_window_is_padded_with_black(size: tuple[int, 
     mask = mask_predictor(Nearest(), CPU, ValidationConfig(window=(42, 42)))(image)
     assert mask.shape == size
     assert_same(mask, expected)
+
+
+@pytest.mark.parametrize("size", [(50, 75), (90, 30), (70, 71)])
+def test_large_images_are_tiled_and_others_are_not(size: tuple[int, int]) -> None:
+    image = random_image(*size)
+    tiled = ValidationConfig(most_pixels=4096)
+    window = window_for(tiled, size, 14)
+    whole = mask_predictor(Nearest(), CPU, ValidationConfig())(image)
+    if size[0] * size[1] <= 4096:
+        assert window is None
+        np.testing.assert_array_equal(mask_predictor(Nearest(), CPU, tiled)(image), whole)
+    else:
+        assert window == (56, 56)  # 64 x 64 pixels at most, in multiples of 14
+        as_windows = mask_predictor(Nearest(), CPU, ValidationConfig(window=window))(image)
+        np.testing.assert_array_equal(mask_predictor(Nearest(), CPU, tiled)(image), as_windows)
+        probabilities = probability_predictor(Nearest(), CPU, tiled)(image)
+        np.testing.assert_allclose(probabilities.sum(dim=0).numpy(), np.ones(size), atol=1e-5)
+    assert window_for(tiled, (30, 900), 14) == (42, 56)  # no higher than it takes
+    assert "images of more than 4,096 pixels in a sliding window of 56×56 at a stride of 37×37" in protocol_in_words(
+        tiled, 14
+    )
 
 
 def test_windows_on_cityscapes_lie_where_the_published_ones_do() -> None:

@@ -38,7 +38,8 @@ def protocol_mask(image: np.ndarray, stride: tuple[int, int]) -> np.ndarray:
         return torch.from_numpy(expected_scores(pixels).astype(np.float32)).permute(2, 0, 1)[None]
 
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    return summed_probabilities(network, tensor, WINDOW, stride)[0].argmax(dim=0).numpy().astype(np.uint8)
+    rows = [part[0].argmax(dim=0) for part in summed_probabilities(network, tensor, WINDOW, stride)]
+    return torch.cat(rows).numpy().astype(np.uint8)
 
 
 @pytest.mark.parametrize("size", [(24, 36), (25, 36), (100, 130), (10, 20), (10, 90), (61, 36)])

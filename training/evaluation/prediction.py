@@ -1,6 +1,7 @@
 """A network's mask of one image, by the evaluation protocol that a recipe states under `validation:`."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.preprocess import resize_image
+from segkc_deploy.tiles import default_stride
 from segkc_deploy.training.evaluation.sliding_window import summed_probabilities
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
@@ -40,8 +42,7 @@ def mask_predictor(
     score = _score_predictor(network, device, protocol)
 
     def predict(image: np.ndarray) -> np.ndarray:
-        mask: np.ndarray = score(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
-        return mask
+        return np.concatenate([rows.argmax(dim=0).to(torch.uint8).cpu().numpy() for rows in score(image)])
 
     return predict
 
@@ -57,34 +58,58 @@ def probability_predictor(
     score = _score_predictor(network, device, protocol)
 
     def predict(image: np.ndarray) -> Tensor:
-        scores = score(image)
-        return scores.softmax(dim=0) if protocol.window is None else scores / scores.sum(dim=0)
+        scores = torch.cat(list(score(image)), dim=1)
+        if window_for(protocol, image.shape[:2], network.size_multiple) is None:
+            return scores.softmax(dim=0)
+        return scores / scores.sum(dim=0)
 
     return predict
 
 
 def _score_predictor(
     network: Segmenter, device: torch.device, protocol: ValidationConfig
-) -> Callable[[np.ndarray], Tensor]:
-    """Return a function from an image to what decides its mask: logits (C, H, W), or sums of softmax over windows."""
+) -> Callable[[np.ndarray], Iterator[Tensor]]:
+    """Return a function from an image to what decides its mask: logits (C, H, W), or sums of softmax over windows.
+
+    These come in parts (C, rows, W), from the top to the bottom.
+    """
     check_protocol(protocol, network)
 
     @torch.inference_mode()
-    def score(image: np.ndarray) -> Tensor:
-        if protocol.size is not None:
-            return _scores_at_set_size(network, image, protocol.size, device)[0]
-        if protocol.window is not None:
-            return summed_probabilities(network, _to_tensor(image, device), protocol.window, stride_of(protocol))[0]
-        return _scores_at_own_size(network, _to_tensor(image, device))[0]
+    def score(image: np.ndarray) -> Iterator[Tensor]:
+        window = window_for(protocol, image.shape[:2], network.size_multiple)
+        if window is not None:
+            stride = protocol.stride or default_stride(window)
+            for rows in summed_probabilities(network, _to_tensor(image, device), window, stride):
+                yield rows[0]
+        elif protocol.size is not None:
+            yield _scores_at_set_size(network, image, protocol.size, device)[0]
+        else:
+            yield _scores_at_own_size(network, _to_tensor(image, device))[0]
 
     return score
+
+
+def window_for(protocol: ValidationConfig, image_size: tuple[int, ...], multiple: int) -> tuple[int, int] | None:
+    """Return the (height, width) of the sliding window for an image of this size, or None where it is seen whole."""
+    if protocol.window is not None or protocol.most_pixels is None:
+        return protocol.window
+    if math.prod(image_size) <= protocol.most_pixels:
+        return None
+    largest = _largest_window(protocol.most_pixels, multiple)
+    height, width = (min(largest, math.ceil(side / multiple) * multiple) for side in image_size)
+    return height, width
+
+
+def _largest_window(most_pixels: int, multiple: int) -> int:
+    return max(math.isqrt(most_pixels) // multiple, 1) * multiple
 
 
 def check_protocol(protocol: ValidationConfig, network: Segmenter) -> None:
     """Raise ConfigError, naming what would work, where the network cannot take the window or windows leave gaps."""
     if protocol.window is None:
         return
-    stride = stride_of(protocol)
+    stride = protocol.stride or default_stride(protocol.window)
     if any(not 1 <= step <= side for step, side in zip(stride, protocol.window, strict=True)):
         raise ConfigError(f"validation.stride: {list(stride)} has to be from 1 to the window's {list(protocol.window)}")
     try:
@@ -96,24 +121,25 @@ def check_protocol(protocol: ValidationConfig, network: Segmenter) -> None:
 def protocol_in_words(protocol: ValidationConfig, multiple: int) -> str:
     """Say how images are shown to a network whose sides have to be multiples of `multiple`, and what is compared."""
     if protocol.window is not None:
+        stride = protocol.stride or default_stride(protocol.window)
         return (
-            f"sliding window of {_sides(protocol.window)} (width × height) at a stride of"
-            f" {_sides(stride_of(protocol))}, the last one at the border; softmax summed over the windows"
+            f"sliding window of {_sides(protocol.window)} (width × height) at a stride of {_sides(stride)}, the last"
+            " one at the border; softmax summed over the windows"
         )
     if protocol.size is not None:
         size = input_size(protocol.size, multiple)
         return f"{_sides(size)} (width × height), as an artifact of that size; logits resized to the image's own size"
-    return (
+    own_size = (
         f"each image's own size, sides to the nearest multiple of {multiple} (bilinear);"
         " logits resized to the image's own size"
     )
-
-
-def stride_of(protocol: ValidationConfig) -> tuple[int, int]:
-    """Return the steps of the sliding window: by default two thirds of it, as published."""
-    assert protocol.window is not None
-    height, width = protocol.stride or (max(side * 2 // 3, 1) for side in protocol.window)
-    return height, width
+    if protocol.most_pixels is None:
+        return own_size
+    window = (_largest_window(protocol.most_pixels, multiple),) * 2
+    return (
+        f"{own_size}; images of more than {protocol.most_pixels:,} pixels in a sliding window of {_sides(window)} at a"
+        f" stride of {_sides(default_stride(window))} (validation.most_pixels)"
+    )
 
 
 def _scores_at_own_size(network: Segmenter, image: Tensor) -> Tensor:
