@@ -11,6 +11,20 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from annotation_writers import (
+    HEIGHT,
+    IMAGES,
+    WIDTH,
+    WRITERS,
+    expected_mask_of,
+    filled,
+    write_coco,
+    write_cvat,
+    write_label_studio,
+    write_labelme,
+    write_supervisely,
+    write_yolo,
+)
 from data_helpers import write_image, write_spec
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
@@ -24,138 +38,7 @@ from segkc_deploy.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' decode
 
-HEIGHT, WIDTH = 60, 80
 CLASSES = "classes: [background, road, tree]\n"
-Objects = list[tuple[str, list[tuple[int, int]]]]
-
-
-def objects(seed: int) -> Objects:
-    """Overlapping polygons of whole pixels, in the order in which they are painted."""
-    rng = np.random.default_rng(seed)
-    found: Objects = []
-    for label in ("road", "tree", "road"):
-        center, angles = rng.integers(15, 45, 2), np.sort(rng.uniform(0, 2 * np.pi, 7))
-        radii = rng.uniform(8, 16, 7)
-        xs, ys = center[0] + radii * np.cos(angles), center[1] + radii * np.sin(angles)
-        found.append((label, [(round(x), round(y)) for x, y in zip(xs, ys, strict=True)]))
-    return found
-
-
-IMAGES = {f"{name}{index}": objects(index) for index, name in enumerate(["a", "b", "c"])}
-
-
-def _coco(root: Path) -> str:
-    images, annotations = [], []
-    for index, (name, shapes) in enumerate(IMAGES.items()):
-        images.append({"id": index, "file_name": f"{name}.png", "height": HEIGHT, "width": WIDTH})
-        for label, points in shapes:
-            segmentation = [[float(value) for point in points for value in point]]
-            category = ["road", "tree"].index(label) + 1
-            annotations.append({"image_id": index, "category_id": category, "segmentation": segmentation})
-    annotations = [{"id": index, "iscrowd": 0} | one for index, one in enumerate(annotations)]
-    categories = [{"id": 1, "name": "road"}, {"id": 2, "name": "tree"}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (root / "instances.json").write_text(json.dumps(content))
-    return "instances.json"
-
-
-def _yolo(root: Path) -> str:
-    (root / "labels").mkdir()
-    (root / "yolo.yaml").write_text("names: {0: tree, 1: road}\nnc: 2\ntrain: images\n")
-    for name, shapes in IMAGES.items():
-        lines = []
-        for label, points in shapes:
-            numbers = [str(value) for x, y in points for value in (x / WIDTH, y / HEIGHT)]
-            lines.append(" ".join([str(["tree", "road"].index(label)), *numbers]))
-        (root / "labels" / f"{name}.txt").write_text("\n".join(lines))
-    return "labels"
-
-
-def _labelme(root: Path) -> str:
-    (root / "labelme").mkdir()
-    for name, shapes in IMAGES.items():
-        content = {
-            "version": "5.5.0",
-            "shapes": [{"label": label, "points": points, "shape_type": "polygon"} for label, points in shapes],
-            "imagePath": f"../images/{name}.png",
-            "imageHeight": HEIGHT,
-            "imageWidth": WIDTH,
-        }
-        (root / "labelme" / f"{name}.json").write_text(json.dumps(content))
-    return "labelme"
-
-
-def _cvat(root: Path) -> str:
-    lines = ["<?xml version='1.0' encoding='utf-8'?>", "<annotations><version>1.1</version>"]
-    for name, shapes in IMAGES.items():
-        lines.append(f'<image id="0" name="{name}.png" width="{WIDTH}" height="{HEIGHT}">')
-        numbered = list(enumerate(shapes))[::-1]  # z_order decides, not the order in the file
-        for order, (label, points) in numbered:
-            text = ";".join(f"{x:.2f},{y:.2f}" for x, y in points)
-            lines.append(f'<polygon label="{label}" occluded="0" points="{text}" z_order="{order}"></polygon>')
-        lines.append("</image>")
-    (root / "annotations.xml").write_text("\n".join([*lines, "</annotations>"]))
-    return "annotations.xml"
-
-
-def _label_studio_result(label: str, points: list[tuple[int, int]], brush: bool) -> dict[str, Any]:
-    value: dict[str, Any] = {"points": [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in points]}
-    value |= {"polygonlabels": [label]}
-    if brush:
-        value = {"format": "rle", "rle": encode_brush(_filled(points)), "brushlabels": [label]}
-    kind = "brushlabels" if brush else "polygonlabels"
-    return {"original_width": WIDTH, "original_height": HEIGHT, "type": kind, "value": value}
-
-
-def _label_studio(root: Path, brush: bool = False) -> str:
-    tasks = [
-        {
-            "id": 7 + index,
-            "data": {"image": f"/data/upload/1/0a1b2c3d-{name}.png"},
-            "annotations": [
-                {"was_cancelled": False, "result": []},
-                {"result": [_label_studio_result(label, points, brush) for label, points in shapes]},
-                {"was_cancelled": True, "result": []},
-            ],
-        }
-        for index, (name, shapes) in enumerate(IMAGES.items())
-    ]
-    (root / "project.json").write_text(json.dumps(tasks))
-    return "project.json"
-
-
-def _label_studio_brush(root: Path) -> str:
-    return _label_studio(root, brush=True)
-
-
-def _supervisely(root: Path) -> str:
-    (root / "ann").mkdir()
-    for name, shapes in IMAGES.items():
-        content = {
-            "size": {"height": HEIGHT, "width": WIDTH},
-            "objects": [
-                {"classTitle": label, "geometryType": "polygon", "points": {"exterior": points, "interior": []}}
-                for label, points in shapes
-            ],
-        }
-        (root / "ann" / f"{name}.png.json").write_text(json.dumps(content))
-    return "ann"
-
-
-WRITERS = [_coco, _yolo, _labelme, _cvat, _label_studio, _label_studio_brush, _supervisely]
-
-
-def _filled(points: list[tuple[int, int]]) -> np.ndarray:
-    """COCO's own rasterization."""
-    flat = [[float(value) for point in points for value in point]]
-    return coco_mask.decode(coco_mask.frPyObjects(flat, HEIGHT, WIDTH))[..., 0]
-
-
-def _expected(shapes: Objects) -> np.ndarray:
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    for label, points in shapes:
-        mask[_filled(points) > 0] = ["background", "road", "tree"].index(label)
-    return mask
 
 
 def _data(root: Path, write: Callable[[Path], str], spec: str = CLASSES) -> ImageSets:
@@ -172,7 +55,7 @@ def test_every_tool_gives_the_same_masks(tmp_path: Path, write: Callable[[Path],
     sets = _data(tmp_path, write)
     assert [sample.id for sample in sets.labeled] == sorted(IMAGES)
     for sample in sets.labeled:
-        np.testing.assert_array_equal(read_mask(sample, sets.coding), _expected(IMAGES[sample.id]))
+        np.testing.assert_array_equal(read_mask(sample, sets.coding), expected_mask_of(IMAGES[sample.id]))
     assert check(sets, workers=2).errors == 0
 
 
@@ -180,7 +63,7 @@ def test_polygons_are_those_of_the_other_tools_but_for_their_edges() -> None:
     """Ultralytics fills with OpenCV and labelme with Pillow, which both include the outline."""
     for shapes in IMAGES.values():
         for _, points in shapes:
-            ours = _filled(points) > 0
+            ours = filled(points) > 0
             opencv = cv2.fillPoly(np.zeros((HEIGHT, WIDTH), np.uint8), [np.array(points, np.int32)], 1) > 0
             image = Image.new("1", (WIDTH, HEIGHT))
             ImageDraw.Draw(image).polygon(points, outline=1, fill=1)
@@ -197,7 +80,7 @@ def test_coco_crowds_lie_below_the_objects_and_run_lengths_may_be_compressed(tmp
     inner = [20, 20, 40, 20, 40, 40, 20, 40]
 
     def write(root: Path) -> str:
-        _coco(root)
+        write_coco(root)
         content = json.loads((root / "instances.json").read_text())
         counts = [10 * HEIGHT + 10, *[40, 20] * 59, 40, 10 + 10 * HEIGHT]
         content["annotations"] = [
@@ -229,7 +112,7 @@ def test_other_shapes_of_labelme(tmp_path: Path) -> None:
     Image.fromarray(bitmap.astype(np.uint8) * 255).save(buffer, "PNG")
 
     def write(root: Path) -> str:
-        _labelme(root)
+        write_labelme(root)
         path = root / "labelme" / "a0.json"
         content = json.loads(path.read_text())
         content["shapes"] = [
@@ -261,7 +144,7 @@ def test_holes_and_bitmaps_of_supervisely(tmp_path: Path) -> None:
     data = base64.b64encode(zlib.compress(buffer.getvalue())).decode()
 
     def write(root: Path) -> str:
-        _supervisely(root)
+        write_supervisely(root)
         outer, inner = [[10, 10], [50, 10], [50, 50], [10, 50]], [[20, 20], [40, 20], [40, 40], [20, 40]]
         content = json.loads((root / "ann" / "a0.png.json").read_text())
         content["objects"] = [
@@ -307,7 +190,7 @@ def test_label_studios_png_files_are_paired_by_the_json_or_by_order(tmp_path: Pa
         for task, index in enumerate(order if with_json else range(3)):
             shapes = list(IMAGES.values())[index]
             for label in ("road", "tree"):
-                region = _expected(shapes) == ["background", "road", "tree"].index(label)
+                region = expected_mask_of(shapes) == ["background", "road", "tree"].index(label)
                 name = f"task-{task}-annotation-4-by-1-tag-{label}-0.png"
                 Image.fromarray(region.astype(np.uint8) * 255).save(root / "pngs" / name)
         if with_json:
@@ -317,7 +200,7 @@ def test_label_studios_png_files_are_paired_by_the_json_or_by_order(tmp_path: Pa
 
     sets = _data(tmp_path, write)
     for sample in sets.labeled:
-        np.testing.assert_array_equal(read_mask(sample, sets.coding), _expected(IMAGES[sample.id]))
+        np.testing.assert_array_equal(read_mask(sample, sets.coding), expected_mask_of(IMAGES[sample.id]))
     kinds = [finding.kind for finding in check(sets, workers=1).findings]
     assert kinds == ([] if with_json else ["paired-by-order"])
 
@@ -366,7 +249,7 @@ def test_yolo_without_names_counts_the_classes_without_the_background(tmp_path: 
 
 
 def test_labels_can_be_mapped_and_unknown_ones_are_named(tmp_path: Path) -> None:
-    sets = _data(tmp_path, _coco, "classes: [background, roads]\n")
+    sets = _data(tmp_path, write_coco, "classes: [background, roads]\n")
     with pytest.raises(DataError, match=r"the label 'road' is not a class; did you mean 'roads'\?"):
         read_mask(sets.labeled[0], sets.coding)
     write_spec(
@@ -375,34 +258,40 @@ def test_labels_can_be_mapped_and_unknown_ones_are_named(tmp_path: Path) -> None
         "labeled: {images: images, masks: instances.json}\n",
     )
     sets = load_data_spec(tmp_path / "data.yaml").resolve()
-    expected = np.array([0, 1, 255], np.uint8)[_expected(IMAGES["a0"])]
+    expected = np.array([0, 1, 255], np.uint8)[expected_mask_of(IMAGES["a0"])]
     np.testing.assert_array_equal(read_mask(sets.labeled[0], sets.coding), expected)
 
 
 def test_without_a_background_class_the_rest_is_ignored(tmp_path: Path) -> None:
-    sets = _data(tmp_path, _coco, "classes: [road, tree]\n")
-    expected = np.array([255, 0, 1], np.uint8)[_expected(IMAGES["a0"])]
+    sets = _data(tmp_path, write_coco, "classes: [road, tree]\n")
+    expected = np.array([255, 0, 1], np.uint8)[expected_mask_of(IMAGES["a0"])]
     np.testing.assert_array_equal(read_mask(sets.labeled[0], sets.coding), expected)
 
 
 @pytest.mark.parametrize(
     ("write", "file", "old", "new", "message"),
     [
-        (_coco, "instances.json", '"category_id": 1', '"category_id": 9', "no category has the id 9"),
-        (_coco, "instances.json", '"image_id": 0', '"image_id": 9', "no image has the id 9"),
-        (_coco, "instances.json", '"height": 60', '"height": -60', "the image's size is wrong"),
-        (_coco, "instances.json", '"height": 60', '"height": 999999999', "more than the limit"),
-        (_coco, "instances.json", '"file_name"', '"name"', "file_name is missing"),
-        (_coco, "instances.json", "{", "[", "not JSON"),
-        (_cvat, "annotations.xml", "points=", "pointz=", None),
-        (_cvat, "annotations.xml", ",", ":", "should be `x,y;x,y;…`"),
-        (_cvat, "annotations.xml", "</image>", "", "not XML that can be read"),
-        (_cvat, "annotations.xml", "<version>", "<track/><version>", "tracks of a video"),
-        (_label_studio, "project.json", '"original_width": 80', '"original_width": "80"', "the image's size is wrong"),
-        (_labelme, "labelme/a0.json", '"label"', '"labels"', "label is missing"),
-        (_labelme, "labelme/a0.json", '"polygon"', '"cube"', "a cube of 7 points is not read"),
-        (_yolo, "labels/a0.txt", ".", ",", "should be a class number and a polygon"),
-        (_yolo, "labels/a0.txt", "1 ", "7 ", "class 7 has no name"),
+        (write_coco, "instances.json", '"category_id": 1', '"category_id": 9', "no category has the id 9"),
+        (write_coco, "instances.json", '"image_id": 0', '"image_id": 9', "no image has the id 9"),
+        (write_coco, "instances.json", '"height": 60', '"height": -60', "the image's size is wrong"),
+        (write_coco, "instances.json", '"height": 60', '"height": 999999999', "more than the limit"),
+        (write_coco, "instances.json", '"file_name"', '"name"', "file_name is missing"),
+        (write_coco, "instances.json", "{", "[", "not JSON"),
+        (write_cvat, "annotations.xml", "points=", "pointz=", None),
+        (write_cvat, "annotations.xml", ",", ":", "should be `x,y;x,y;…`"),
+        (write_cvat, "annotations.xml", "</image>", "", "not XML that can be read"),
+        (write_cvat, "annotations.xml", "<version>", "<track/><version>", "tracks of a video"),
+        (
+            write_label_studio,
+            "project.json",
+            '"original_width": 80',
+            '"original_width": "80"',
+            "the image's size is wrong",
+        ),
+        (write_labelme, "labelme/a0.json", '"label"', '"labels"', "label is missing"),
+        (write_labelme, "labelme/a0.json", '"polygon"', '"cube"', "a cube of 7 points is not read"),
+        (write_yolo, "labels/a0.txt", ".", ",", "should be a class number and a polygon"),
+        (write_yolo, "labels/a0.txt", "1 ", "7 ", "class 7 has no name"),
     ],
 )
 def test_a_damaged_file_is_one_line(
@@ -438,7 +327,7 @@ def test_a_damaged_file_is_one_line(
 )
 def test_a_damaged_segmentation_is_one_line(tmp_path: Path, segmentation: Any, message: str) -> None:
     def write(root: Path) -> str:
-        _coco(root)
+        write_coco(root)
         content = json.loads((root / "instances.json").read_text())
         content["annotations"] = [{"id": 5, "image_id": 0, "category_id": 1, "segmentation": segmentation}]
         (root / "instances.json").write_text(json.dumps(content))

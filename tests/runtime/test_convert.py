@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from annotation_writers import HEIGHT, IMAGES, WIDTH, WRITERS, expected_mask_of, write_coco, write_yolo
 from data_helpers import write_image, write_mask
 from PIL import Image
-from test_annotations import HEIGHT, IMAGES, WIDTH, WRITERS, _coco, _expected, _yolo
 
 from segkc_deploy.data.check import check
 from segkc_deploy.data.convert import unpack
@@ -18,7 +18,7 @@ from segkc_deploy.errors import DataError
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' decode
 
 
-def _export(root: Path, write=_coco) -> None:
+def _export(root: Path, write=write_coco) -> None:
     for index, name in enumerate(IMAGES):
         write_image(root / "images" / f"{name}.png", seed=index, height=64, width=80)
         Image.open(root / "images" / f"{name}.png").crop((0, 0, WIDTH, HEIGHT)).save(root / "images" / f"{name}.png")
@@ -33,7 +33,7 @@ def test_init_and_convert_of_every_tools_export(command, tmp_path, write):
     assert "classes: " in finished.out
     assert "val: no folder of its own, so 1 of 3 labeled images" in finished.out
     sets = load_data_spec(tmp_path / "export/data.yaml").resolve()
-    assert sets.labels.names == ("background", *(("tree", "road") if write is _yolo else ("road", "tree")))
+    assert sets.labels.names == ("background", *(("tree", "road") if write is write_yolo else ("road", "tree")))
     assert (len(sets.labeled), len(sets.val)) == (2, 1)
     assert check(sets, workers=1).errors == 0
 
@@ -41,10 +41,10 @@ def test_init_and_convert_of_every_tools_export(command, tmp_path, write):
     assert finished.code == 0
     converted = load_data_spec(tmp_path / "out/data.yaml").resolve()
     assert converted.labels == sets.labels
-    swapped = np.array([0, 2, 1] if write is _yolo else [0, 1, 2], np.uint8)
+    swapped = np.array([0, 2, 1] if write is write_yolo else [0, 1, 2], np.uint8)
     for sample in (*converted.labeled, *converted.val):
         assert sample.mask.suffix == ".png"
-        np.testing.assert_array_equal(read_mask(sample, converted.coding), swapped[_expected(IMAGES[sample.id])])
+        np.testing.assert_array_equal(read_mask(sample, converted.coding), swapped[expected_mask_of(IMAGES[sample.id])])
 
 
 def test_a_zip_is_unpacked_and_converted(command, tmp_path):
@@ -55,7 +55,7 @@ def test_a_zip_is_unpacked_and_converted(command, tmp_path):
     finished = command("convert", tmp_path / "export.zip", "--out", tmp_path / "out")
     assert "3 masks written" in finished.out
     sets = load_data_spec(tmp_path / "out/data.yaml").resolve()
-    np.testing.assert_array_equal(read_mask(sets.labeled[0], sets.coding), _expected(IMAGES["a0"]))
+    np.testing.assert_array_equal(read_mask(sets.labeled[0], sets.coding), expected_mask_of(IMAGES["a0"]))
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png", "C:\\evil.png"])
