@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from segkc_deploy.data import roboflow
 from segkc_deploy.data.annotations.reading import open_annotations
 from segkc_deploy.data.annotations.task_pngs import first_pngs, is_task_png, task_names
 from segkc_deploy.data.annotations.yolo_names import yolo_names
@@ -98,7 +99,8 @@ def _pairs(root: Path, files: list[Path]) -> list[_Pair]:
         for place, stems in _mask_places(root, files, folder):
             matched = len({_stem(image.name) for image in images} & stems)
             if matched:
-                pairs.append(_Pair(folder, place, matched, len(images)))
+                total = matched if roboflow.is_export(folder) and place == folder else len(images)
+                pairs.append(_Pair(folder, place, matched, total))
     best: dict[Path, _Pair] = {}
     for pair in pairs:
         known = best.get(pair.images)
@@ -129,6 +131,9 @@ def _is_mask_folder(root: Path, folder: Path, images: list[Path]) -> bool:
 
 def _mask_places(root: Path, files: list[Path], images: Path) -> Iterable[tuple[Path, set[str]]]:
     """Yield each place of masks, a folder or a file, and the stems of the images that it has masks of."""
+    if roboflow.is_export(images):
+        named = {_stem(path.name): path for path in files if path.parent == images and path.suffix in IMAGE_SUFFIXES}
+        yield images, set(roboflow.split_files(named)[1])
     for folder, masks in _image_folders(files).items():
         if folder != images and _is_mask_folder(root, folder, masks):
             tasks = all(is_task_png(mask) for mask in masks)
@@ -175,6 +180,11 @@ def _add_classes(guess: Guess, root: Path, places: list[Path], train: _Pair) -> 
             guess.spec["classes"] = {name: list(color) for name, color in read_labelmap(file).items()}
             guess.remarks.append(f"classes: names and colors of {_below(root, file)}")
             return
+    if train.masks.is_dir() and roboflow.is_export(train.masks):
+        names = [name for _, name in sorted(roboflow.read_classes(train.masks).items())]
+        guess.spec["classes"] = names
+        guess.remarks.append(f"classes: those of {_below(root, train.masks / roboflow.NAME)}")
+        return
     if labels := _annotation_labels(places):
         source = "the labels in the annotations"
     elif labels := _yolo_labels(root, train):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
+from segkc_deploy.data import roboflow
 from segkc_deploy.data.annotations.pairing import pair_masks
 from segkc_deploy.data.files import files_by_id
 from segkc_deploy.data.images import IMAGE_SUFFIXES
@@ -36,10 +37,14 @@ class Pool:
         A place is a folder of masks or annotation files, or an annotation file of many images.
         """
         image_files = files_by_id(images, IMAGE_SUFFIXES, image_ending)
+        own_masks: dict[str, Path] = {}
+        if roboflow.is_export(images):
+            image_files, own_masks = roboflow.split_files(image_files)
         mask_files: dict[str, Path] = {}
         for place in masks:
             beside_images = place.resolve() == images.resolve()
-            mask_files = pair_masks(image_files, place, mask_ending, beside_images) | mask_files
+            found = own_masks if beside_images else {}
+            mask_files = (found or pair_masks(image_files, place, mask_ending, beside_images)) | mask_files
         samples = {name: Sample(name, image, mask_files.get(name)) for name, image in image_files.items()}
         return cls(samples, root, image_ending)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from segkc_deploy.data import roboflow
 from segkc_deploy.data.annotations.yolo_names import object_names
 from segkc_deploy.data.foreign_spec import foreign_spec
 from segkc_deploy.data.labelmap import NAME as LABELMAP
@@ -114,7 +115,7 @@ class DataSpec(BaseModel):
         layout = LAYOUTS[self.layout]
         places = Places.of_spec(self.path, self.root)
         mask_name = choose_mask_name(layout, places, (self.labeled, self.val))
-        mapping = self._mapping(mask_name, labels)
+        mapping = self._values_of_roboflow(places, labels) | self._mapping(mask_name, labels)
 
         published = Published(self.layout, self.labeled.partition if self.labeled else None)
         training = validation = None
@@ -172,6 +173,29 @@ class DataSpec(BaseModel):
         if colors:
             colors |= {color: labels.ignore_index for color in self.ignore_colors if color not in colors}
         return colors
+
+    def _values_of_roboflow(self, places: Places, labels: Labels) -> dict[int | str, int]:
+        """Return the class id of each pixel value that a `_classes.csv` among the masks names."""
+        ids = dict(zip(labels.names, range(labels.num_classes), strict=True)) | self.label_mapping
+        values: dict[int | str, int] = {}
+        for key, section in (("labeled", self.labeled), ("val", self.val)):
+            if section is None or section.masks is None:
+                continue
+            folder = places.masks(section.masks, f"{key}.masks")
+            if not roboflow.is_export(folder):
+                continue
+            for value, name in roboflow.read_classes(folder).items():
+                if name not in ids:
+                    raise ConfigError(
+                        f"{self.path}: the label {name!r} of {folder / roboflow.NAME} is not a class; add it to"
+                        f" `classes`, or map it: `label_mapping: {{{name}: {labels.ignore_index}}}`"
+                    )
+                if values.setdefault(value, ids[name]) != ids[name]:
+                    raise ConfigError(
+                        f"{self.path}: the value {value} is {name!r} in {folder / roboflow.NAME}, but another class in"
+                        " labeled.masks; export both from one version of the data set"
+                    )
+        return values
 
     def _mapping(self, mask_name: MaskName, labels: Labels) -> dict[int | str, int]:
         for value, class_id in self.label_mapping.items():
