@@ -16,7 +16,7 @@ _FILTERS = (
 )  # fmt: skip
 
 
-def render_page(template: str, title: str, data: Any, **values: Any) -> str:
+def render_page(template: str, title: str, data: Any, refresh_s: int | None = None, **values: Any) -> str:
     """Return a whole page.
 
     Args:
@@ -24,9 +24,11 @@ def render_page(template: str, title: str, data: Any, **values: Any) -> str:
             (JavaScript), `conditions` (the line under the title) and `style`.
         title: the page's title and heading.
         data: what the page's scripts find as `Page.data`; JSON values, without NaN.
+        refresh_s: seconds after which a browser loads the page again; None for a page that stays as it is.
         values: what the template shows.
     """
-    return _environment().get_template(template).render(title=title, data_json=embedded_json(data), **values)
+    page = _environment().get_template(template)
+    return page.render(title=title, data_json=embedded_json(data), refresh_s=refresh_s, **values)
 
 
 @cache

@@ -26,7 +26,7 @@ from test_benchmark_without_torch import segkc_deploy as without_torch
 
 from segkc_deploy.benchmarks.report.trainings.curves import MOST_POINTS, read_curves
 from segkc_deploy.benchmarks.report.trainings.facts import count_parameters, read_log
-from segkc_deploy.benchmarks.report.trainings.report import report_trainings
+from segkc_deploy.benchmarks.report.trainings.report import report_trainings, watch_trainings
 from segkc_deploy.benchmarks.report.trainings.rows import TrainingTable, training_table
 from segkc_deploy.benchmarks.report.trainings.run import TrainingRun, read_runs
 from segkc_deploy.benchmarks.report.trainings.text import network_title, summary
@@ -304,6 +304,41 @@ def test_the_command_writes_the_same_figures_three_times(tmp_path: Path, command
     for figure in written:
         assert figure in page and figure in text, figure
     assert "90.00 ±" not in text  # the score of a run that still trains is in no mean
+
+
+def test_a_watched_report_follows_a_run_to_its_end(tmp_path: Path, command: CommandLine) -> None:
+    run, out = tmp_path / "run", tmp_path / "report"
+    records = alone(0, 60.0)
+    write_run(run, 0, records[:3], **SUPERVISED)
+    metrics = run / "metrics.jsonl"
+    unfinished = metrics.read_text()
+    lines = [json.dumps(record) + "\n" for record in records]
+    # A line that is being written, then the end of the run.
+    contents = iter([unfinished + lines[3][:20], "".join(lines)])
+    pages = []
+
+    def wait(seconds: float) -> None:
+        assert seconds == 7
+        pages.append((out / "index.html").read_text())
+        metrics.write_text(next(contents))
+
+    report = watch_trainings([run], out, None, 7, wait)
+    assert [run.state for run in report.runs] == ["finished"]
+    assert len(pages) == 2
+    refresh = '<meta http-equiv="refresh" content="7">'
+    assert all(refresh in page for page in pages)
+    assert refresh not in (out / "index.html").read_text()
+    metrics.write_text(unfinished)
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    assert [run.state for run in watch_trainings([run], out, None, 7, interrupt).runs] == ["unfinished"]
+    assert refresh not in (out / "index.html").read_text()
+    metrics.write_text("".join(lines))
+    finished = command("report", run, "--out", out, "--watch", 5)
+    assert finished.code == 0
+    assert "every 5 s" in finished.out
 
 
 def test_runs_of_one_method_or_one_run_alone(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ class LogFacts:
     """What `train.log` says; None where it does not.
 
     `images` counts `labeled`, `unlabeled` and `val`; `seconds` is the wall time of all sessions together, each from its
-    first line to its last one; `interrupted` says whether the last session ended by Ctrl-C.
+    first line to its last one; `interrupted` says whether a signal, such as Ctrl-C, ended the
+    last session.
     """
 
     images: dict[str, int] | None = None
@@ -62,7 +63,7 @@ def read_log(path: Path) -> LogFacts:
         device=begin["device"],
         started=sessions[0][0].strftime(_STAMP),
         seconds=spent.total_seconds(),
-        interrupted=stamped[-1][1].startswith("interrupted"),
+        interrupted=stamped[-1][1].startswith(("interrupted", "stopped by")),
     )
 
 

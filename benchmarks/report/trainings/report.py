@@ -1,7 +1,7 @@
 """The report of trainings: `index.html` (one page, nothing fetched), `trainings.md` and `trainings.json`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,13 +31,16 @@ class TrainingReport(BaseModel):
     runs: list[TrainingRun]
 
 
-def report_trainings(paths: Sequence[Path], out: Path, reference: str | None = None) -> TrainingReport:
+def report_trainings(
+    paths: Sequence[Path], out: Path, reference: str | None = None, refresh_s: int | None = None
+) -> TrainingReport:
     """Read run directories and write their report into `out`.
 
     Args:
         paths: run directories, of trainings that are finished or go on.
         out: the report's folder, made when missing.
         reference: name of the row that the others are compared with; see `training_table`.
+        refresh_s: seconds after which an open page of unfinished runs loads itself again, if it is to.
 
     Raises:
         UserError: a folder is no run, `reference` names none, or `out` holds something else.
@@ -52,12 +55,34 @@ def report_trainings(paths: Sequence[Path], out: Path, reference: str | None = N
     )
     atomic.write_text(out / "trainings.json", report.model_dump_json(indent=1) + "\n")
     atomic.write_text(out / "trainings.md", report_markdown(report.table, report.runs, report.command))
-    atomic.write_text(out / "index.html", report_html(report))
+    atomic.write_text(out / "index.html", report_html(report, refresh_s if unfinished_runs(runs) else None))
     return report
 
 
-def report_html(report: TrainingReport) -> str:
-    """Return the page of `report`."""
+def watch_trainings(
+    paths: Sequence[Path], out: Path, reference: str | None, seconds: int, sleep: Callable[[float], None] = time.sleep
+) -> TrainingReport:
+    """Write the report again every `seconds` until all runs are finished, or until Ctrl-C; return the last one.
+
+    An open page loads itself again as often. The page that is left behind does not.
+    """
+    try:
+        report = report_trainings(paths, out, reference, seconds)
+        while unfinished_runs(report.runs):
+            sleep(seconds)
+            report = report_trainings(paths, out, reference, seconds)
+    except KeyboardInterrupt:
+        return report_trainings(paths, out, reference)
+    return report
+
+
+def unfinished_runs(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """Return the runs that have not scored their last step."""
+    return [run for run in runs if run.state != "finished"]
+
+
+def report_html(report: TrainingReport, refresh_s: int | None = None) -> str:
+    """Return the page of `report`, which a browser loads again every `refresh_s` seconds, if at all."""
     table, sections = report.table, chart_sections(report.runs)
     row_of = {run: place for place, row in enumerate(table.rows) for run in row.runs}
     data = {
@@ -71,10 +96,11 @@ def report_html(report: TrainingReport) -> str:
         "training_report.html",
         "Trainings",
         data,
+        refresh_s,
         report=report,
         text=text,
         summary=text.summary(table, report.runs),
-        unfinished=[run for run in report.runs if run.state != "finished"],
+        unfinished=unfinished_runs(report.runs),
         reference=next(row for row in table.rows if row.name == table.reference),
         networks=[network for network in NETWORKS if any(network in row.scores for row in table.rows)],
         compared=[network for network in NETWORKS if any(network in row.differences for row in table.rows)],
