@@ -69,6 +69,10 @@ class Trainer:
         method = method.to(memory_format=torch.channels_last)
         self.wrapped, self.optimizer = fabric.setup(method, optimizer)
         self.method: Method = self.wrapped.module
+        if recipe.activation_checkpointing:
+            for role, network in self.method.networks().items():
+                if not role.endswith("_ema"):  # these run without gradients
+                    network.backbone.checkpoint_activations()
         if recipe.compile:
             for network in self.method.networks().values():
                 network.backbone.compile()
@@ -178,6 +182,10 @@ class Trainer:
             self._average_buffers()
         self.method.update_ema(step)
         return self.split.labeled + self.split.unlabeled
+
+    def try_step(self, batch: Batch) -> None:
+        """Take one optimizer step on a batch, as one micro-batch, and record nothing."""
+        self._train_step(0, iter([batch]), MetricAccumulator())
 
     def _average_buffers(self) -> None:
         """Give all ranks the mean of what each has counted on its own images, such as running statistics."""

@@ -234,6 +234,9 @@ class Recipe(_Section):
     validation: ValidationConfig = ValidationConfig()
     ship: Literal["ema", "raw"] = Field(default="ema", description="which copy of the weights a run hands to export")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    activation_checkpointing: bool = Field(
+        default=False, description="ViT blocks are computed again in the backward pass instead of stored: less memory"
+    )
     compile: bool = Field(default=False, description="torch.compile the networks; pays after some hundred steps")
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=0, description="data loading processes; by default the cores - 1")

@@ -15,6 +15,7 @@ from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, TrainingStoppedError, UserError
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
+from segkc_deploy.training.dry_run import dry_run
 from segkc_deploy.training.evaluation.prediction import check_protocol, protocol_in_words
 from segkc_deploy.training.files.run_directory import (
     RunDirectory,
@@ -29,6 +30,7 @@ from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import build_method, with_method_defaults
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.out_of_memory import is_out_of_memory, smaller_steps
 from segkc_deploy.training.recipe import Recipe, without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 from segkc_deploy.training.run_log import NoLog, RunLog
@@ -87,28 +89,58 @@ def train_run(
         raise ConfigError("give --data and --recipe (only --resume reads them from the run directory)")
     else:
         chosen = with_method_defaults(load_recipe(recipe, overrides))
-    sets = load_data_spec(data).resolve()
-    screen(sets)
-
-    method = _build(chosen, sets, resume)
-    _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
-    split = split_batch(chosen, devices, uses_unlabeled=method.strong_views > 0)
-    for network in method.networks().values():
-        check_size(chosen.crop_size, network.size_multiple)
-        check_protocol(chosen.validation, network)
-        _try(network, chosen)
-    accelerator = _accelerator(chosen, device, devices)
-    job = _Job(chosen, sets, run, total_steps(chosen, sets), split, accelerator, resume)
+    method, job = _prepare(chosen, data, run, device, devices, resume)
     with run_lock(out):
         if resume:
             remove_temporaries(run)
         else:
             create_run(out, chosen, data, overwrite)
         if devices == 1:
-            fabric = Fabric(accelerator=accelerator, devices=1, precision=_PRECISIONS[chosen.precision])  # type: ignore[arg-type]
-            return _train(job, fabric, method)
+            return _train(job, _fabric_of_one(job), method)
         del method  # each rank builds its own
         return run_on_ranks(partial(_train_rank, job), devices)
+
+
+def estimate_run(
+    data: Path | None,
+    recipe: str | None,
+    overrides: list[str] | None = None,
+    device: str = "auto",
+    devices: int = 1,
+) -> list[str]:
+    """Return what `train --dry-run` prints of a training: its parameters, arithmetic, memory and largest batch.
+
+    Weights are random, no image is read, and nothing is written.
+
+    Raises:
+        UserError: the recipe or the data cannot be used.
+    """
+    if data is None or recipe is None:
+        raise ConfigError("--dry-run: give --data and --recipe")
+    chosen = without_pretrained(with_method_defaults(load_recipe(recipe, overrides)))
+    method, job = _prepare(chosen, data, RunDirectory(Path()), device, devices, resume=False)
+    return dry_run(chosen, method, job.sets, job.split, _fabric_of_one(job))
+
+
+def _prepare(
+    recipe: Recipe, data: Path, run: RunDirectory, device: str, devices: int, resume: bool
+) -> tuple[Method, _Job]:
+    """Check everything that can be checked before a file is written."""
+    sets = load_data_spec(data).resolve()
+    screen(sets)
+    method = _build(recipe, sets, resume)
+    _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
+    split = split_batch(recipe, devices, uses_unlabeled=method.strong_views > 0)
+    for network in method.networks().values():
+        check_size(recipe.crop_size, network.size_multiple)
+        check_protocol(recipe.validation, network)
+        _try(network, recipe)
+    accelerator = _accelerator(recipe, device, devices)
+    return method, _Job(recipe, sets, run, total_steps(recipe, sets), split, accelerator, resume)
+
+
+def _fabric_of_one(job: _Job) -> Fabric:
+    return Fabric(accelerator=job.accelerator, devices=1, precision=_PRECISIONS[job.recipe.precision])  # type: ignore[arg-type]
 
 
 def _build(recipe: Recipe, sets: ImageSets, resume: bool) -> Method:
@@ -150,7 +182,9 @@ def _train(job: _Job, fabric: Fabric, method: Method) -> RunResult:
                 except KeyboardInterrupt:
                     log.line(_interrupted(job, trainer))
                     raise
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise _out_of_memory(job) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -204,22 +238,15 @@ def _disk_full(job: _Job, error: OSError) -> RunDirectoryError:
 
 
 def _out_of_memory(job: _Job) -> ConfigError:
-    split = job.split
-    shares = [share // split.ranks for share in (split.labeled, split.unlabeled) if share]
-    more = [
-        micro_batches
-        for micro_batches in range(split.accumulation + 1, max(shares) + 1)
-        if all(share % micro_batches == 0 for share in shares)
-    ]
-    option = f"-o batch.accumulation={more[0]} (each step keeps its images and its learning rate), " if more else ""
     kept = (
-        "its last checkpoint is kept: --resume goes on from there once other programs leave the device; else "
+        "its last checkpoint is kept: --resume continues from there once other programs leave the device, or with -o"
+        " validation.most_pixels=N where large validation images were too much; else "
         if job.run.existing_checkpoints()
         else ""
     )
     return ConfigError(
-        f"{job.run.path}: the device's memory does not hold this training; {kept}start anew (--overwrite) with {option}"
-        "a smaller --size (crop_size), or -o precision=bf16"
+        f"{job.run.path}: the device's memory does not hold this training; {kept}start anew (--overwrite) with"
+        f" {smaller_steps(job.recipe, job.split)}"
     )
 
 

@@ -10,7 +10,7 @@ from segkc_deploy.cli.app import app
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Run directory.")],
+    out: Annotated[Path | None, typer.Option(help="Run directory.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data spec (YAML).")] = None,
     recipe: Annotated[str | None, typer.Option(help="Name of a shipped recipe, or a .yaml file.")] = None,
     override: Annotated[
@@ -26,6 +26,9 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="GPUs that share the images of each step.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, memory and the largest batch; write nothing.")
+    ] = False,
 ) -> None:
     """Train a senior and a junior together.
 
@@ -35,11 +38,17 @@ def train(
 
     with needs_extra("train"):
         from segkc_deploy.training.summary import summary
-        from segkc_deploy.training.train import train_run
+        from segkc_deploy.training.train import estimate_run, train_run
 
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     overrides = _overrides(steps, epochs, batch, size, workers, seed) + (override or [])
+    if dry_run:
+        for line in estimate_run(data, recipe, overrides, device, devices):
+            typer.echo(line)
+        return
+    if out is None:
+        raise typer.BadParameter("give --out, the run directory")
     result = train_run(data, recipe, out, overrides, resume, overwrite, device, devices)
     for line in summary(result):
         typer.echo(line)

@@ -77,6 +77,16 @@ class Backbone(nn.Module):
         self.mean: tuple[float, float, float] = tuple(config["mean"])
         self.std: tuple[float, float, float] = tuple(config["std"])
 
+    def checkpoint_activations(self) -> None:
+        """Store the input of each block alone for the backward pass, which computes the rest again.
+
+        Raises:
+            ConfigError: it is no plain ViT; batch normalization would count its statistics twice.
+        """
+        if not self.is_plain_vit:
+            raise ConfigError("activation_checkpointing is for plain ViTs; other backbones store less: leave it out")
+        self.network.set_grad_checkpointing(True)
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalized images (N, 3, H, W) to four maps (N, channels[i], H / reductions[i], W / reductions[i])."""
         if self.is_plain_vit:

@@ -1,0 +1,100 @@
+"""What a training would take, before it starts; and what running out of memory says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import CommandLine
+from tiny_data import tiny_recipe, write_recipe
+
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.dry_run import MemoryLine
+from segkc_deploy.training.files.starting_weights import build_network
+from segkc_deploy.training.loop import Trainer
+from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.models.spec import NetworkSpec
+from segkc_deploy.training.train import estimate_run, train_run
+
+HOST_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    " 68719476736 bytes. Error code 12 (Cannot allocate memory)"
+)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return write_recipe(tmp_path / "tiny.yaml", tiny_recipe(batch={"labeled": 2, "unlabeled": 4}))
+
+
+def test_a_dry_run_prints_what_a_step_takes_and_writes_nothing(
+    data: Path, recipe: Path, tmp_path: Path, command: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    told = command("train", "--data", data, "--recipe", recipe, "--device", "cpu", "--dry-run")
+    assert told.code == 0, told.err
+    assert sorted(tmp_path.rglob("*")) == before
+    lines = told.out.splitlines()
+    for role, spec in (("junior", tiny_recipe().junior), ("senior", tiny_recipe().senior)):
+        assert spec is not None
+        count = sum(parameter.numel() for parameter in build_network(spec, 3).parameters())
+        assert f"{role} {count / 1e6:.2f} M" in lines[0]
+    assert lines[1].startswith("one forward pass of a 64x32 crop")
+    assert "with 2 + 4 images" in lines[3]
+    assert lines[3].endswith("with 4 + 8")
+    assert lines[4].startswith("largest micro-batch for 90% of the")
+    assert "estimate" in lines[4]
+    assert "on a CPU" in lines[5]
+
+
+def test_the_largest_batch_lies_on_the_line_through_both_measurements() -> None:
+    line = MemoryLine(unit=(1, 2), smaller=2, smaller_peak=3000, larger=4, larger_peak=4000)
+    assert line.largest(10_000) == (14, 28)  # 2000 + 500 a unit: 9000 bytes are 14 units
+    assert line.largest(2_500) == (0, 0)
+    assert MemoryLine((1, 1), 2, 3000, 4, None).largest(10_000) == (2, 2)
+
+
+def test_a_batch_that_does_not_fit_names_what_to_change(
+    data: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*arguments: object) -> None:
+        raise RuntimeError(HOST_MEMORY)
+
+    monkeypatch.setattr(Trainer, "try_step", too_much)
+    told = estimate_run(data, str(recipe), device="cpu")
+    assert told[-1].startswith("a step of 2 + 4 images does not fit into the")
+    assert "-o batch.accumulation=2" in told[-1]
+
+
+def test_a_machine_without_enough_memory_ends_in_one_line(
+    data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(reason: str) -> None:
+        def step(*arguments: object) -> int:
+            raise RuntimeError(reason)
+
+        monkeypatch.setattr(Trainer, "_train_step", step)
+
+    failing(HOST_MEMORY)
+    with pytest.raises(ConfigError, match=r"memory does not hold .*accumulation=2 .*activation_checkpointing.*--size"):
+        train_run(data, str(recipe), tmp_path / "run", device="cpu")
+    failing("shapes differ")
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        train_run(data, str(recipe), tmp_path / "other", device="cpu")
+
+
+def test_checkpointed_activations_give_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    network = Segmenter(NetworkSpec(backbone="vit_tiny_patch16_224", decoder_channels=8), 3)
+    images = torch.rand(1, 3, 32, 48)
+
+    def gradients() -> list[torch.Tensor]:
+        network.zero_grad()
+        network(images).square().mean().backward()
+        return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+
+    expected = gradients()
+    network.backbone.checkpoint_activations()
+    assert all(torch.equal(old, new) for old, new in zip(expected, gradients(), strict=True))
+    with pytest.raises(ConfigError, match="activation_checkpointing is for plain ViTs"):
+        Segmenter(NetworkSpec(backbone="resnet10t", decoder_channels=8), 3).backbone.checkpoint_activations()
