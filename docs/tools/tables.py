@@ -130,6 +130,12 @@ def steel() -> str:
     return headroom_table(StudyAnalysis(rows), "1/32") or ""
 
 
+def facades() -> str:
+    """Return the same of street photographs."""
+    rows = read_rows(RESULTS / "labelmefacade.json")
+    return headroom_table(StudyAnalysis(rows), "1/16") or ""
+
+
 def pseudo_labels() -> str:
     """Return by data set and rule how much pseudo-labels count, and how many of those that count are right."""
     lines = []
@@ -162,6 +168,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "report-interleaved": report_interleaved,
     "methods": methods,
     "steel": steel,
+    "facades": facades,
     "pseudo-labels": pseudo_labels,
 }
 
