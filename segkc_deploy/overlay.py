@@ -23,9 +23,9 @@ def colorize(mask: np.ndarray, labels: Labels) -> np.ndarray:
 
     Values that are no class ids, such as `ignore_index`, become black.
     """
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: labels.num_classes] = labels.palette
-    return table[mask]
+    table = np.zeros((1, 256, 3), dtype=np.uint8)
+    table[0, : labels.num_classes] = labels.palette
+    return np.asarray(cv2.LUT(cv2.merge((mask, mask, mask)), table))
 
 
 def blend(image: np.ndarray, mask: np.ndarray, labels: Labels, alpha: float = 0.5) -> np.ndarray:
@@ -41,7 +41,9 @@ def blend(image: np.ndarray, mask: np.ndarray, labels: Labels, alpha: float = 0.
         uint8 (H, W, 3) RGB.
     """
     blended = cv2.addWeighted(image, 1 - alpha, colorize(mask, labels), alpha, 0)
-    return np.where((mask < labels.num_classes)[..., None], blended, image)
+    if mask.max(initial=0) >= labels.num_classes:
+        cv2.copyTo(image, (mask >= labels.num_classes).view(np.uint8), blended)
+    return blended
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, labels: Labels, alpha: float = 0.5) -> np.ndarray:

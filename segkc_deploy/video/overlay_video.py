@@ -17,8 +17,9 @@ _MP4_AUDIO = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"})
 #: Written in fragments: what is there can be played even if the process is killed.
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 
+#: `veryfast` gives files of the same size as x264's own choice for a third of its time, which the network needs.
 #: Without frames that refer to later ones: in a fragmented file they would move all pictures by two against the sound.
-_ENCODING = {"crf": "20", "bf": "0"}
+_ENCODING = {"preset": "veryfast", "crf": "20", "bf": "0"}
 
 
 class OverlayVideo:

@@ -1,4 +1,8 @@
-"""Predict a video: one thread decodes, the network runs, another thread encodes."""
+"""Predict a video in stages that run at the same time, each in threads of its own.
+
+Decoding; resizing for the network; the network (the calling thread); masks and lines of JSON; overlay and encoding.
+Frames pass through all of them in order.
+"""
 
 import json
 import time
@@ -7,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -16,6 +21,7 @@ from segkc_deploy import atomic
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.overlay import blend
 from segkc_deploy.predictor import Predictor
+from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import track
 from segkc_deploy.video.frame_lines import Detail, frame_line
 from segkc_deploy.video.interrupt import interruptible
@@ -25,8 +31,8 @@ from segkc_deploy.video.source import AudioPacket, Frame, Video
 
 _Item = TypeVar("_Item")
 
-#: How many frames wait between decoding, network and encoding: enough to even out, and a bound on memory.
-_QUEUE = 8
+#: How many frames, or batches of them, wait between two stages: enough to even out, and a bound on memory.
+_QUEUE = 4
 
 
 @dataclass(frozen=True)
@@ -91,14 +97,17 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
         _overlay(out, video, options) as film,
     ):
         files = (lines,) if film is None else (lines, film.path)
-        writer = _Writer(predictor, options, film, text)
-        with _in_thread(writer.write) as write, _decoded(video) as items:
-            for batch in _batches(
-                track(items, "Predicting frames", unit="frames"), predictor.batch_size(options.batch_size), write
-            ):
-                for frame, mask in zip(batch, masks.of(batch), strict=True):
-                    write((frame, mask))
-                frames += len(batch)
+        writer = _Writer(predictor, masks, options, film, text)
+        with writer.running() as write, _decoded(video) as items:
+            batches = _batches(
+                track(items, "Predicting frames", unit="frames"), predictor.batch_size(options.batch_size)
+            )
+            for item in prefetch(partial(_prepared, predictor), batches, ahead=_QUEUE // 2):
+                if isinstance(item, AudioPacket):
+                    write(item)
+                    continue
+                write((item.frames, predictor.infer(item.images)))
+                frames += len(item.frames)
                 if interrupted():
                     break
         seconds = time.perf_counter() - started
@@ -126,6 +135,24 @@ def _summary(predictor: Predictor, video: Video, result: VideoResult) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """Frames and what the network takes of them, uint8 (N, height, width, 3)."""
+
+    frames: list[Frame]
+    images: np.ndarray
+
+
+#: Frames and the network's outputs for them, or sound.
+_Predicted = tuple[list[Frame], dict[str, np.ndarray]] | AudioPacket
+
+
+def _prepared(predictor: Predictor, item: list[Frame] | AudioPacket) -> _Prepared | AudioPacket:
+    if isinstance(item, AudioPacket):
+        return item
+    return _Prepared(item, predictor.preprocess([frame.pixels for frame in item]))
+
+
 class _Masks:
     """Masks of successive frames, smoothed or not, and their flicker."""
 
@@ -139,43 +166,53 @@ class _Masks:
     def unsmoothed_flicker(self) -> float | None:
         return self._without.mean if self._average else None
 
-    def of(self, frames: list[Frame]) -> list[np.ndarray]:
-        pictures = [frame.pixels for frame in frames]
-        if self._average is None:
-            masks = self._predictor.predict(pictures, batch_size=len(pictures))
-        else:
-            masks = [self._smoothed(picture) for picture in pictures]
+    def of(self, frames: list[Frame], outputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the masks, uint8 at each frame's own size, of the network's outputs for the frames."""
+        sizes = [frame.pixels.shape[:2] for frame in frames]
+        masks = self._predictor.postprocess(outputs, sizes)
+        if self._average is not None:
+            for mask in masks:
+                self._without.add(mask)
+            masks = [self._average.mask(*pair) for pair in zip(outputs["logits"], sizes, strict=True)]
         for mask in masks:
             self.flicker.add(mask)
         return masks
 
-    def _smoothed(self, picture: np.ndarray) -> np.ndarray:
-        assert self._average is not None
-        outputs = self._predictor.infer(self._predictor.preprocess([picture]))
-        height, width = picture.shape[:2]
-        self._without.add(self._predictor.postprocess(outputs, [(height, width)])[0])
-        return self._average.mask(outputs["logits"][0], (height, width))
-
 
 class _Writer:
-    """Writes, in the encoding thread, what comes: frames with their masks, and sound."""
+    """The stages behind the network: masks and lines of JSON in one thread, overlay and encoding in another."""
 
-    def __init__(self, predictor: Predictor, options: VideoOptions, film: OverlayVideo | None, lines: TextIO) -> None:
+    def __init__(
+        self, predictor: Predictor, masks: _Masks, options: VideoOptions, film: OverlayVideo | None, lines: TextIO
+    ) -> None:
         self._labels = predictor.labels
+        self._masks = masks
         self._options = options
         self._film = film
         self._lines = lines
 
-    def write(self, item: tuple[Frame, np.ndarray] | AudioPacket) -> None:
+    @contextmanager
+    def running(self) -> Iterator[Callable[[_Predicted], None]]:
+        """Yield a function that takes what the network gave; all of it is written at the end of the block."""
+        with _in_thread(self._encode) as encode, _in_thread(partial(self._write_lines, encode)) as write:
+            yield write
+
+    def _write_lines(self, encode: Callable[[tuple[Frame, np.ndarray] | AudioPacket], None], item: _Predicted) -> None:
         if isinstance(item, AudioPacket):
-            if self._film is not None:
-                self._film.copy(item)
+            encode(item)
             return
-        frame, mask = item
-        self._lines.write(frame_line(frame, mask, self._labels, self._options.detail) + "\n")
-        self._lines.flush()  # a killed process leaves whole lines
-        if self._film is not None and self._options.alpha is not None:
-            self._film.write(frame, blend(frame.pixels, mask, self._labels, self._options.alpha))
+        for frame, mask in zip(item[0], self._masks.of(*item), strict=True):
+            self._lines.write(frame_line(frame, mask, self._labels, self._options.detail) + "\n")
+            self._lines.flush()  # a killed process leaves whole lines
+            encode((frame, mask))
+
+    def _encode(self, item: tuple[Frame, np.ndarray] | AudioPacket) -> None:
+        if self._film is None or self._options.alpha is None:
+            return
+        if isinstance(item, AudioPacket):
+            self._film.copy(item)
+        else:
+            self._film.write(item[0], blend(item[0].pixels, item[1], self._labels, self._options.alpha))
 
 
 @contextmanager
@@ -233,14 +270,12 @@ def _in_thread(work: Callable[[_Item], None]) -> Iterator[Callable[[_Item], None
             waiting.popleft().result()
 
 
-def _batches(
-    items: Iterable[Frame | AudioPacket], size: int, pass_on: Callable[[AudioPacket], None]
-) -> Iterator[list[Frame]]:
-    """Yield frames in batches of one size of picture, and pass the sound between them on."""
+def _batches(items: Iterable[Frame | AudioPacket], size: int) -> Iterator[list[Frame] | AudioPacket]:
+    """Yield frames in batches, and the sound between them as it comes."""
     batch: list[Frame] = []
     for item in items:
         if isinstance(item, AudioPacket):
-            pass_on(item)
+            yield item
             continue
         batch.append(item)
         if len(batch) == size:

@@ -159,16 +159,16 @@ def test_what_is_no_video_is_one_line(command: CommandLine, tmp_path: Path, cont
 def test_ctrl_c_closes_complete_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_video(tmp_path / "clip.mp4", count=40)
     with segkc_deploy.load(make_artifact(tmp_path / "artifact", size=SIZE), "cpu") as predictor:
-        predict = predictor.predict
+        infer = predictor.infer
         calls: list[int] = []
 
-        def interrupted(images: list[np.ndarray], batch_size: int) -> list[np.ndarray]:
+        def interrupted(images: np.ndarray) -> dict[str, np.ndarray]:
             calls.append(len(images))
             if len(calls) == 5:
                 os.kill(os.getpid(), signal.SIGINT)
-            return predict(images, batch_size)
+            return infer(images)
 
-        monkeypatch.setattr(predictor, "predict", interrupted)
+        monkeypatch.setattr(predictor, "infer", interrupted)
         (tmp_path / "out").mkdir()
         with open_video(str(source)) as video:
             result = pipeline.predict_video(predictor, video, tmp_path / "out", pipeline.VideoOptions())
