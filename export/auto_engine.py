@@ -170,7 +170,7 @@ def _export_all(
 
 def _some_images(run: Path, data: Path | None, verify_source: str | None) -> list[np.ndarray]:
     images = real_images(read_metadata(_weights(run)), data, verify_source, _IMAGES, 1)
-    return [read_image(sample.image) for sample in images.verification]
+    return [read_image(sample.image, images.sets.pixels) for sample in images.verification]
 
 
 def _thread_counts() -> Sequence[int | None]:

@@ -25,7 +25,7 @@ def contract_of(
 ) -> Contract:
     """Return the contract of an artifact of `network`; see `Contract` for the values."""
     return Contract(
-        input=TensorContract(name=INPUT_NAME, dtype="uint8", layout="NHWC"),
+        input=TensorContract(name=INPUT_NAME, dtype=f"uint{network.pixels.bits}", layout="NHWC"),
         outputs=tuple(_OUTPUTS[name] for name in outputs),
         size=size,
         batch=batch,
@@ -34,4 +34,6 @@ def contract_of(
         min_size=min_size,
         max_size=max_size,
         align_corners=network.decoder.align_corners,
+        bands=network.pixels.bands,
+        color="RGB" if network.pixels.is_rgb else "bands",
     )

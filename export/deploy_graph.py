@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from segkc_deploy.pixel_format import RGB
 from segkc_deploy.training.models.fixed_size import at_fixed_size
 from segkc_deploy.training.models.segmenter import Segmenter
 
@@ -15,8 +16,15 @@ LOGITS = "logits"
 OUTPUT_NAMES = (MASKS, CONFIDENCE, LOGITS)
 
 
+def blank_images(graph: nn.Module, count: int, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+    """Return `count` black images (count, *size, bands) of the type that `graph` takes; of a baseline, RGB."""
+    pixels = graph.network.pixels if isinstance(graph, DeployGraph) else RGB
+    dtype = torch.uint8 if pixels.bits == 8 else torch.uint16
+    return torch.zeros(count, *size, pixels.bands, dtype=dtype, device=device)
+
+
 class DeployGraph(nn.Module):
-    """`images` uint8 (N, H, W, 3) RGB to a tuple of `outputs`.
+    """`images` uint8 (N, H, W, 3) RGB, or what `network.pixels` says, to a tuple of `outputs`.
 
     `masks` are uint8 (N, H, W) class ids; `confidence` float32 (N, H, W), the softmax probability of the mask's class;
     `logits` float32 (N, h, w, C) at the decoder's own resolution. Normalization, upsampling and argmax are inside, so
@@ -36,7 +44,7 @@ class DeployGraph(nn.Module):
     def low_resolution_logits(self, images: Tensor) -> Tensor:
         """Return logits (N, C, h, w) at the decoder's own resolution."""
         # Cast before transposing: TensorRT has no uint8 transpose.
-        pixels = images.float().permute(0, 3, 1, 2) / 255
+        pixels = images.float().permute(0, 3, 1, 2) / self.network.pixels.largest
         logits: Tensor = self.network.decoder(self.network.features(pixels))
         return logits
 

@@ -33,6 +33,7 @@ from segkc_deploy.export.verify import failure_reason, verify
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import Contract, Manifest, Normalization, Source, Verification, sha256_of
+from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.preprocess import resize_image
 from segkc_deploy.progress import console
@@ -98,6 +99,7 @@ def export_run(
         )
     engine.check(settings.options, settings.precision)
     network, metadata = load_network(run / "junior.safetensors")
+    _check_format(network.pixels, settings)
     images = real_images(metadata, data, verify_source, settings.verify_images, settings.calibration_images)
     limits = settings.effective_limits
     if limits.miou_loss is not None and not images.masks:
@@ -113,6 +115,15 @@ def export_run(
         return export.make(candidate)
     finally:
         candidate.discard()
+
+
+def _check_format(pixels: PixelFormat, settings: ExportSettings) -> None:
+    """Refuse what has not been shown to work: half precisions cannot hold 16-bit values, nor TensorRT take them."""
+    if pixels.bits == 16 and (settings.engine, settings.precision) != ("onnx", "fp32"):
+        raise ConfigError(
+            f"--engine {settings.engine} --precision {settings.precision}: images of 16 bits are exported with --engine"
+            " onnx --precision fp32 alone"
+        )
 
 
 class _Export:

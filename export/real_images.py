@@ -9,6 +9,7 @@ import numpy as np
 from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.pixel_format import require_same_format
 from segkc_deploy.sources import find_images
 from segkc_deploy.training.files.network_file import NetworkMetadata
 
@@ -57,6 +58,10 @@ def real_images(
     sets = load_data_spec(data).resolve() if data else ImageSets(MaskCoding(metadata.labels))
     if sets.labels.names != metadata.labels.names:
         raise DataError(f"{data}: its classes ({', '.join(sets.labels.names)}) are not those the junior was trained on")
+    if data:
+        require_same_format(metadata.network.pixels, sets.pixels, "the junior", data)
+    else:
+        sets = replace(sets, pixels=metadata.network.pixels)
     if source:
         found = tuple(Sample(image.id, image.path) for image in find_images(source))
         sets = replace(sets, val=found)

@@ -9,7 +9,7 @@ import onnxslim
 import torch
 from torch import Tensor, nn
 
-from segkc_deploy.export.deploy_graph import INPUT_NAME, LOGITS, DeployGraph
+from segkc_deploy.export.deploy_graph import INPUT_NAME, LOGITS, DeployGraph, blank_images
 from segkc_deploy.export.position_embedding import free_positions
 from segkc_deploy.manifest import Manifest
 
@@ -43,7 +43,7 @@ def base_graph(graph: DeployGraph, size: tuple[int, int], free_size: bool = Fals
         dims[1] = multiple * torch.export.Dim("height_cells", min=2, max=_MAX_CELLS)
         dims[2] = multiple * torch.export.Dim("width_cells", min=2, max=_MAX_CELLS)
         size = (6 * multiple, 8 * multiple)
-    images = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    images = blank_images(graph, 2, size)
     with warnings.catch_warnings(), free_positions() if free_size else nullcontext():
         # Remarks of the exporter on its own internals; the artifact is judged by what it computes.
         warnings.simplefilter("ignore")

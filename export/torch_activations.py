@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from segkc_deploy.export.deploy_graph import DeployGraph
+from segkc_deploy.export.deploy_graph import DeployGraph, blank_images
 from segkc_deploy.export.liveness import Step, most_live
 from segkc_deploy.training.files.network_file import load_network
 
@@ -26,7 +26,7 @@ def torch_activation_peak(graph: nn.Module, size: tuple[int, int]) -> int:
         size: (height, width) of the image.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-        images = torch.zeros(1, *size, 3, dtype=torch.uint8, device=next(graph.parameters()).device)
+        images = blank_images(graph, 1, size, next(graph.parameters()).device)
         with _Tape(images) as tape:
             outputs = graph(images)
     return most_live(tape.steps, tape.sizes, given=[_memory(images)], kept=[*map(_memory, _tensors(outputs))])

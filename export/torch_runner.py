@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from segkc_deploy.export.contract import contract_of
-from segkc_deploy.export.deploy_graph import LOGITS, DeployGraph
+from segkc_deploy.export.deploy_graph import LOGITS, DeployGraph, blank_images
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.torch_events import TorchTimer
@@ -122,7 +122,7 @@ def count_flops(graph: nn.Module, size: tuple[int, int]) -> int:
 
     `graph` takes images as a `DeployGraph` does, and may be on the device `meta`.
     """
-    images = torch.zeros(1, *size, 3, dtype=torch.uint8, device=next(graph.parameters()).device)
+    images = blank_images(graph, 1, size, next(graph.parameters()).device)
     # The counter knows the plain formula of attention, not every fused kernel's.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         graph(images)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from segkc_deploy import atomic
 from segkc_deploy.errors import ArtifactError
 from segkc_deploy.labels import Labels
+from segkc_deploy.pixel_format import MAX_BANDS, PixelFormat
 
 #: Counts up when a reader of the older format could misread a newer manifest. Format 1 is read too.
 FORMAT = "segkc-deploy-artifact/2"
@@ -57,6 +58,8 @@ class Contract(_Part):
     Where `size_multiple` is given, height and width are free: any multiple of it from `min_size` to `max_size`, and
     each image is resized to the multiple closest to its own size. `align_corners` says how `logits` are upsampled
     (bilinear with corners aligned, or with pixel centers aligned).
+
+    The input has `bands` channels, RGB by default; with `color` `bands` they are those of the training's files.
     """
 
     input: TensorContract
@@ -68,16 +71,23 @@ class Contract(_Part):
     min_size: tuple[int, int] | None = None
     max_size: tuple[int, int] | None = None
     align_corners: bool = False
-    color: Literal["RGB"] = "RGB"
+    color: Literal["RGB", "bands"] = "RGB"
+    bands: int = Field(default=3, ge=1, le=MAX_BANDS)
     resize: Literal["stretch"] = "stretch"
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What images the artifact takes."""
+        return PixelFormat(self.bands, 16 if self.input.dtype == "uint16" else 8)
+
     interpolation: Literal["bilinear-or-area"] = "bilinear-or-area"
 
 
 class Normalization(_Part):
-    """(image / 255 - mean) / std per RGB channel; applied inside the graph, kept here for the record."""
+    """(image / largest value - mean) / std per band; applied inside the graph, kept here for the record."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class Source(_Part):

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segkc_deploy.labels import Color, Labels
+from segkc_deploy.pixel_format import as_picture
 
 _PAPER = (255, 255, 255)
 _INK = (30, 30, 30)
@@ -32,7 +33,7 @@ def blend(image: np.ndarray, mask: np.ndarray, labels: Labels, alpha: float = 0.
     """Return `image` mixed with the colors of its mask.
 
     Args:
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, 3) RGB, or any bands, which `as_picture` shows.
         mask: uint8 (H, W) class ids; pixels with other values show the image alone.
         labels: the classes.
         alpha: 0 shows the image, 1 the colors.
@@ -40,6 +41,7 @@ def blend(image: np.ndarray, mask: np.ndarray, labels: Labels, alpha: float = 0.
     Returns:
         uint8 (H, W, 3) RGB.
     """
+    image = as_picture(image)
     blended = cv2.addWeighted(image, 1 - alpha, colorize(mask, labels), alpha, 0)
     if mask.max(initial=0) >= labels.num_classes:
         cv2.copyTo(image, (mask >= labels.num_classes).view(np.uint8), blended)

@@ -1,6 +1,7 @@
 """Predict image files and write the results."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import numpy as np
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.prediction_record import remove_earlier, results_there
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch
@@ -68,8 +70,14 @@ def predict_files(
     images = images_to_predict(images, out, outputs, resume)
     shrinking = ShrinkNotice(predictor.contract, shrink_notice)
     failed = 0
+    read = partial(_read, pixels=predictor.contract.pixels)
     batch: list[tuple[SourceImage, np.ndarray]] = []
-    for image, pixels in track(prefetch(_read, images), "Predicting", total=len(images), unit="images"):
+    for image, pixels in track(
+        prefetch(read, images),
+        "Predicting",
+        total=len(images),
+        unit="images",
+    ):
         if isinstance(pixels, DataError):
             failed += 1
             report_left_out(pixels)
@@ -104,9 +112,9 @@ def report_left_out(reason: object) -> None:
     console.print(f"left out: {reason}", style="yellow", markup=False, soft_wrap=True)
 
 
-def _read(image: SourceImage) -> tuple[SourceImage, np.ndarray | DataError]:
+def _read(image: SourceImage, pixels: PixelFormat) -> tuple[SourceImage, np.ndarray | DataError]:
     try:
-        return image, read_image(image.path)
+        return image, read_image(image.path, pixels)
     except DataError as error:
         return image, error
 

@@ -17,13 +17,14 @@ from segkc_deploy.errors import ArtifactError, ConfigError, DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import Contract, Manifest, read_manifest
 from segkc_deploy.mask_head import mask_from_logits
+from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.preprocess import network_size, resize_image, resize_mask
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.factory import create_runner
 
 _Result = TypeVar("_Result")
 
-#: A uint8 RGB array (H, W, 3), or the path of an image file.
+#: A uint8 RGB array (H, W, 3), or one of the bands and bits that the artifact takes, or the path of an image file.
 Image = np.ndarray | str | os.PathLike[str]
 
 
@@ -220,7 +221,7 @@ class Predictor:
             results.update(zip(positions, finish(outputs, [array.shape[:2] for array in arrays]), strict=True))
 
         for position, image in enumerate(images):
-            array = _as_array(image, position)
+            array = _as_array(image, position, self.contract.pixels)
             size = network_size(self.contract, array.shape[:2])
             waiting[size].append((position, array))
             if len(waiting[size]) == most:
@@ -248,18 +249,18 @@ def _used_outputs(contract: Contract) -> tuple[str, ...]:
     return tuple(name for name in names if name != "masks") if "logits" in names else names
 
 
-def _as_array(image: Image, position: int) -> np.ndarray:
+def _as_array(image: Image, position: int, pixels: PixelFormat) -> np.ndarray:
     if not isinstance(image, np.ndarray):
-        return read_image(Path(image))
-    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0:
+        return read_image(Path(image), pixels)
+    if pixels.fits(image):
         return image
     hint = ""
     if image.ndim == 4:
         hint = "; pass a batch as a list of images"
     elif np.issubdtype(image.dtype, np.floating):
-        hint = "; scale it to 0-255 and convert it with .astype(numpy.uint8)"
-    elif image.ndim == 2:
+        hint = f"; scale it to 0-{pixels.largest} and convert it with .astype(numpy.{pixels.dtype.__name__})"
+    elif image.ndim == 2 and pixels.is_rgb:
         hint = "; repeat a gray image over three channels"
-    raise DataError(
-        f"image {position} is a {image.dtype} array of shape {image.shape}; pass uint8 RGB (height, width, 3){hint}"
-    )
+    kind = "uint8 RGB" if pixels.is_rgb else pixels.dtype.__name__
+    wanted = f"{kind} (height, width, {pixels.bands})"
+    raise DataError(f"image {position} is a {image.dtype} array of shape {image.shape}; pass {wanted}{hint}")

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from segkc_deploy.manifest import Contract
+from segkc_deploy.pixel_format import by_band_group
 
 #: Bilinear interpolation reads four neighbors; shrinking by more than this factor would skip pixels between them.
 _LARGEST_BILINEAR_SHRINK = 2
@@ -37,20 +38,20 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     The bilinear step is computed in integers, so every machine gets the same bytes.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: uint8 or uint16 (H, W, bands).
         size: (height, width) in pixels.
 
     Returns:
-        uint8 (height, width, 3); `image` itself when it already has that size.
+        (height, width, bands) of the same type; `image` itself when it already has that size.
     """
     height, width = size
     if image.shape[0] > _LARGEST_BILINEAR_SHRINK * height or image.shape[1] > _LARGEST_BILINEAR_SHRINK * width:
         # Averaging can only shrink: a side that has to grow is left to the bilinear step.
         shrunk = (min(image.shape[1], width), min(image.shape[0], height))
-        image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
+        image = by_band_group(image, lambda bands: cv2.resize(bands, shrunk, interpolation=cv2.INTER_AREA))
     if image.shape[:2] == (height, width):
         return image
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+    return by_band_group(image, lambda bands: cv2.resize(bands, (width, height), interpolation=cv2.INTER_LINEAR_EXACT))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

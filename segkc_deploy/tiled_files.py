@@ -55,6 +55,8 @@ def predict_files_tiled(
         ConfigError: a result cannot be written, the stride leaves gaps, or further files of a TIFF are asked for.
         MissingDependencyError: there is a TIFF, and rasterio is not installed.
     """
+    if not (pixels := predictor.contract.pixels).is_rgb:
+        raise ConfigError(f"--tile reads RGB of 8 bits, but the artifact takes {pixels}; leave --tile out")
     steps = None if stride is None else (stride, stride)
     images = images_to_predict(images, out, outputs, resume)
     if outputs.also and (tiffs := [image.path for image in images if _is_tiff(image)]):

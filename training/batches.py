@@ -73,7 +73,7 @@ def _on_device(loaded: Loaded, device: torch.device) -> dict[str, Tensor]:
 
 
 def _prepared(tensor: Tensor) -> Tensor:
-    """Turn images (N, H, W, 3) into floats (N, 3, H, W) in channels-last order and masks into int64; keep booleans."""
+    """Turn images (N, H, W, bands) into channels-last floats (N, bands, H, W) and masks into int64; keep booleans."""
     if tensor.ndim == 4:
         return to_float_images(tensor.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
     return tensor.long() if tensor.dtype == torch.uint8 else tensor

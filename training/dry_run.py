@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,6 +22,7 @@ from segkc_deploy.training.batch_split import BatchSplit
 from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.base import Batch, Method
+from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.out_of_memory import is_out_of_memory, smaller_steps
 from segkc_deploy.training.recipe import Recipe
 
@@ -143,7 +143,9 @@ def _random_batch(
     generator = torch.Generator().manual_seed(0)
 
     def images(count: int) -> torch.Tensor:
-        return torch.rand(count, 3, *size, generator=generator).to(device, memory_format=torch.channels_last)
+        return torch.rand(count, sets.pixels.bands, *size, generator=generator).to(
+            device, memory_format=torch.channels_last
+        )
 
     masks = torch.randint(sets.labels.num_classes, (labeled, *size), generator=generator).to(device)
     known = {"image": images(labeled), "mask": masks}
@@ -161,9 +163,9 @@ def _parameters(method: Method) -> str:
     return ", ".join(f"{name} {count:.2f} M" for name, count in counts.items() if count)
 
 
-def _gflops(network: nn.Module, size: tuple[int, int]) -> float:
+def _gflops(network: Segmenter, size: tuple[int, int]) -> float:
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.zeros(1, 3, *size))
+        network.eval()(torch.zeros(1, network.pixels.bands, *size))
     return float(counter.get_total_flops()) / 1e9
 
 

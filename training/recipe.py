@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from segkc_deploy.training.models.spec import NetworkSpec
+from segkc_deploy.training.models.spec import InputSpec, NetworkSpec
 
 
 class _Section(BaseModel):
@@ -262,6 +262,16 @@ class Recipe(_Section):
         if target in _OLD_PREDICTION_TARGETS:
             method = method | {"prediction_target": _OLD_PREDICTION_TARGETS[target]}
         return method
+
+
+def with_input(recipe: Recipe, measured: InputSpec | None) -> Recipe:
+    """Return `recipe` with networks that take the measured bands; None leaves RGB."""
+    if measured is None:
+        return recipe
+    specs = {"junior": recipe.junior, "senior": recipe.senior}
+    return recipe.model_copy(
+        update={role: spec.model_copy(update={"input": measured}) for role, spec in specs.items() if spec}
+    )
 
 
 def without_pretrained(recipe: Recipe) -> Recipe:

@@ -43,7 +43,7 @@ def usual_input_size(recipe: Recipe, sets: ImageSets, multiple: int) -> tuple[in
     """
     size = recipe.validation.size or recipe.crop_size
     if recipe.validation.size is None and sets.val:
-        image = read_image(sets.val[0].image)
+        image = read_image(sets.val[0].image, sets.pixels)
         tiled = recipe.validation.window is None and window_for(recipe.validation, image.shape[:2], multiple)
         size = tiled or (image.shape[0], image.shape[1])
     return input_size(size, multiple)

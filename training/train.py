@@ -13,7 +13,9 @@ from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.screening import screen
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, TrainingStoppedError, UserError
+from segkc_deploy.pixel_format import require_same_format
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
+from segkc_deploy.training.data.band_statistics import measured_input, unmeasured_input
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
 from segkc_deploy.training.dry_run import dry_run
 from segkc_deploy.training.evaluation.prediction import check_protocol, protocol_in_words
@@ -31,7 +33,7 @@ from segkc_deploy.training.methods.registry import build_method, with_method_def
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.out_of_memory import is_out_of_memory, smaller_steps
-from segkc_deploy.training.recipe import Recipe, without_pretrained
+from segkc_deploy.training.recipe import Recipe, with_input, without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 from segkc_deploy.training.run_log import NoLog, RunLog
 from segkc_deploy.training.schedule import learning_rate_in_words, total_steps
@@ -94,7 +96,7 @@ def train_run(
         if resume:
             remove_temporaries(run)
         else:
-            create_run(out, chosen, data, overwrite)
+            create_run(out, job.recipe, data, overwrite)
         if devices == 1:
             return _train(job, _fabric_of_one(job), method)
         del method  # each rank builds its own
@@ -118,16 +120,20 @@ def estimate_run(
     if data is None or recipe is None:
         raise ConfigError("--dry-run: give --data and --recipe")
     chosen = without_pretrained(with_method_defaults(load_recipe(recipe, overrides)))
-    method, job = _prepare(chosen, data, RunDirectory(Path()), device, devices, resume=False)
-    return dry_run(chosen, method, job.sets, job.split, _fabric_of_one(job))
+    method, job = _prepare(chosen, data, RunDirectory(Path()), device, devices, resume=False, measure=False)
+    return dry_run(job.recipe, method, job.sets, job.split, _fabric_of_one(job))
 
 
 def _prepare(
-    recipe: Recipe, data: Path, run: RunDirectory, device: str, devices: int, resume: bool
+    recipe: Recipe, data: Path, run: RunDirectory, device: str, devices: int, resume: bool, measure: bool = True
 ) -> tuple[Method, _Job]:
-    """Check everything that can be checked before a file is written."""
+    """Check everything that can be checked before a file is written; `measure` reads images of other bands than RGB."""
     sets = load_data_spec(data).resolve()
     screen(sets)
+    if resume:
+        require_same_format(recipe.junior.pixels, sets.pixels, run.path, data)
+    else:
+        recipe = with_input(recipe, measured_input(sets) if measure else unmeasured_input(sets))
     method = _build(recipe, sets, resume)
     _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
     split = split_batch(recipe, devices, uses_unlabeled=method.strong_views > 0)
@@ -260,7 +266,8 @@ def _resumed(
             " its weights (junior.pretrained=RUN)"
         )
     if recipe is not None:
-        check_same_recipe(run, stored, with_method_defaults(load_recipe(recipe, overrides)))
+        given = with_input(with_method_defaults(load_recipe(recipe, overrides)), stored.junior.input)
+        check_same_recipe(run, stored, given)
         return stored, data or stored_data
     # None of them changes what is trained, and each may be why the run has to be resumed.
     free = ("workers=", "unreadable_files=", "validation.most_pixels=")
@@ -281,7 +288,7 @@ def _try(network: Segmenter, recipe: Recipe) -> None:
     """
     try:
         with torch.inference_mode():
-            network.eval()(torch.zeros(1, 3, *recipe.crop_size))
+            network.eval()(torch.zeros(1, network.pixels.bands, *recipe.crop_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         height, width = recipe.crop_size

@@ -115,7 +115,7 @@ def some_images(sets: ImageSets, count: int) -> list[np.ndarray]:
     if not sets.val:
         raise DataError("the data spec has no validation images, which a benchmark needs (section `val:`)")
     places = np.linspace(0, len(sets.val) - 1, min(count, len(sets.val))).round().astype(int)
-    return [read_image(sets.val[place].image) for place in places]
+    return [read_image(sets.val[place].image, sets.pixels) for place in places]
 
 
 def open_target(role: Role, target: Path, options: MeasureOptions) -> Predictor:

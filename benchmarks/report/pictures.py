@@ -13,6 +13,7 @@ from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.labels import Labels
 from segkc_deploy.overlay import colorize
+from segkc_deploy.pixel_format import as_picture
 from segkc_deploy.preprocess import resize_image, resize_mask
 
 #: The longer side of a picture in pixels.
@@ -65,7 +66,7 @@ def save_pictures(result: BenchmarkResult, sets: ImageSets, masks: Mapping[str, 
         image, truth = read_sample(sets.val[place], sets)
         assert truth is not None  # it has been scored
         size = _small(image.shape[:2])
-        pictures = [("input", resize_image(image, size)), ("truth", _colored(truth, result.labels, size))]
+        pictures = [("input", resize_image(as_picture(image), size)), ("truth", _colored(truth, result.labels, size))]
         pictures += [
             (other.name, _colored(read_mask(masks[other.name], place), result.labels, size))
             for other in result.rows

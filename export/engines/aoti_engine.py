@@ -15,6 +15,7 @@ import torch
 from segkc_deploy.atomic import atomic_path
 from segkc_deploy.cuda_probe import find_gpu
 from segkc_deploy.errors import BuildError, ConfigError, MissingDependencyError
+from segkc_deploy.export.deploy_graph import blank_images
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine, Range
 from segkc_deploy.export.position_embedding import free_positions
 from segkc_deploy.manifest import Build
@@ -107,7 +108,8 @@ def _trace(request: BuildRequest, device: str) -> torch.export.ExportedProgram:
             # Equal sides would come out tied to each other.
             shape[axis] = multiple * min(max(2 * axis + 2, least), most)
     network = copy.deepcopy(request.network).eval().to(device)
-    images = torch.zeros(*shape, 3, dtype=torch.uint8, device=device)
+    count, *size = shape
+    images = blank_images(network, count, (size[0], size[1]), device)
     with torch.no_grad(), free_positions() if multiple else nullcontext():
         return torch.export.export(network, (images,), dynamic_shapes=(dims,))
 

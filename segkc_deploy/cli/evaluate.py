@@ -78,12 +78,14 @@ def _score_artifact(
     """Score an artifact as a device runs it: at its own input size, the mask resized to the image's."""
     from segkc_deploy.errors import ConfigError
     from segkc_deploy.evaluation import evaluate
+    from segkc_deploy.pixel_format import require_same_format
     from segkc_deploy.predictor import load
 
     if role != "junior":
         raise ConfigError(f"{target}: an artifact holds the junior alone; give the run directory for --role {role}")
     with load(target, device) as predictor:
         _require_same_classes(target, predictor.labels.names, data, sets.labels.names)
+        require_same_format(predictor.contract.pixels, sets.pixels, target, data)
         evaluation = evaluate(predictor.predict, sets, f"Evaluating {target.name}")
         return evaluation, _protocol(predictor.contract), predictor.description
 

@@ -11,7 +11,7 @@ from segkc_deploy.data.annotations.pairing import BY_ORDER, is_paired_by_order
 from segkc_deploy.data.headers import PALETTES_DIFFER, TURNED, palette_conflicts
 from segkc_deploy.data.masks import unknown_ids_message
 from segkc_deploy.data.reading import Reading, read, unknown
-from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
+from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.set_report import SetReport, report_set
 from segkc_deploy.labels import Labels
 from segkc_deploy.progress import track
@@ -62,7 +62,7 @@ def check(sets: ImageSets, workers: int) -> CheckReport:
     """
     named = {"labeled": sets.labeled, "unlabeled": sets.unlabeled, "val": sets.val}
     samples = [sample for group in named.values() for sample in group]
-    readings = iter(_read_all(samples, sets.coding, workers))
+    readings = iter(_read_all(samples, sets, workers))
     by_set = {name: [next(readings) for _ in group] for name, group in named.items() if group}
     findings = sorted(_findings(by_set, sets), key=lambda finding: finding.level)  # "error" < "warning"
     reports = tuple(report_set(name, group, sets) for name, group in by_set.items())
@@ -70,11 +70,12 @@ def check(sets: ImageSets, workers: int) -> CheckReport:
     return CheckReport(sets.labels, reports, tuple(findings), turned)
 
 
-def _read_all(samples: Sequence[Sample], coding: MaskCoding, workers: int) -> list[Reading]:
+def _read_all(samples: Sequence[Sample], sets: ImageSets, workers: int) -> list[Reading]:
     # Threads, not processes: decoding, hashing and counting release the interpreter's lock.
     executor = ThreadPoolExecutor(workers)
     try:
-        return list(track(executor.map(partial(read, coding=coding), samples), "checking", total=len(samples)))
+        read_one = partial(read, coding=sets.coding, pixels=sets.pixels)
+        return list(track(executor.map(read_one, samples), "checking", total=len(samples)))
     finally:
         executor.shutdown(cancel_futures=True)
 

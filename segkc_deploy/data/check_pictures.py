@@ -15,6 +15,7 @@ from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.tiff import turned
 from segkc_deploy.errors import DataError
 from segkc_deploy.overlay import blend
+from segkc_deploy.pixel_format import as_picture
 from segkc_deploy.preprocess import resize_image, resize_mask
 
 _LONGEST_SIDE = 640
@@ -33,7 +34,7 @@ def write_turned_pictures(samples: Sequence[Sample], sets: ImageSets, folder: Pa
     written = []
     for sample in samples:
         try:
-            image, mask = read_image(sample.image), read_mask(sample, sets.coding)
+            image, mask = as_picture(read_image(sample.image, sets.pixels)), read_mask(sample, sets.coding)
         except DataError:
             continue  # the check reports the file
         rotated = turned(mask, orientation(sample.image))

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from segkc_deploy.data import png
 from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.errors import DataError, UnreadableFileError
+from segkc_deploy.pixel_format import RGB, PixelFormat
 
 if TYPE_CHECKING:
     from segkc_deploy.data.tiff import TiffHeader
@@ -40,8 +41,8 @@ _set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLe
 _set_log_level(0)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Return the image as uint8 (H, W, 3) RGB, contiguous.
+def read_image(path: Path, pixels: PixelFormat = RGB) -> np.ndarray:
+    """Return the image as uint8 (H, W, 3) RGB, contiguous, or where `pixels` are not RGB as `decode_bands` does.
 
     JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, and with the package `pillow-heif` HEIC, told apart by their content. EXIF
     rotation is applied; 16-bit values become value / 257, rounded; gray, palette and CMYK become RGB; alpha and a
@@ -53,7 +54,13 @@ def read_image(path: Path) -> np.ndarray:
         DataError: it is larger than the pixel limit.
         MissingDependencyError: the file needs a package that is not installed.
     """
-    return decode_image(read_bytes(path, "image"), path)
+    encoded = read_bytes(path, "image")
+    if pixels.is_rgb:
+        return decode_image(encoded, path)
+    from segkc_deploy.data.bands import decode_bands
+
+    require_within_limit(path, encoded_size(encoded, path))
+    return decode_bands(encoded, path, pixels)
 
 
 def decode_image(encoded: bytes, path: Path | str) -> np.ndarray:
@@ -155,7 +162,9 @@ def _unreadable_kind(header: "TiffHeader") -> str | None:
         sign = "signed " if header.kind == "i" else ""
         return f"{header.bits}-bit {sign}TIFF; save it with 8 or 16 bits a channel, unsigned"
     if header.bands > 4:
-        return f"{header.bands} bands; gray, RGB and RGB with one more band are read: save the three to use as RGB"
+        return (
+            f"{header.bands} bands; add `bands: {header.bands}` and `bits: {header.bits}` to the data spec to use all"
+        )
     if header.photometric not in {tiff.MIN_IS_WHITE, tiff.MIN_IS_BLACK, tiff.RGB} and (
         header.planar or header.bits > 8
     ):

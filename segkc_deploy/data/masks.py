@@ -67,12 +67,12 @@ def unknown_ids_message(values: list[int], labels: Labels) -> str:
 
 
 def read_sample(sample: Sample, sets: ImageSets) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the image, uint8 (H, W, 3) RGB, and its mask, uint8 (H, W), or None where the sample has none.
+    """Return the image, uint8 (H, W, 3) RGB or as `sets.pixels` says, and its mask, uint8 (H, W), or None without one.
 
     Raises:
         DataError: a file cannot be used, or the mask's size is not the image's.
     """
-    image = read_image(sample.image)
+    image = read_image(sample.image, sets.pixels)
     if sample.mask is None:
         return image, None
     mask = read_mask(sample, sets.coding)

@@ -13,6 +13,7 @@ from segkc_deploy.data.masks import size_mismatch, unknown_ids
 from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.labels import Color
+from segkc_deploy.pixel_format import PixelFormat
 
 #: 12-bit values in a file of 16 bits become 0 to 16.
 _DARK = 16
@@ -39,16 +40,16 @@ class Reading:
     mismatch: str | None = None
 
 
-def read(sample: Sample, coding: MaskCoding) -> Reading:
+def read(sample: Sample, coding: MaskCoding, pixels: PixelFormat) -> Reading:
     """Read the image and, where there is one, the mask."""
     unreadable = []
     size = values = mismatch = None
     content = b""
     turned = dark = False
     try:
-        image = read_image(sample.image)
+        image = read_image(sample.image, pixels)
         size = image.shape[:2]
-        dark = bool(image.max() <= _DARK)
+        dark = pixels.is_rgb and bool(image.max() <= _DARK)
         # The pixels, not the file: the same picture saved as JPEG and again as PNG is still the same picture.
         content = hashlib.blake2b(image.data, key=repr(size).encode(), digest_size=16).digest()
     except DataError as error:

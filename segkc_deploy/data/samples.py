@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segkc_deploy.labels import Color, Labels
+from segkc_deploy.pixel_format import RGB, PixelFormat
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class MaskCoding:
 
 @dataclass(frozen=True)
 class ImageSets:
-    """The three lists that training and evaluation work on, and what the masks mean.
+    """The three lists that training and evaluation work on, what the masks mean, and what the images' pixels are.
 
     `labeled` and `val` samples have masks, `unlabeled` ones need none; no image of `labeled` is in `unlabeled`.
     """
@@ -60,6 +61,7 @@ class ImageSets:
     labeled: tuple[Sample, ...] = ()
     unlabeled: tuple[Sample, ...] = ()
     val: tuple[Sample, ...] = ()
+    pixels: PixelFormat = RGB
 
     @property
     def labels(self) -> Labels:

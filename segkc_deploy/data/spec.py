@@ -25,6 +25,7 @@ from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.data.sections import LabeledSection, UnlabeledSection, ValSection
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.labels import MAX_CLASSES, Color, Labels, default_palette
+from segkc_deploy.pixel_format import MAX_BANDS, PixelFormat
 from segkc_deploy.validation import load_yaml, validate
 
 _Channel = Annotated[int, Field(ge=0, le=255)]
@@ -48,6 +49,8 @@ class DataSpec(BaseModel):
     label_mapping: dict[_Value | str, Annotated[int, Field(ge=0, le=255)]] = {}
     mask_values: Literal["ids", "colors"] = "ids"
     ignore_colors: list[_Color] = []
+    bands: int = Field(default=3, ge=1, le=MAX_BANDS)
+    bits: Literal[8, 16] = 8
     labeled: LabeledSection | None = None
     unlabeled: UnlabeledSection | None = None
     val: ValSection | None = None
@@ -139,7 +142,7 @@ class DataSpec(BaseModel):
             name_mapping={name: class_id for name, class_id in mapping.items() if isinstance(name, str)},
             object_names=object_names((*labeled, *val), labels, places),
         )
-        return ImageSets(coding, labeled, without(unlabeled, labeled + val), val)
+        return ImageSets(coding, labeled, without(unlabeled, labeled + val), val, PixelFormat(self.bands, self.bits))
 
     def _class_colors(self, classes: _Names | _Colors) -> dict[str, Color]:
         """Return the color of each class: the spec's, or those of CVAT's labelmap.txt, or none."""

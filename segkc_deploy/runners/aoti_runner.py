@@ -144,7 +144,8 @@ class AOTIRunner(Runner):
     def _check_batch(self, images: np.ndarray) -> None:
         """Compiled code trusts the shapes it is given: another one would be read beyond its end."""
         options = self._build().options
-        ranges = [options["batch"], options["height"], options["width"], [3, 3]]
+        bands = self._manifest.contract.bands
+        ranges = [options["batch"], options["height"], options["width"], [bands, bands]]
         multiple = self._manifest.contract.size_multiple or 1
         fits = (
             images.dtype == np.uint8

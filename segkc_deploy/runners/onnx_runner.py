@@ -201,11 +201,11 @@ def _cuda_obstacle(onnxruntime: ModuleType, provider: str) -> str:
 def _check_interface(session: Any, path: Path) -> None:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     gives_classes = any(value.name in ("masks", "logits") for value in outputs)
-    if [value.type for value in inputs] != ["tensor(uint8)"] or not gives_classes:
+    if [value.type for value in inputs] not in (["tensor(uint8)"], ["tensor(uint16)"]) or not gives_classes:
         taken = ", ".join(f"{value.name} {value.type}" for value in inputs) or "nothing"
         given = ", ".join(f"{value.name} {value.type}" for value in outputs) or "nothing"
         raise ArtifactError(
-            f"{path}: takes {taken} and gives {given}, not uint8 images and masks;"
+            f"{path}: takes {taken} and gives {given}, not uint8 or uint16 images and masks;"
             " export it with `segkc-deploy export RUN --engine onnx`"
         )
 

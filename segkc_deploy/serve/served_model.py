@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segkc_deploy.errors import ConfigError
+from segkc_deploy.errors import ArtifactError, ConfigError
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.preprocess import network_size
 from segkc_deploy.serve.api_models import Class, Model
@@ -47,6 +47,9 @@ class ServedModel:
         Raises:
             ArtifactError: the engine cannot run the artifact.
         """
+        pixels = self.predictor.contract.pixels
+        if not pixels.is_rgb:
+            raise ArtifactError(f"{self.name}: takes {pixels}, and the service decodes RGB; predict files instead")
         height, width = network_size(self.predictor.contract, self.predictor.contract.size)
         self.predictor.infer(np.zeros((1, height, width, 3), np.uint8))
 

@@ -84,6 +84,8 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
         ConfigError: a file cannot be written, or smoothing is asked of an artifact without logits.
         DataError: there is not one frame.
     """
+    if not (pixels := predictor.contract.pixels).is_rgb:
+        raise ConfigError(f"{video.name}: a video is RGB, but the artifact takes {pixels}; predict files instead")
     masks = _Masks(predictor, options.smooth)
     lines = out / f"{video.name}.jsonl"
     started = time.perf_counter()

@@ -47,6 +47,7 @@ def test_the_file_is_plain_json_with_these_keys(tmp_path):
         "max_size": None,
         "align_corners": False,
         "color": "RGB",
+        "bands": 3,
         "resize": "stretch",
         "interpolation": "bilinear-or-area",
     }

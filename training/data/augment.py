@@ -7,6 +7,8 @@ mask fits both.
 import cv2
 import numpy as np
 
+from segkc_deploy.pixel_format import by_band_group
+from segkc_deploy.training.data.augment_bands import strong_view_of_bands
 from segkc_deploy.training.data.resample import Span, crop_of_resized_image, crop_of_resized_mask
 from segkc_deploy.training.recipe import StrongAugmentation, WeakAugmentation
 
@@ -23,7 +25,7 @@ def weak_view(
     rng: np.random.Generator,
     wanted_class: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale, pad, crop and flip an image (H, W, 3) with its mask (H, W).
+    """Scale, pad, crop and flip an image (H, W, bands) with its mask (H, W).
 
     The long side is scaled by a factor uniform in `config.scale`; what the crop then lacks is padded right and below
     with black, `ignore_index` in the mask. Returns both at `crop_size` (height, width). The crop holds a pixel of
@@ -45,10 +47,10 @@ def weak_view(
     image, mask = crop_of_resized_image(image, rows, columns), crop_of_resized_mask(mask, rows, columns)
     bottom, right = crop_height - image.shape[0], crop_width - image.shape[1]
     if bottom or right:
-        image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        image = np.pad(image, ((0, bottom), (0, right), (0, 0)))
         mask = cv2.copyMakeBorder(mask, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(ignore_index,))
     if rng.random() < config.flip:
-        return cv2.flip(image, 1), cv2.flip(mask, 1)
+        return by_band_group(image, lambda bands: cv2.flip(bands, 1)), cv2.flip(mask, 1)
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
 
@@ -58,7 +60,9 @@ def _holding(place: int, starts: range, length: int) -> range:
 
 
 def strong_view(image: np.ndarray, config: StrongAugmentation, rng: np.random.Generator) -> np.ndarray:
-    """Jitter, desaturate and blur an image (H, W, 3); CutMix follows on the batch."""
+    """Jitter, desaturate and blur an image (H, W, 3); CutMix follows on the batch. Other bands: `augment_bands`."""
+    if image.dtype != np.uint8 or image.shape[2] != 3:
+        return strong_view_of_bands(image, config, rng)
     if rng.random() < config.jitter_probability:
         image = _color_jitter(image, config, rng)
     if rng.random() < config.grayscale_probability:

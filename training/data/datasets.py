@@ -129,14 +129,17 @@ class LabeledDataset(DrawDataset):
 
 
 class UnlabeledDataset(DrawDataset):
-    """`weak` and `strong_1` … `strong_n`, uint8 (H, W, 3), of one geometry; `ignored` bool (H, W), true on padding."""
+    """`weak` and `strong_1` … `strong_n`, uint8 (H, W, 3) or as the data's pixels are, of one geometry.
+
+    `ignored` is bool (H, W), true on padding.
+    """
 
     def __init__(self, sets: ImageSets, recipe: Recipe, strong_views: int) -> None:
         super().__init__(sets.unlabeled, sets, recipe, UNLABELED_STREAM)
         self.strong_views = strong_views
 
     def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
-        image = read_image(self.sample_of(draw, attempt).image)
+        image = read_image(self.sample_of(draw, attempt).image, self.sets.pixels)
         rng = self.generator(draw)
         valid = np.zeros(image.shape[:2], dtype=np.uint8)
         weak, padding = weak_view(image, valid, self.recipe.crop_size, 255, self.recipe.weak, rng)

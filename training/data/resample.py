@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from segkc_deploy.pixel_format import by_band_group
+
 #: How many resized pixels further than the crop the resized part may reach, on either side.
 _REACH = 64
 #: How far an end of the part may be from a whole source pixel. Where none within reach is closer, the part reaches to
@@ -52,19 +54,20 @@ class Span:
 
 
 def crop_of_resized_image(image: np.ndarray, rows: Span, columns: Span) -> np.ndarray:
-    """Return a crop of a resized image, uint8 (rows, columns, 3).
+    """Return a crop of a resized image, (rows, columns, bands).
 
     Pixels are averaged by area where the image shrinks and interpolated linearly where it grows.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: uint8 or uint16 (H, W, bands).
         rows: the crop along the height.
         columns: the crop along the width.
     """
     shrinks = rows.resized < rows.source
     (own_rows, height, above), (own_columns, width, before) = rows.part(), columns.part()
-    part = cv2.resize(
-        image[own_rows, own_columns], (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    part = by_band_group(
+        image[own_rows, own_columns], lambda bands: cv2.resize(bands, (width, height), interpolation=interpolation)
     )
     return part[above : above + rows.length, before : before + columns.length]
 

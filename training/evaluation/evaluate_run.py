@@ -7,6 +7,7 @@ import torch
 
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.evaluation import Evaluation, evaluate
+from segkc_deploy.pixel_format import require_same_format
 from segkc_deploy.training.evaluation.prediction import mask_predictor, protocol_in_words
 from segkc_deploy.training.files.network_file import load_network, read_metadata
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
@@ -37,10 +38,12 @@ def evaluate_run(run: Path, role: str, sets: ImageSets, device: str = "auto") ->
     Raises:
         RunDirectoryError: the run has no such network.
         ConfigError: there is no such device, or the network cannot take the recipe's sliding window.
+        DataError: the network takes other bands.
     """
     directory = RunDirectory(run)
     recipe, _ = read_config(directory)
     network, _ = load_network(directory.network(role))
+    require_same_format(network.pixels, sets.pixels, run, "the data spec")
     chosen = choose_device(device)
     predict = mask_predictor(network.to(chosen), chosen, recipe.validation)
     evaluation = evaluate(predict, sets, f"Evaluating {run.name}, {role}")

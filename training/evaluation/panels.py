@@ -7,6 +7,7 @@ import numpy as np
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.overlay import colorize
+from segkc_deploy.pixel_format import as_picture
 
 _GAP = 4
 _AGREE, _DISAGREE = 0, 255
@@ -25,7 +26,7 @@ def comparison_panels(
         image, truth = read_sample(sets.val[index], sets)
         assert truth is not None
         masks = [predict(image) for predict in predictors.values()]
-        pictures = [image, colorize(truth, sets.labels), *(colorize(mask, sets.labels) for mask in masks)]
+        pictures = [as_picture(image), colorize(truth, sets.labels), *(colorize(mask, sets.labels) for mask in masks)]
         if len(masks) > 1:
             differs = np.where(masks[0] != masks[1], _DISAGREE, _AGREE).astype(np.uint8)
             pictures.append(np.repeat(differs[..., None], 3, axis=2))

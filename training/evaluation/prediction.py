@@ -18,8 +18,8 @@ from segkc_deploy.training.recipe import ValidationConfig
 
 
 def to_float_images(images: Tensor) -> Tensor:
-    """Turn uint8 images (N, 3, H, W) into floats from 0 to 1."""
-    return images.float() / 255
+    """Turn uint8 or uint16 images (N, bands, H, W) into floats from 0 to 1."""
+    return images.float() / torch.iinfo(images.dtype).max
 
 
 def input_size(image_size: tuple[int, int], multiple: int, size: tuple[int, int] | None = None) -> tuple[int, int]:

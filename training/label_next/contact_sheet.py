@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from segkc_deploy.labels import Color, Labels
 from segkc_deploy.overlay import colorize
+from segkc_deploy.pixel_format import as_picture
 from segkc_deploy.preprocess import resize_image, resize_mask
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.rank import RankedImage, readable
@@ -60,7 +61,7 @@ def draw_cards(
     """Return the cards of the first `MOST_SHOWN` chosen images, and the ids of the classes that their masks hold."""
     shown = {image.sample: (image, score) for image, score in zip(chosen[:MOST_SHOWN], scores, strict=False)}
     cards, classes = [], set()
-    for sample, pixels in readable(tuple(shown), "Drawing the contact sheet"):
+    for sample, pixels in readable(tuple(shown), "Drawing the contact sheet", networks.pixels):
         image, score = shown[sample]
         pictures, present = _pictures(networks, pixels)
         cards.append(Card(image, score, pictures, _largest_classes(image.class_shares, networks.labels)))
@@ -108,7 +109,7 @@ def score_histogram(scores: np.ndarray, chosen: Sequence[int]) -> Histogram:
 def _pictures(networks: RunNetworks, image: np.ndarray) -> tuple[tuple[Picture, ...], set[int]]:
     factor = min(_LONGER_SIDE / max(image.shape[:2]), 1.0)
     size = max(round(image.shape[0] * factor), 1), max(round(image.shape[1] * factor), 1)
-    pictures = [Picture("image", _jpeg(resize_image(image, size)))]
+    pictures = [Picture("image", _jpeg(resize_image(as_picture(image), size)))]
     junior, senior = networks.probabilities(image)
     present: set[int] = set()
     for role, probabilities in (("junior", junior), ("senior", senior)):

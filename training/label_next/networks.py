@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.labels import Labels
+from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.training.evaluation.prediction import probability_predictor, protocol_in_words
 from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
@@ -47,6 +48,11 @@ class RunNetworks:
     @property
     def labels(self) -> Labels:
         return self.metadata.labels
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What images the networks take."""
+        return self.metadata.network.pixels
 
     @property
     def has_senior(self) -> bool:

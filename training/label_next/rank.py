@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.errors import DataError
+from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import console, track
 from segkc_deploy.training.label_next.networks import RunNetworks
@@ -37,21 +39,25 @@ class RankedImage:
 
 def rank_images(networks: RunNetworks, samples: tuple[Sample, ...], truth: Truth | None) -> list[RankedImage]:
     """Score `samples` in their order. An image that cannot be read is named on stderr and left out."""
-    return [_rank(networks, sample, image, truth) for sample, image in readable(samples, "Ranking unlabeled images")]
+    return [
+        _rank(networks, sample, image, truth)
+        for sample, image in readable(samples, "Ranking unlabeled images", networks.pixels)
+    ]
 
 
-def readable(samples: tuple[Sample, ...], description: str) -> Iterator[tuple[Sample, np.ndarray]]:
-    """Yield each sample with its image, uint8 (H, W, 3) RGB; name those that cannot be read on stderr."""
-    for sample, image in track(prefetch(_read, samples), description, total=len(samples)):
+def readable(samples: tuple[Sample, ...], description: str, pixels: PixelFormat) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Yield each sample with its image, (H, W, bands); name those that cannot be read on stderr."""
+    read = partial(_read, pixels=pixels)
+    for sample, image in track(prefetch(read, samples), description, total=len(samples)):
         if isinstance(image, DataError):
             console.print(f"left out: {image}", style="yellow", markup=False, soft_wrap=True)
         else:
             yield sample, image
 
 
-def _read(sample: Sample) -> tuple[Sample, np.ndarray | DataError]:
+def _read(sample: Sample, pixels: PixelFormat) -> tuple[Sample, np.ndarray | DataError]:
     try:
-        return sample, read_image(sample.image)
+        return sample, read_image(sample.image, pixels)
     except DataError as error:
         return sample, error
 

@@ -45,7 +45,7 @@ def _task_images(networks: RunNetworks, chosen: Sequence[RankedImage], scores: S
     score_of = {image.sample: score for image, score in zip(chosen, scores, strict=True)}
     paths = {sample: sample.image.absolute() for sample in score_of}
     folder = os.path.commonpath([path.parent for path in paths.values()])
-    for sample, pixels in readable(tuple(score_of), "Writing tasks"):
+    for sample, pixels in readable(tuple(score_of), "Writing tasks", networks.pixels):
         junior, senior = networks.probabilities(pixels)
         predictions = [("senior", senior), ("junior", junior)]
         yield TaskImage(

@@ -24,7 +24,7 @@ _STAGES = 4
 
 
 class Backbone(nn.Module):
-    """Four feature maps of a timm network.
+    """Four feature maps of a timm network, of RGB images or of as many bands as `spec.input` says.
 
     A plain ViT gives the normalized tokens after the last block of each quarter, all on the patch grid. A hierarchical
     network gives its last four stages, fine to coarse.
@@ -40,7 +40,7 @@ class Backbone(nn.Module):
         channels: channels of the four maps.
         reductions: input pixels per cell of each map.
         size_multiple: sides of the input have to be multiples of this (the patch, or the coarsest reduction).
-        mean, std: the input normalization that the weights expect, per RGB channel.
+        mean, std: the input normalization per RGB channel that the weights expect, or per band that was measured.
 
     Raises:
         ConfigError: the name is not timm's, or the weights are not available.
@@ -74,8 +74,8 @@ class Backbone(nn.Module):
                 )
         self.size_multiple = max(self.reductions)
         config = _pretrained_config(self.network)
-        self.mean: tuple[float, float, float] = tuple(config["mean"])
-        self.std: tuple[float, float, float] = tuple(config["std"])
+        self.mean: tuple[float, ...] = spec.input.mean if spec.input else tuple(config["mean"])
+        self.std: tuple[float, ...] = spec.input.std if spec.input else tuple(config["std"])
 
     def checkpoint_activations(self) -> None:
         """Store the input of each block alone for the backward pass, which computes the rest again.
@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         self.network.set_grad_checkpointing(True)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalized images (N, 3, H, W) to four maps (N, channels[i], H / reductions[i], W / reductions[i])."""
+        """Map normalized images (N, bands, H, W) to four maps (N, channels[i], H / reductions[i], W / …)."""
         if self.is_plain_vit:
             return self.network.forward_intermediates(
                 images, indices=list(self.taps), norm=True, intermediates_only=True
@@ -119,6 +119,8 @@ def taps_of(depth: int) -> tuple[int, ...]:
 
 
 def _create(spec: NetworkSpec, weights: Mapping[str, Tensor] | None, **options: Any) -> Any:
+    if spec.input is not None:
+        options["in_chans"] = spec.input.bands  # timm adapts the weights of the first convolution
     if spec.drop_path_rate:
         options["drop_path_rate"] = spec.drop_path_rate
     if not spec.pretrained:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.training.models.backbone import Backbone
 from segkc_deploy.training.models.dpt import DPTDecoder
 from segkc_deploy.training.models.fpn import FPNDecoder
@@ -50,8 +51,13 @@ class Segmenter(nn.Module):
         self.started_from = ""
         self.backbone = Backbone(spec, fixed_size, backbone_weights)
         self.decoder = build_decoder(spec, self.backbone, num_classes)
-        self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.backbone.std).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What images it takes, before they become values from 0 to 1."""
+        return self.spec.pixels
 
     @property
     def size_multiple(self) -> int:

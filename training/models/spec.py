@@ -1,9 +1,31 @@
 """What a network is made of, as written in a recipe and in the header of a weights file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from segkc_deploy.pixel_format import MAX_BANDS, RGB, PixelFormat
+
+
+class InputSpec(BaseModel):
+    """Images that are not RGB of 8 bits: their bands and bits, and the normalization of each band.
+
+    `mean` and `std` are shares of the largest value, measured on the training images.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    bands: int = Field(ge=1, le=MAX_BANDS)
+    bits: Literal[8, 16]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+    @model_validator(mode="after")
+    def _one_for_each_band(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.bands:
+            raise ValueError(f"mean and std need one value for each of the {self.bands} bands")
+        return self
 
 
 class NetworkSpec(BaseModel):
@@ -33,3 +55,11 @@ class NetworkSpec(BaseModel):
             " code and networks trained with it do (scale + 0.1, no antialiasing); the same at the size it was made for"
         ),
     )
+    input: InputSpec | None = Field(
+        default=None, description="set by the training where the data spec has `bands` or `bits`; by default RGB"
+    )
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What images the network takes."""
+        return RGB if self.input is None else PixelFormat(self.input.bands, self.input.bits)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from segkc_deploy.invocation import command_line
 from segkc_deploy.labels import Labels
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import sha256_of
+from segkc_deploy.pixel_format import PixelFormat, require_same_format
 from segkc_deploy.prediction_files import images_to_predict, prepare_folder
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import track
 from segkc_deploy.result_files import Outputs, write_mask
 from segkc_deploy.sources import SourceImage, find_images, images_below
 from segkc_deploy.training.evaluation.prediction import probability_predictor, protocol_in_words
-from segkc_deploy.training.files.network_file import load_network
+from segkc_deploy.training.files.network_file import NetworkMetadata, load_network
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.pseudo_label.calibrate import Calibration, calibrate
@@ -105,7 +107,7 @@ def pseudo_label(request: Request) -> PseudoLabels:
     recipe, own_data = read_config(directory)
     role = request.role or ("senior" if directory.network("senior").is_file() else "junior")
     network, metadata = load_network(directory.network(role))
-    sets = _known_sets(request, own_data, metadata.labels)
+    sets = _known_sets(request, own_data, metadata)
     images, known = _images(request, sets)
     settings = Settings(
         run=str(request.run),
@@ -123,7 +125,7 @@ def pseudo_label(request: Request) -> PseudoLabels:
         calibration = _calibrate(request, predict, sets, own_data, metadata.labels)
     Record(settings, metadata.labels, calibration).write(request.out)
 
-    left_out = _write_masks(request, predict, images, calibration.thresholds, metadata.labels)
+    left_out = _write_masks(request, predict, images, calibration.thresholds, metadata)
     counts = {image: pixels for image in images if (pixels := _count(request.out, image, metadata.labels)) is not None}
     useful = [image for image, pixels in counts.items() if pixels[:-1].any()]
     data = write_training_data(request.out, metadata.labels, useful, sets)
@@ -145,7 +147,7 @@ def pseudo_label(request: Request) -> PseudoLabels:
     return result
 
 
-def _known_sets(request: Request, own_data: Path, labels: Labels) -> ImageSets | None:
+def _known_sets(request: Request, own_data: Path, metadata: NetworkMetadata) -> ImageSets | None:
     """Return the images of the spec that is given, or else of the run's own; None where that is gone.
 
     Raises:
@@ -155,8 +157,9 @@ def _known_sets(request: Request, own_data: Path, labels: Labels) -> ImageSets |
     if request.data is None and not own_data.is_file():
         return None
     sets = load_data_spec(path).resolve()
-    if sets.labels.names != labels.names:
+    if sets.labels.names != metadata.labels.names:
         raise ConfigError(f"{path}: has other classes than {request.run}; use the data spec that it was trained with")
+    require_same_format(metadata.network.pixels, sets.pixels, request.run, path)
     return sets
 
 
@@ -207,22 +210,24 @@ def _write_masks(
     predict: Callable[[np.ndarray], Tensor],
     images: Sequence[SourceImage],
     thresholds: Thresholds,
-    labels: Labels,
+    metadata: NetworkMetadata,
 ) -> list[str]:
     """Write the masks and return the reasons for which images were left out."""
     left_out = []
     todo = images_to_predict(images, request.out, Outputs(alpha=None), request.resume)
-    for image, pixels in track(prefetch(_read, todo), "Labeling images", total=len(todo)):
+    for image, pixels in track(
+        prefetch(partial(_read, pixels=metadata.network.pixels), todo), "Labeling images", total=len(todo)
+    ):
         if isinstance(pixels, DataError):
             left_out.append(str(pixels))
             continue
-        write_mask(request.out, image, thresholds.mask(predict(pixels), labels.ignore_index))
+        write_mask(request.out, image, thresholds.mask(predict(pixels), metadata.labels.ignore_index))
     return left_out
 
 
-def _read(image: SourceImage) -> tuple[SourceImage, np.ndarray | DataError]:
+def _read(image: SourceImage, pixels: PixelFormat) -> tuple[SourceImage, np.ndarray | DataError]:
     try:
-        return image, read_image(image.path)
+        return image, read_image(image.path, pixels)
     except DataError as error:
         return image, error
 
