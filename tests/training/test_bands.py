@@ -7,10 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+import timm
 import torch
 import yaml
 from command_line import CommandLine
 from PIL import Image
+from safetensors.torch import save_file
 from tiny_data import CLASSES, draw, tiny_recipe, write_recipe, write_tiny_data
 
 import segkc_deploy
@@ -24,6 +26,7 @@ from segkc_deploy.training.data.augment import strong_view, weak_view
 from segkc_deploy.training.data.band_statistics import measured_input
 from segkc_deploy.training.evaluation.prediction import mask_predictor
 from segkc_deploy.training.files.network_file import load_network, read_metadata
+from segkc_deploy.training.files.starting_weights import build_network
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import InputSpec, NetworkSpec
 from segkc_deploy.training.recipe import StrongAugmentation, ValidationConfig, WeakAugmentation
@@ -244,3 +247,17 @@ def test_a_dry_run_takes_the_bands(tmp_path: Path) -> None:
     data = write_band_data(tmp_path, 6, 8)
     recipe = write_recipe(tmp_path / "tiny.yaml", tiny_recipe(schedule={"steps": 2}))
     assert estimate_run(data, str(recipe), device="cpu")
+
+
+def test_pretrained_weights_are_adapted_as_timm_does(tmp_path: Path) -> None:
+    rgb = timm.create_model("resnet10t", pretrained=False)
+    save_file(rgb.state_dict(), tmp_path / "weights.safetensors")
+    bands = InputSpec(bands=5, bits=8, mean=(0.5,) * 5, std=(0.25,) * 5)
+    spec = NetworkSpec(
+        backbone="resnet10t", decoder_channels=16, pretrained=tmp_path / "weights.safetensors", input=bands
+    )
+    adapted = build_network(spec, 3).backbone.network.state_dict()
+    first, weight = next(iter(rgb.state_dict().items()))
+    expected = weight[:, [0, 1, 2, 0, 1]] * 3 / 5
+    torch.testing.assert_close(adapted[first], expected)
+    torch.testing.assert_close(adapted["layer1.0.conv1.weight"], rgb.state_dict()["layer1.0.conv1.weight"])
