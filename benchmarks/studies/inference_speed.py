@@ -29,7 +29,6 @@ from segkc_deploy.benchmarks.studies.benchmark_rows import current_commit
 from segkc_deploy.benchmarks.studies.inference_contender import BaselineName, InferenceJob
 from segkc_deploy.benchmarks.studies.inference_rows import InferenceResult, InferenceRow, as_markdown
 from segkc_deploy.benchmarks.studies.inference_subjects import RANDOM, Subject, given_subject, random_subjects
-from segkc_deploy.cli.sizes import parse_size
 from segkc_deploy.errors import ConfigError, SegKCError
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
@@ -158,8 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs; the first one is timed")
     parser.add_argument("--out", type=Path, required=True, help="folder for the networks and their artifacts")
     parser.add_argument("--results", type=Path, required=True, help="file for the results; .md stands beside it")
-    given = ("NAME", "RUN", "DATA", "SIZE")
-    parser.add_argument("--run", nargs=4, action="append", default=[], metavar=given, help="a trained network")
+    given = ("NAME", "RUN", "DATA")
+    parser.add_argument("--run", nargs=3, action="append", default=[], metavar=given, help="a trained network")
     parser.add_argument("--random", action="append", default=[], choices=RANDOM, help="a network with random weights")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each variant")
     parser.add_argument("--rounds", type=int, default=20, help="rounds for each size of the image")
@@ -181,10 +180,7 @@ def _measure(options: argparse.Namespace) -> InferenceResult:
     if not files:
         raise ConfigError(f"--images {options.images}: no JPEG or PNG files; give a folder of photographs")
     names = options.random or ([] if options.run else RANDOM)
-    given = (
-        given_subject(name, Path(run), Path(data), parse_size(size), options.out)
-        for name, run, data, size in options.run
-    )
+    given = (given_subject(name, Path(run), Path(data), options.out) for name, run, data in options.run)
     subjects = [*random_subjects(names, options.out, files), *given]
     precisions = list(dict.fromkeys(variant.precision for variant in VARIANTS))
     measured = measure_peaks({"cpu": precisions}, options.threads, _PEAK_SECONDS)

@@ -57,9 +57,9 @@ def random_subjects(names: Iterable[str], out: Path, images: Sequence[Path]) -> 
         yield _subject(name, run, run / "data.yaml", run / "artifacts", size, trained=False)
 
 
-def given_subject(name: str, run: Path, data: Path, size: tuple[int, int], out: Path) -> Subject:
-    """Return a trained network with artifacts of `size` (height, width) that pass the export's gate."""
-    return _subject(name, run, data, out / f"{run.name}-artifacts", size, trained=True)
+def given_subject(name: str, run: Path, data: Path, out: Path) -> Subject:
+    """Return a trained network with artifacts of its own input size, as the baselines use, that pass the gate."""
+    return _subject(name, run, data, out / f"{run.name}-artifacts", None, trained=True)
 
 
 def _subject(name: str, run: Path, data: Path, artifacts: Path, size: tuple[int, int] | None, trained: bool) -> Subject:
