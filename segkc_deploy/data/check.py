@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from segkc_deploy.data.annotations.pairing import BY_ORDER, is_paired_by_order
+from segkc_deploy.data.check_rare import rare_classes
 from segkc_deploy.data.headers import PALETTES_DIFFER, TURNED, palette_conflicts
 from segkc_deploy.data.masks import unknown_ids_message
 from segkc_deploy.data.reading import Reading, read, unknown
@@ -15,8 +16,6 @@ from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.set_report import SetReport, report_set
 from segkc_deploy.labels import Labels
 from segkc_deploy.progress import track
-
-_RARE_SHARE = 0.005
 
 _DARK_MESSAGE = (
     "images without a value above 16 of 255, nearly black: 16-bit files are divided by 257, so a camera's 10 or 12"
@@ -99,7 +98,9 @@ def _findings(by_set: dict[str, list[Reading]], sets: ImageSets) -> Iterator[Fin
         yield from _zero_and_255(name, group, sets)
         yield from _ignored_masks(name, group, sets)
         yield from _never_labeled(name, group, sets)
-    yield from _rare(by_set.get("labeled", []), sets)
+    rare = rare_classes(report_set("labeled", by_set.get("labeled", []), sets), sets.labels.names)
+    if rare:
+        yield Finding("warning", "rare-class", rare)
     yield from _duplicates("error", "labeled", by_set)
     yield from _duplicates("warning", "unlabeled", by_set)
 
@@ -199,25 +200,6 @@ def _never_labeled(name: str, readings: list[Reading], sets: ImageSets) -> Itera
         effect = "cannot be learned from labels" if name == "labeled" else "cannot be scored"
         message = f"classes that no {name} mask holds, and so {effect}: {', '.join(missing)}"
         yield Finding("warning", "never-labeled", message)
-
-
-def _rare(readings: list[Reading], sets: ImageSets) -> Iterator[Finding]:
-    if not readings:
-        return
-    report = report_set("labeled", readings, sets)
-    shares = [count / max(report.labeled_pixels, 1) for count in report.class_pixels]
-    rare = [
-        f"{name} ({100 * share:.2f}%)"
-        for name, share in zip(sets.labels.names, shares, strict=True)
-        if 0 < share < _RARE_SHARE
-    ]
-    if rare:
-        message = (
-            f"classes with less than {100 * _RARE_SHARE:g}% of the labeled pixels, which plain cross-entropy hardly"
-            f" learns: {', '.join(rare)}; train with -o supervision.class_weights=median-frequency"
-            " -o supervision.dice=1 -o weak.rare_class_crops=0.5 (docs/training.md, Rare classes)"
-        )
-        yield Finding("warning", "rare-class", message)
 
 
 def _duplicates(level: Literal["error", "warning"], name: str, by_set: dict[str, list[Reading]]) -> Iterator[Finding]:

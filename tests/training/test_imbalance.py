@@ -11,13 +11,16 @@ from tiny_data import tiny_recipe
 
 from segkc_deploy.data.census import Census, count_classes
 from segkc_deploy.data.check import check
+from segkc_deploy.data.check_rare import rare_classes
 from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.data.set_report import SetReport, Sizes
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.data.augment import weak_view
 from segkc_deploy.training.data.datasets import LabeledDataset
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.recipe import WeakAugmentation
+from segkc_deploy.training.recipe_file import with_overrides
 from segkc_deploy.training.terms.class_weights import class_weights
 from segkc_deploy.training.terms.losses import cross_entropy
 from segkc_deploy.training.terms.region_losses import dice_loss, lovasz_loss, weighted_cross_entropy
@@ -182,5 +185,21 @@ def test_check_warns_of_a_rare_class_and_names_the_settings(tmp_path: Path) -> N
     (finding,) = [one for one in check(_sets(tmp_path), workers=1).findings if one.kind == "rare-class"]
     assert finding.level == "warning"
     assert "rare (0.02%)" in finding.message
-    for setting in ("supervision.class_weights", "supervision.dice", "weak.rare_class_crops"):
-        assert setting in finding.message
+    recipe = tiny_recipe()
+    for setting in ("supervision.class_weights=log", "supervision.dice=1", "weak.rare_class_crops=0.5"):
+        assert f"-o {setting}" in finding.message
+        recipe = with_overrides(recipe, [setting], "check")
+    # Four pixels of 96 x 64 ones are a small object.
+    for setting in ("weak.scale=[1,3]", "validation.size=[128,192]"):
+        assert f"-o {setting}" in finding.message
+        recipe = with_overrides(recipe, [setting], "check")
+    assert recipe.validation.size == (128, 192)
+
+
+def test_a_rare_class_of_large_objects_needs_no_larger_images() -> None:
+    sizes = Sizes((1000, 1000), (1000, 1000), (1000, 1000), 1)
+    report = SetReport("labeled", 100, 100, sizes, (99_000_000, 400_000), (100, 2), 0)
+    message = rare_classes(report, ("a", "b"))
+    assert "b (0.40%)" in message
+    assert "validation.size" not in message
+    assert not rare_classes(SetReport("labeled", 0, 0, None, (0, 0), (0, 0), 0), ("a", "b"))

@@ -1,0 +1,31 @@
+"""What `check` says of classes that fill few pixels: the settings that help, by how common and how large they are."""
+
+from segkc_deploy.data.set_report import SetReport
+
+_RARE_SHARE = 0.005
+#: Networks predict on a grid of about four pixels; below this many pixels an image, a class is a few of its cells.
+_SMALL_PIXELS = 256
+
+
+def rare_classes(report: SetReport, names: tuple[str, ...]) -> str:
+    """Return the warning about classes with few of the labeled pixels; "" where there are none."""
+    rare = {
+        name: (pixels / max(report.labeled_pixels, 1), pixels / max(images, 1))
+        for name, pixels, images in zip(names, report.class_pixels, report.class_images, strict=True)
+        if 0 < pixels < _RARE_SHARE * report.labeled_pixels
+    }
+    if not rare:
+        return ""
+    message = (
+        f"classes with less than {100 * _RARE_SHARE:g}% of the labeled pixels, which plain cross-entropy hardly learns:"
+        f" {', '.join(f'{name} ({100 * share:.2f}%)' for name, (share, _) in rare.items())}; train with"
+        " -o supervision.class_weights=log -o supervision.dice=1 -o weak.rare_class_crops=0.5"
+    )
+    small = [f"{name} ({pixels:.0f})" for name, (_, pixels) in rare.items() if pixels < _SMALL_PIXELS]
+    if small and report.sizes is not None:
+        height, width = (2 * side for side in report.sizes.median)
+        message += (
+            f", and at twice the size, since some fill few pixels of an image, {', '.join(small)}:"
+            f" -o weak.scale=[1,3] -o validation.size=[{height},{width}]"
+        )
+    return f"{message} (docs/training.md, Rare classes)"
