@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -17,6 +19,7 @@ from segkc_deploy import atomic
 from segkc_deploy.progress import console
 from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.trackers.tensorboard_file import TensorBoardFile
+from segkc_deploy.training.trackers.tracker import Tracker, TrackerError
 
 
 class Log(Protocol):
@@ -54,14 +57,17 @@ class RunLog:
         run: where the files go.
         steps: optimizer steps of the whole run.
         first_step: steps already done; what the files hold beyond them is from the interrupted run and is dropped.
+        trackers: what else receives the values. One that fails is named in the log and dropped: no service that is down
+            ends a training.
     """
 
-    def __init__(self, run: RunDirectory, steps: int, first_step: int) -> None:
+    def __init__(self, run: RunDirectory, steps: int, first_step: int, trackers: Sequence[Tracker] = ()) -> None:
         self.run = run
         self.steps = steps
         self.first_step = first_step
         _drop_records_after(run.metrics, first_step)
         self.tensorboard = TensorBoardFile(run.tensorboard, first_step)
+        self.trackers = list(trackers)
         self.progress = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("steps, left"), TimeRemainingColumn())
         self.task = self.progress.add_task("", total=steps, completed=first_step)
         self.values = Text()
@@ -79,6 +85,7 @@ class RunLog:
         # On a full disk closing the file fails too, which must not hide the first file that could not be written.
         with suppress(OSError) if error else nullcontext():
             self.tensorboard.close()
+            self._tell_trackers(lambda tracker: tracker.close(failed=error is not None))
 
     def line(self, text: str, show: bool = True) -> None:
         """Write a remark to `train.log` and, with `show`, to the terminal."""
@@ -105,12 +112,28 @@ class RunLog:
     def pictures(self, step: int, panels: list[np.ndarray]) -> None:
         """Show panels, uint8 (H, W, 3), in TensorBoard."""
         for index, panel in enumerate(panels):
-            self.tensorboard.picture(step, f"validation/{index}", panel)
+            name = f"validation/{index}"
+            self.tensorboard.picture(step, name, panel)
+            self._tell_trackers(partial(_send_picture, step=step, name=name, panel=panel))
 
     def _record(self, step: int, kind: str, values: dict[str, float]) -> None:
         record: dict[str, Any] = {"step": step, "kind": kind, **values}
         atomic.append_line(self.run.metrics, json.dumps(record))
-        self.tensorboard.scalars(step, {f"{kind}/{name}": value for name, value in values.items()})
+        named = {f"{kind}/{name}": value for name, value in values.items()}
+        self.tensorboard.scalars(step, named)
+        self._tell_trackers(lambda tracker: tracker.scalars(step, named))
+
+    def _tell_trackers(self, tell: Callable[[Tracker], None]) -> None:
+        for tracker in list(self.trackers):
+            try:
+                tell(tracker)
+            except TrackerError as error:
+                self.trackers.remove(tracker)
+                self.line(f"warning: {error}; training continues without it")
+
+
+def _send_picture(tracker: Tracker, step: int, name: str, panel: np.ndarray) -> None:
+    tracker.picture(step, name, panel)
 
 
 def _short(value: float) -> str:

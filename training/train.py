@@ -1,6 +1,7 @@
 """`segkc-deploy train`: from a data spec and a recipe to a run directory."""
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,8 @@ from segkc_deploy.training.schedule import learning_rate_in_words, total_steps
 from segkc_deploy.training.stop_request import StopRequest, stop_request
 from segkc_deploy.training.summary import RunResult
 from segkc_deploy.training.terms.class_weights import class_weights, needs_census
+from segkc_deploy.training.trackers.registry import check_trackers, open_tracker
+from segkc_deploy.training.trackers.tracker import Tracker, TrackerError
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -55,6 +58,7 @@ class _Job:
     split: BatchSplit
     accelerator: str
     resume: bool
+    track: tuple[str, ...] = ()
 
 
 def train_run(
@@ -66,6 +70,7 @@ def train_run(
     overwrite: bool = False,
     device: str = "auto",
     devices: int = 1,
+    track: Sequence[str] = (),
 ) -> RunResult:
     """Train by a recipe and return the finished run.
 
@@ -78,12 +83,14 @@ def train_run(
         overwrite: delete an earlier run in `out` first.
         device: `auto`, `cpu` or `cuda`.
         devices: how many GPUs share each step's images, one process each; with `cpu`, how many processes.
+        track: what else receives the values, of `training.trackers.registry.TRACKERS`.
 
     Raises:
         UserError: the recipe, the data or the run directory cannot be used.
         NonFiniteLossError: training diverged.
         TrainingStoppedError: a signal stopped it; its state is saved and `resume` continues.
     """
+    check_trackers(track)
     run = RunDirectory(out)
     if resume:
         chosen, data = _resumed(run, recipe, overrides, data)
@@ -91,7 +98,7 @@ def train_run(
         raise ConfigError("give --data and --recipe (only --resume reads them from the run directory)")
     else:
         chosen = with_method_defaults(load_recipe(recipe, overrides))
-    method, job = _prepare(chosen, data, run, device, devices, resume)
+    method, job = _prepare(chosen, data, run, device, devices, resume, tuple(track))
     with run_lock(out):
         if resume:
             remove_temporaries(run)
@@ -120,12 +127,19 @@ def estimate_run(
     if data is None or recipe is None:
         raise ConfigError("--dry-run: give --data and --recipe")
     chosen = without_pretrained(with_method_defaults(load_recipe(recipe, overrides)))
-    method, job = _prepare(chosen, data, RunDirectory(Path()), device, devices, resume=False, measure=False)
+    method, job = _prepare(chosen, data, RunDirectory(Path()), device, devices, measure=False)
     return dry_run(job.recipe, method, job.sets, job.split, _fabric_of_one(job))
 
 
 def _prepare(
-    recipe: Recipe, data: Path, run: RunDirectory, device: str, devices: int, resume: bool, measure: bool = True
+    recipe: Recipe,
+    data: Path,
+    run: RunDirectory,
+    device: str,
+    devices: int,
+    resume: bool = False,
+    track: tuple[str, ...] = (),
+    measure: bool = True,
 ) -> tuple[Method, _Job]:
     """Check everything that can be checked before a file is written; `measure` reads images of other bands than RGB."""
     sets = load_data_spec(data).resolve()
@@ -142,7 +156,7 @@ def _prepare(
         check_protocol(recipe.validation, network)
         _try(network, recipe)
     accelerator = _accelerator(recipe, device, devices)
-    return method, _Job(recipe, sets, run, total_steps(recipe, sets), split, accelerator, resume)
+    return method, _Job(recipe, sets, run, total_steps(recipe, sets), split, accelerator, resume, track)
 
 
 def _fabric_of_one(job: _Job) -> Fabric:
@@ -176,10 +190,12 @@ def _train(job: _Job, fabric: Fabric, method: Method) -> RunResult:
             if not fabric.is_global_zero:
                 trainer.fit(first_step, NoLog(), StopRequest())
                 return _result(job, trainer)
-            with RunLog(job.run, job.steps, first_step) as log:
+            trackers, failures = _open_trackers(job)
+            with RunLog(job.run, job.steps, first_step, trackers) as log:
                 _log_start(log, job, trainer, first_step)
-                if remark:
-                    log.line(remark)
+                for line in (remark, *failures):
+                    if line:
+                        log.line(line)
                 try:
                     trainer.fit(first_step, log, stop)
                 except TrainingStoppedError as stopped:
@@ -197,6 +213,18 @@ def _train(job: _Job, fabric: Fabric, method: Method) -> RunResult:
             raise
         raise _disk_full(job, error) from None
     return _result(job, trainer)
+
+
+def _open_trackers(job: _Job) -> tuple[list[Tracker], list[str]]:
+    """Open what the values are sent to; return also a line for each that cannot be reached."""
+    trackers, failures = [], []
+    for name in job.track:
+        try:
+            recipe = job.recipe.model_dump(mode="json", exclude_none=True)
+            trackers.append(open_tracker(name, job.run.path, job.run.key, recipe))
+        except TrackerError as error:
+            failures.append(f"warning: {error}; training continues without it")
+    return trackers, failures
 
 
 def _result(job: _Job, trainer: Trainer) -> RunResult:

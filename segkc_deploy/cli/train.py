@@ -26,6 +26,9 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="GPUs that share the images of each step.")] = 1,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Send the curves to mlflow or wandb as well; repeatable.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, memory and the largest batch; write nothing.")
     ] = False,
@@ -49,7 +52,7 @@ def train(
         return
     if out is None:
         raise typer.BadParameter("give --out, the run directory")
-    result = train_run(data, recipe, out, overrides, resume, overwrite, device, devices)
+    result = train_run(data, recipe, out, overrides, resume, overwrite, device, devices, track or ())
     for line in summary(result):
         typer.echo(line)
 

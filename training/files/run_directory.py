@@ -1,5 +1,6 @@
 """The folder that holds everything one training produced, and the rules for opening it."""
 
+import hashlib
 import re
 import shutil
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ class RunDirectory:
     def previous_checkpoint(self) -> Path:
         """The checkpoint before the last one, used where the last one is damaged."""
         return self.path / "checkpoints" / "previous.safetensors"
+
+    @property
+    def key(self) -> str:
+        """A name that no other run has, the same as long as this one is continued; 16 hexadecimal digits."""
+        made = self.config.stat().st_mtime_ns  # a run that is overwritten is another one, whatever its recipe
+        return hashlib.sha256(self.config.read_bytes() + str(made).encode()).hexdigest()[:16]
 
     def existing_checkpoints(self) -> list[Path]:
         """Return the checkpoints there are, newest first."""
@@ -108,6 +115,7 @@ def _delete_run(run: RunDirectory) -> None:
     written = {
         *(path.name for path in (run.config, run.log, run.metrics, run.tensorboard, run.checkpoint.parent)),
         *(run.network(role).name for role in ("junior", "senior")),
+        "wandb",  # what Weights & Biases keeps of an offline run
     }
     found = [path for path in sorted(run.path.iterdir()) if path.name != LOCK_NAME] if run.path.is_dir() else []
     foreign = [path.name for path in found if path.name not in written and not _is_artifact(path)]
