@@ -495,12 +495,9 @@ def test_no_cuda_graphs_with_rtx(machine_of: Callable[[str], Machine]) -> None:
 
 def _change(path: Path, content: bytes, **changes: Any) -> Manifest:
     """Write other bytes, and return a manifest that vouches for them."""
+    manifest = read_manifest(path)
     path.write_bytes(content)
-    return read_manifest_unchecked(path).model_copy(update={"sha256": sha256_of(path), **changes})
-
-
-def read_manifest_unchecked(path: Path) -> Manifest:
-    return Manifest.model_validate_json(path.with_name(path.name + ".json").read_bytes())
+    return manifest.model_copy(update={"sha256": sha256_of(path), **changes})
 
 
 def test_a_flipped_byte(newest: Machine) -> None:
