@@ -526,9 +526,11 @@ def test_a_plan_shorter_than_its_header(newest: Machine, count: int) -> None:
 def test_files_of_other_formats(newest: Machine) -> None:
     path = newest.artifact()
     plan = path.read_bytes()
+    original = read_manifest(path)
     rtx = _change(path, b"vtrt" + plan[4:])
     assert "it begins with b'vtrt', not with b'ftrt'" in refusal(TensorRTRunner(path, rtx).activate, ArtifactError)
-    glued = _change(path, b'\x10\x00\x00\x00{"stride": 32}  ' + plan)
+    path.write_bytes(b'\x10\x00\x00\x00{"stride": 32}  ' + plan)
+    glued = original.model_copy(update={"sha256": sha256_of(path)})
     assert "metadata stands before the plan" in refusal(TensorRTRunner(path, glued).activate, ArtifactError)
 
 
