@@ -1,4 +1,4 @@
-"""`export --engine auto`: export for every engine that this machine has, time the artifacts, and keep the fastest."""
+"""`export --engine auto`: export with each installed engine, time the artifacts, and keep the fastest."""
 
 import statistics
 import tempfile
@@ -110,7 +110,7 @@ def export_fastest(
 
 
 def choice_lines(choice: EngineChoice) -> Iterator[str]:
-    """Yield a line for everything that was tried, the chosen one first."""
+    """Yield one line per candidate, the chosen one first."""
     for place, one in enumerate(choice.tried):
         name = f"  {one.engine:<9} {one.precision:<5}"
         if one.latency_ms is None:

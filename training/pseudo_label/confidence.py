@@ -77,7 +77,7 @@ class Thresholds:
 
     @classmethod
     def fixed(cls, confidence: float, num_classes: int) -> "Thresholds":
-        """Return the same threshold for every class."""
+        """Return one threshold for all classes."""
         return cls((confidence,) * num_classes, (False,) * num_classes)
 
     def mask(self, probabilities: Tensor, ignore_index: int) -> np.ndarray:
