@@ -12,6 +12,7 @@ import onnx
 from segkc_deploy import atomic
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.manifest import Contract, Manifest, TensorContract, write_manifest
+from segkc_deploy.model_config import client_parameters
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ _BACKENDS = {
     "trt": _Backend("tensorrt_plan", "model.plan", "KIND_GPU"),
 }
 
-_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+_TYPES = {"uint8": "TYPE_UINT8", "uint16": "TYPE_UINT16", "float32": "TYPE_FP32"}
 
 
 def check_model_repository(engine: str, model: str, folder: Path, overwrite: bool = False) -> None:
@@ -95,7 +96,10 @@ def write_model_repository(
         f"instance_group [ {{ count: {instances} kind: {backend.kind} }} ]",
         *_batching(batch, queue_delay_us, preferred_batches),
         *_warm_up(manifest.contract, batch),
-        *_parameters(manifest),
+        *(
+            f"parameters {{ key: {_quoted(key)} value: {{ string_value: {_quoted(value)} }} }}"
+            for key, value in client_parameters(manifest).items()
+        ),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
@@ -119,7 +123,7 @@ def _tensors(artifact: Path, manifest: Manifest) -> list[str]:
     contract = manifest.contract
     height, width = _free_or_fixed(contract)
     batch = [contract.batch] if contract.batch > 0 else []
-    shapes = {"NHWC": [*batch, height, width, 3], "NHW": [*batch, height, width]}
+    shapes = {"NHWC": [*batch, height, width, contract.bands], "NHW": [*batch, height, width]}
     lines = ["input [", f"  {_tensor(contract.input, shapes[contract.input.layout])}", "]", "output ["]
     outputs = [
         _tensor(output, _logits_shape(artifact, manifest) if output.name == "logits" else shapes[output.layout])
@@ -158,25 +162,12 @@ def _batching(batch: int, queue_delay_us: int, preferred: Sequence[int]) -> list
 def _warm_up(contract: Contract, batch: int) -> list[str]:
     """Black images of the usual size, alone and as a full batch, before the model is called ready."""
     fixed = [contract.batch] if contract.batch > 0 else []
-    shape = [*fixed, *contract.size, 3]
-    image = f"key: {_quoted(contract.input.name)} value: {{ data_type: TYPE_UINT8 dims: {shape} zero_data: true }}"
+    shape = [*fixed, *contract.size, contract.bands]
+    kind = _TYPES[contract.input.dtype]
+    image = f"key: {_quoted(contract.input.name)} value: {{ data_type: {kind} dims: {shape} zero_data: true }}"
     return [
         f'model_warmup {{ name: "batch {size}" batch_size: {size} inputs {{ {image} }} }}'
         for size in sorted({1, batch or 1})
-    ]
-
-
-def _parameters(manifest: Manifest) -> list[str]:
-    labels = manifest.labels
-    values = {
-        "class_names": json.dumps(labels.names, ensure_ascii=False),
-        "palette": json.dumps(labels.palette),
-        "precision": manifest.precision,
-        "sha256": manifest.sha256,
-    }
-    return [
-        f"parameters {{ key: {_quoted(key)} value: {{ string_value: {_quoted(value)} }} }}"
-        for key, value in values.items()
     ]
 
 

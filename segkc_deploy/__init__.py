@@ -11,14 +11,14 @@ Importing this package loads neither torch nor anything else heavy.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segkc_deploy.predictor import Predictor, load
+    from segkc_deploy.predictor import Predictor, connect, load
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "__version__", "load"]
+__all__ = ["Predictor", "__version__", "connect", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Predictor", "load"):
+    if name in ("Predictor", "connect", "load"):
         from segkc_deploy import predictor
 
         return getattr(predictor, name)

@@ -4,6 +4,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +18,12 @@ from segkc_deploy.errors import ArtifactError, ConfigError, DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import Contract, Manifest, read_manifest
 from segkc_deploy.mask_head import mask_from_logits
+from segkc_deploy.model_config import read_config
 from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.preprocess import network_size, resize_image, resize_mask
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.factory import create_runner
+from segkc_deploy.runners.remote_runner import RemoteRunner
 
 _Result = TypeVar("_Result")
 
@@ -49,6 +52,30 @@ def load(
     runner = create_runner(path, manifest, device, threads, cuda_graph, _used_outputs(manifest.contract))
     runner.activate()
     return Predictor(runner, manifest.labels, manifest.contract, manifest)
+
+
+def connect(url: str, api_key: str | None = None) -> "Predictor":
+    """Return a predictor whose network runs on a server: Triton, or `segkc-deploy serve`.
+
+    Images are read and resized here, and masks brought to the images' own sizes here, so that the masks are those of
+    `load` with the same artifact. A server that is busy is asked again for up to a minute.
+
+    Args:
+        url: the model, such as `http://localhost:8000/v2/models/junior-fp32`.
+        api_key: what the server asks for as `X-API-Key`.
+
+    Raises:
+        ArtifactError: the server has no such model, refuses the key, or serves a model of another origin.
+        ConfigError: the URL names no model, or the server cannot be reached; `infer` raises it too.
+    """
+    runner = RemoteRunner(url, api_key)
+    with ExitStack() as on_failure:
+        on_failure.callback(runner.deactivate)
+        runner.activate()
+        labels, contract = read_config(runner.config(), url)
+        on_failure.pop_all()
+    runner.outputs = _used_outputs(contract)
+    return Predictor(runner, labels, contract)
 
 
 class Predictor:

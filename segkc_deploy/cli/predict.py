@@ -1,17 +1,27 @@
 """`segkc-deploy predict`: an artifact's masks of images, as files."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from segkc_deploy.cli.app import app
 from segkc_deploy.prediction_record import Further
 
+if TYPE_CHECKING:
+    from segkc_deploy.predictor import Predictor
+
 
 @app.command("predict")
 def predict_command(
-    artifact: Annotated[Path, typer.Argument(help="What `segkc-deploy export` wrote, its manifest beside it.")],
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            help="What `segkc-deploy export` wrote, its manifest beside it; or a server's model, by its URL."
+        ),
+    ],
     source: Annotated[
         str,
         typer.Option(
@@ -25,6 +35,9 @@ def predict_command(
         typer.Option(help="Where it runs; tensorrt is ONNX Runtime's provider."),
     ] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="With a URL: a file with the key that the server asks for as X-API-Key.")
+    ] = None,
     overlay: Annotated[bool, typer.Option(help="Also write pictures of image and mask, with a legend.")] = True,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Overlays: 0 shows the image, 1 the colors.")] = 0.5,
     palette: Annotated[
@@ -64,16 +77,17 @@ def predict_command(
     Example: `segkc-deploy predict junior-fp32.onnx --source photos --out predicted`
 
     A video gives `<name>.mp4`, with the masks and its sound, and `<name>.jsonl`, a line a frame (extra `video`).
+    In place of an artifact, `http://HOST:PORT/v2/models/NAME` has Triton or `segkc-deploy serve` run the network.
     With `--tile`, TIFF files become GeoTIFF masks with the source's georeference (extra `geo`).
     """
     from segkc_deploy.errors import ConfigError, DataError
     from segkc_deploy.prediction_files import predict_files, prepare_folder
-    from segkc_deploy.predictor import load
     from segkc_deploy.result_files import Outputs
     from segkc_deploy.sources import find_images
     from segkc_deploy.tiled_files import predict_files_tiled
     from segkc_deploy.video.source import names_video
 
+    opened = partial(_open, artifact, device, threads, api_key_file)
     strength, further = alpha if overlay else None, tuple(also or ())
     if names_video(source):
         if further or palette:
@@ -82,12 +96,12 @@ def predict_command(
             )
         if resume and not Path(source).is_file():
             raise ConfigError(f"{source}: a stream cannot be resumed; leave --resume out and choose another --out")
-        _predict_video(artifact, source, out, overwrite, resume, (device, threads), (batch, strength, frames, smooth))
+        _predict_video(source, out, overwrite, resume, opened, (batch, strength, frames, smooth))
         return
 
     images = find_images(source, exclude=out)
     outputs = Outputs(strength, palette, further)
-    with load(artifact, device, threads) as predictor:
+    with opened() as predictor:
         prepare_folder(out, overwrite or resume)
         if tile:
             failed = predict_files_tiled(predictor, images, out, tile_stride, batch, outputs, resume)
@@ -102,23 +116,36 @@ def predict_command(
         raise DataError(f"{failed} of {len(images)} images were left out (named above); replace or remove them")
 
 
+def _open(artifact: str, device: str, threads: int | None, api_key_file: Path | None) -> "Predictor":
+    """Return the predictor of an artifact, or of a server's model by its URL."""
+    from segkc_deploy.api_key import read_key
+    from segkc_deploy.errors import ConfigError
+    from segkc_deploy.predictor import connect, load
+
+    if not artifact.startswith(("http://", "https://")):
+        if api_key_file is not None:
+            raise ConfigError(f"--api-key-file is for a server's model; {artifact} is run here")
+        return load(artifact, device, threads)
+    if (device, threads) != ("auto", None):
+        raise ConfigError(f"{artifact}: --device and --threads are for artifacts run here; the server has its own")
+    return connect(artifact, read_key(api_key_file) if api_key_file else None)
+
+
 def _predict_video(
-    artifact: Path,
     source: str,
     out: Path,
     overwrite: bool,
     resume: bool,
-    run: tuple[str, int | None],
+    opened: Callable[[], "Predictor"],
     options: tuple[int, float | None, Literal["areas", "rle", "polygons"], float],
 ) -> None:
     from segkc_deploy.errors import DataError
     from segkc_deploy.prediction_files import prepare_folder
-    from segkc_deploy.predictor import load
     from segkc_deploy.progress import console
     from segkc_deploy.video.pipeline import VideoOptions, predict_video, summary_path
     from segkc_deploy.video.source import open_video
 
-    with open_video(source) as video, load(artifact, *run) as predictor:
+    with open_video(source) as video, opened() as predictor:
         if resume and summary_path(out, video).is_file():
             typer.echo(f"{source} is predicted already: {summary_path(out, video)}")
             return

@@ -51,6 +51,7 @@ def serve_command(
     """
     from contextlib import ExitStack
 
+    from segkc_deploy.api_key import read_key
     from segkc_deploy.cli.extras import needs_extra
     from segkc_deploy.predictor import load
     from segkc_deploy.progress import console
@@ -62,7 +63,7 @@ def serve_command(
         from segkc_deploy.serve.server import address_of, host_names, is_local, listen, server_for
         from segkc_deploy.serve.service import Service
 
-    key = _read_key(api_key_file)
+    key = None if api_key_file is None else read_key(api_key_file)
     limits = Limits(
         body_mib=max_body_mib,
         pixels=max_pixels,
@@ -87,17 +88,3 @@ def serve_command(
             server_for(create_app(Service(models, limits), key, host_names(host)), limits).run(sockets=[listening])
         except KeyboardInterrupt:
             raise typer.Exit from None
-
-
-def _read_key(path: Path | None) -> str | None:
-    from segkc_deploy.errors import ConfigError
-
-    if path is None:
-        return None
-    try:
-        key = path.read_text("utf-8", errors="replace").strip()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; write the API key into it") from None
-    if not key.isascii() or len(key.split()) != 1:
-        raise ConfigError(f"{path}: holds no API key; write one line of ASCII characters without spaces into it")
-    return key

@@ -8,18 +8,17 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from segkc_deploy.serve.access import key_check
 from segkc_deploy.serve.api_models import Model, Prediction, Problem, State
+from segkc_deploy.serve.inference import inference_routes, problem_response
 from segkc_deploy.serve.page import page_headers, page_html
 from segkc_deploy.serve.replies import Format
-from segkc_deploy.serve.responses import CountResponses
+from segkc_deploy.serve.responses import CLIENT_CLOSED_REQUEST, CountResponses
 from segkc_deploy.serve.service import Service
-
-#: What nginx notes for a client that went away; nobody receives it, but it is counted.
-_CLIENT_CLOSED_REQUEST = 499
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is not a readable image."},
@@ -52,7 +51,7 @@ def create_app(service: Service, api_key: str | None = None, hosts: Sequence[str
 
     Args:
         service: what predicts.
-        api_key: what `/predict`, `/models` and `/metrics` ask for; None leaves them open.
+        api_key: what all but the page and the probes ask for; None leaves them open.
         hosts: the names under which it may be addressed. A service for this machine alone names only itself, so that
             no web page can reach it through a name that points here (DNS rebinding).
     """
@@ -90,7 +89,7 @@ def create_app(service: Service, api_key: str | None = None, hosts: Sequence[str
         try:
             return await service.predict(request, model, format, tolerance)
         except ClientDisconnect:
-            return Response(status_code=_CLIENT_CLOSED_REQUEST)
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     @app.get("/models", dependencies=locked, responses={401: _PROBLEMS[401]}, summary="The artifacts")
     async def models() -> list[Model]:
@@ -113,6 +112,9 @@ def create_app(service: Service, api_key: str | None = None, hosts: Sequence[str
     async def metrics() -> Response:
         """Return the metrics in Prometheus' text format."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    app.add_exception_handler(StarletteHTTPException, problem_response)
+    app.include_router(inference_routes(service, locked, _PROBLEMS))
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -68,20 +68,26 @@ class Batcher:
         return len(self._waiting)
 
     async def infer(self, image: np.ndarray) -> BatchedOutputs:
-        """Return the network's outputs for `image`, uint8 (H, W, 3) at the network's size.
+        """Return the network's outputs for one image; see `infer_all`."""
+        (outputs,) = await self.infer_all([image])
+        return outputs
 
-        An image whose caller is cancelled while it waits is not run.
+    async def infer_all(self, images: Sequence[np.ndarray]) -> list[BatchedOutputs]:
+        """Return the network's outputs for each of `images`, uint8 (H, W, 3) at the network's size.
+
+        Images whose caller is cancelled while they wait are not run.
 
         Raises:
-            QueueFullError: too many images wait already.
+            QueueFullError: with these images too many would wait; none of them does.
             Exception: whatever the network raises.
         """
-        if len(self._waiting) >= self._most_waiting:
+        if len(self._waiting) + len(images) > self._most_waiting:
             raise QueueFullError
-        job = _Job(image, asyncio.get_running_loop().create_future())
-        self._waiting.append(job)
+        loop = asyncio.get_running_loop()
+        jobs = [_Job(image, loop.create_future()) for image in images]
+        self._waiting.extend(jobs)
         self._arrival.set()
-        return await job.result
+        return await asyncio.gather(*(job.result for job in jobs))
 
     async def work(self) -> None:
         """Run batches until cancelled."""

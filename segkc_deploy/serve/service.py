@@ -13,7 +13,7 @@ from fastapi import HTTPException, Request, Response
 from segkc_deploy.data.images import decode_image, encoded_size
 from segkc_deploy.errors import DataError
 from segkc_deploy.serve.admission import RETRY_AFTER, Admission
-from segkc_deploy.serve.batcher import QueueFullError
+from segkc_deploy.serve.batcher import Outputs, QueueFullError
 from segkc_deploy.serve.body import read_body
 from segkc_deploy.serve.limits import Limits
 from segkc_deploy.serve.metrics import Metrics
@@ -73,27 +73,58 @@ class Service:
         Raises:
             HTTPException: 400 no readable image, 404 no such model, 408, 413, 429 and 503 by the limits.
         """
-        model = self._model(name)
+        model = self.model(name)
+        stages = Stages()
+        async with self.admitted(request, model, stages):
+            content = await self._content(request, model, form, tolerance, stages)
+        self.metrics.images.labels(model.name).inc()
+        return Response(content, media_type=MEDIA_TYPES[form], headers={"Server-Timing": stages.server_timing()})
+
+    def model(self, name: str | None) -> ServedModel:
+        """Return a model by its name, the first one by default.
+
+        Raises:
+            HTTPException: 404 where there is none.
+        """
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise HTTPException(404, f"no model {name!r} here; there are {', '.join(self.models)}")
+        return self.models[name]
+
+    @asynccontextmanager
+    async def admitted(self, request: Request, model: ServedModel, stages: Stages) -> AsyncIterator[None]:
+        """Do the block's work for a request, within the limits on requests and time, and note how long it took.
+
+        Raises:
+            HTTPException: 429 and 503 by the limits.
+        """
         with self._admission.admit(request.client.host if request.client else ""):
-            stages = Stages()
             try:
                 async with asyncio.timeout(self.limits.seconds):
-                    content = await self._content(request, model, form, tolerance, stages)
+                    yield
             except TimeoutError:
                 detail = f"no answer within {self.limits.seconds:g} s; try again later"
                 raise HTTPException(503, detail, RETRY_AFTER) from None
         for stage, seconds in stages.seconds.items():
             self.metrics.stage_seconds.labels(stage).observe(seconds)
         self.metrics.seconds.labels(model.name).observe(sum(stages.seconds.values()))
-        self.metrics.images.labels(model.name).inc()
-        return Response(content, media_type=MEDIA_TYPES[form], headers={"Server-Timing": stages.server_timing()})
 
-    def _model(self, name: str | None) -> ServedModel:
-        if name is None:
-            return next(iter(self.models.values()))
-        if name not in self.models:
-            raise HTTPException(404, f"no model {name!r} here; there are {', '.join(self.models)}")
-        return self.models[name]
+    async def network(self, model: ServedModel, images: Sequence[np.ndarray], stages: Stages) -> list[Outputs]:
+        """Return the network's outputs for each of `images`, which have the network's size.
+
+        Raises:
+            HTTPException: 503 where too many images wait.
+        """
+        try:
+            ran = await model.batcher.infer_all(images)
+        except QueueFullError:
+            detail = f"{self.limits.waiting} images at most wait for {model.name}; try again later"
+            raise HTTPException(503, detail, RETRY_AFTER) from None
+        stages.seconds |= {"queue": max(one.waited_s for one in ran), "network": max(one.ran_s for one in ran)}
+        for one in ran:
+            self.metrics.batch_size.labels(model.name).observe(one.batch)
+        return [one.outputs for one in ran]
 
     async def _content(
         self, request: Request, model: ServedModel, form: Format, tolerance: float, stages: Stages
@@ -102,26 +133,20 @@ class Service:
             body = await read_body(request, self.limits)
         with stages.timed("decode"):
             pixels = self._pixels(body)
-            size, image = await self._run(lambda: self._decode(body, model), pixels)
-        try:
-            ran = await model.batcher.infer(image)
-        except QueueFullError:
-            detail = f"{self.limits.waiting} images wait for {model.name}; try again later"
-            raise HTTPException(503, detail, RETRY_AFTER) from None
-        stages.seconds |= {"queue": ran.waited_s, "network": ran.ran_s}
-        self.metrics.batch_size.labels(model.name).observe(ran.batch)
+            size, image = await self.run(lambda: self._decode(body, model), pixels)
+        (outputs,) = await self.network(model, [image], stages)
 
         def finish() -> bytes:
             with stages.timed("mask"):
-                mask = model.mask(ran.outputs, size)
+                mask = model.mask(outputs, size)
                 if form == "png":
                     return png(mask)
-            confidence = model.confidence(ran.outputs, size)
+            confidence = model.confidence(outputs, size)
             if form == "polygons":
                 return polygons_json(model, mask, confidence, tolerance)
             return prediction_json(model, mask, confidence, stages)
 
-        return await self._run(finish, pixels)
+        return await self.run(finish, pixels)
 
     def _pixels(self, body: bytes) -> int:
         """Return how many pixels the image in `body` has, by its header."""
@@ -141,7 +166,7 @@ class Service:
             raise HTTPException(400, str(error)) from None
         return image.shape[:2], model.network_input(image)
 
-    async def _run(self, work: Callable[[], _Result], pixels: int) -> _Result:
+    async def run(self, work: Callable[[], _Result], pixels: int) -> _Result:
         """Do the work of an image of so many pixels: of a small one at once, of others in a thread."""
         if pixels <= _PIXELS_AT_ONCE:
             return work()

@@ -14,7 +14,8 @@ import segkc_deploy
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.triton import check_model_repository, write_model_repository
 from segkc_deploy.labels import Labels
-from segkc_deploy.manifest import read_manifest
+from segkc_deploy.manifest import TensorContract, read_manifest
+from segkc_deploy.model_config import read_config
 
 text_format = pytest.importorskip("google.protobuf.text_format")
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
@@ -133,6 +134,29 @@ def test_class_names_of_any_kind_reach_the_client(tmp_path):
     assert config.parameters["precision"].string_value == "fp32"
 
 
+def test_a_client_learns_the_classes_and_the_contract(tmp_path):
+    """From the configuration as Triton's HTTP API tells it."""
+    from google.protobuf.json_format import MessageToDict
+
+    folder, config = written(tmp_path, outputs=("masks", "logits"))
+    told = MessageToDict(config, preserving_proto_field_name=True)
+    contract = read_manifest(folder / "1" / "model.onnx").contract
+    assert read_config(told, "junior-fp32") == (LABELS, contract.model_copy(update={"max_batch": 8}))
+
+
+def test_more_bands_of_16_bits_are_served(tmp_path):
+    manifest = read_manifest(make_artifact(tmp_path, "junior-fp32.onnx"))
+    images = TensorContract(name="images", dtype="uint16", layout="NHWC")
+    contract = manifest.contract.model_copy(update={"input": images, "bands": 5, "color": "bands"})
+    folder = write_model_repository(
+        tmp_path / "junior-fp32.onnx", manifest.model_copy(update={"contract": contract}), tmp_path / "models"
+    )
+    config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert tensors(config.input) == [("images", "TYPE_UINT16", [8, 12, 5])]
+    warmup = config.model_warmup[0].inputs["images"]
+    assert (warmup.data_type, list(warmup.dims)) == (model_config_pb2.TYPE_UINT16, [8, 12, 5])
+
+
 def test_an_existing_model_is_replaced_only_when_asked_for(tmp_path):
     folder, _ = written(tmp_path)
     (folder / "1" / "old").touch()
@@ -193,7 +217,7 @@ def test_the_documented_client_gets_the_mask_and_the_names(tmp_path, monkeypatch
     assert cv2.imwrite(str(tmp_path / "street.png"), image[..., ::-1])
     (tmp_path / "street.png").rename(tmp_path / "street.jpg")  # read by content, and PNG keeps values
     page = (Path(__file__).parents[2] / "docs" / "triton.md").read_text(encoding="utf-8")
-    code = page.split("## A client")[1].split("```python")[1].split("```")[0]
+    code = page.split("### With Triton's library")[1].split("```python")[1].split("```")[0]
     server = grpc.server(futures.ThreadPoolExecutor(1))
     services.add_GRPCInferenceServiceServicer_to_server(StandIn(), server)
     port = server.add_insecure_port("localhost:0")

@@ -1,0 +1,196 @@
+"""The Open Inference Protocol (KServe v2): the paths and messages of Triton, so that its clients work here too."""
+
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.params import Depends
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
+
+from segkc_deploy.errors import DataError
+from segkc_deploy.inference_protocol import (
+    DATATYPES,
+    HEADER_LENGTH,
+    InferRequest,
+    InferResponse,
+    decode_request,
+    encode,
+    tensor_of,
+)
+from segkc_deploy.manifest import Contract, TensorContract
+from segkc_deploy.model_config import client_parameters
+from segkc_deploy.preprocess import network_size
+from segkc_deploy.serve.batcher import Outputs
+from segkc_deploy.serve.body import read_body
+from segkc_deploy.serve.responses import CLIENT_CLOSED_REQUEST
+from segkc_deploy.serve.served_model import ServedModel
+from segkc_deploy.serve.service import Service
+from segkc_deploy.serve.stages import Stages
+
+#: A served artifact has no versions; this is the one of Triton's repository.
+_VERSION = "1"
+
+
+def inference_routes(
+    service: Service, locked: Sequence[Depends], problems: dict[int | str, dict[str, Any]]
+) -> APIRouter:
+    """Return the routes below `/v2`.
+
+    Args:
+        service: what predicts.
+        locked: what is asked of who does more than look whether the service is there.
+        problems: how refusals look, for OpenAPI.
+    """
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+
+    @router.get("", dependencies=locked, summary="The server")
+    async def server() -> dict[str, Any]:
+        """Return the service's name and version."""
+        extensions = ["binary_tensor_data", "model_configuration"]
+        return {"name": "segkc-deploy", "version": metadata.version("segkc-deploy"), "extensions": extensions}
+
+    @router.get("/health/live", summary="Is it there?")
+    async def live() -> Response:
+        """Answer that the process lives."""
+        return Response()
+
+    @router.get("/health/ready", summary="Can it predict?")
+    async def ready() -> Response:
+        """Answer whether the networks are loaded and given batches."""
+        return Response(status_code=200 if service.ready else 503)
+
+    @router.get("/models/{name}", dependencies=locked, summary="An artifact's tensors")
+    async def model_metadata(name: str) -> dict[str, Any]:
+        """Return names, types and shapes of the inputs and outputs; -1 is any size."""
+        model = service.model(name)
+        contract = model.predictor.contract
+        return {
+            "name": name,
+            "versions": [_VERSION],
+            "platform": "segkc-deploy",
+            "inputs": [_described(model, contract.input)],
+            "outputs": [_described(model, tensor) for tensor in contract.outputs],
+        }
+
+    @router.get("/models/{name}/ready", summary="Can it predict?")
+    async def model_ready(name: str) -> Response:
+        """Answer whether the network is loaded and given batches."""
+        service.model(name)
+        return await ready()
+
+    @router.get("/models/{name}/config", dependencies=locked, summary="An artifact's classes")
+    async def model_config(name: str) -> dict[str, Any]:
+        """Return the parameters that Triton's model configuration has of an artifact: classes, colors, contract."""
+        model = service.model(name)
+        assert model.predictor.manifest is not None
+        parameters = client_parameters(model.predictor.manifest)
+        return {
+            "name": name,
+            "platform": "segkc-deploy",
+            "max_batch_size": model.max_batch if model.predictor.contract.batch < 0 else 0,
+            "parameters": {key: {"string_value": value} for key, value in parameters.items()},
+        }
+
+    @router.post(
+        "/models/{name}/infer",
+        dependencies=locked,
+        responses=problems,
+        response_model=InferResponse,
+        openapi_extra={"requestBody": {"content": {"application/json": {"schema": InferRequest.model_json_schema()}}}},
+        summary="Predict images at the network's size",
+    )
+    async def infer(request: Request, name: str) -> Response:
+        """Return the network's outputs for `images`, as JSON or in binary."""
+        try:
+            return await _infer(service, request, service.model(name))
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    return router
+
+
+async def problem_response(request: Request, problem: Exception) -> Response:
+    """Return a refusal as this protocol words it (`error`) below `/v2`, and as `Problem` (`detail`) elsewhere."""
+    assert isinstance(problem, StarletteHTTPException)
+    if not request.url.path.startswith("/v2"):
+        return await http_exception_handler(request, problem)
+    return JSONResponse({"error": problem.detail}, problem.status_code, problem.headers)
+
+
+async def _infer(service: Service, request: Request, model: ServedModel) -> Response:
+    stages = Stages()
+    async with service.admitted(request, model, stages):
+        with stages.timed("body"):
+            body = await read_body(request, service.limits)
+        # The body's length stands for the pixels: lists in JSON are longer still.
+        with stages.timed("decode"):
+            wanted, images = await service.run(lambda: _decode(service, model, body, request), len(body))
+        outputs = await service.network(model, list(images), stages)
+
+        def finish() -> tuple[bytes, dict[str, str]]:
+            with stages.timed("mask"):
+                return _encoded(model, wanted, outputs, images.shape[1:3])
+
+        content, headers = await service.run(finish, images.size)
+    service.metrics.images.labels(model.name).inc(len(images))
+    return Response(content, headers=headers | {"Server-Timing": stages.server_timing()})
+
+
+def _decode(service: Service, model: ServedModel, body: bytes, request: Request) -> tuple[InferRequest, np.ndarray]:
+    """Return the request and its images, uint8 (N, H, W, 3) at a size that the network takes."""
+    try:
+        wanted, inputs = decode_request(body, request.headers.get(HEADER_LENGTH))
+    except DataError as error:
+        raise HTTPException(400, str(error)) from None
+    contract = model.predictor.contract
+    images = inputs.get(contract.input.name)
+    if images is None or len(inputs) > 1:
+        raise HTTPException(400, f"{model.name} takes one tensor, {contract.input.name!r}, not {', '.join(inputs)}")
+    if images.ndim != 4 or images.dtype != np.uint8 or not images.size or images.shape[3] != contract.bands:
+        raise HTTPException(400, f"images are {images.dtype} {list(images.shape)}; send UINT8 [N, H, W, 3]")
+    size = images.shape[1:3]
+    if network_size(contract, size) != size:
+        nearest = network_size(contract, size)
+        raise HTTPException(400, f"{model.name} takes images of {list(nearest)}, not of {list(size)}; resize them")
+    if len(images) > service.limits.waiting:
+        raise HTTPException(413, f"a request may hold {service.limits.waiting} images, not {len(images)}")
+    unknown = {output.name for output in wanted.outputs} - {output.name for output in contract.outputs}
+    if unknown:
+        raise HTTPException(400, f"{model.name} gives no {', '.join(sorted(unknown))}")
+    return wanted, images
+
+
+def _encoded(
+    model: ServedModel, wanted: InferRequest, outputs: Sequence[Outputs], size: tuple[int, int]
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of the answer with the outputs that are wanted."""
+    in_binary = wanted.parameters.get("binary_data_output") is True
+    names = {output.name: output.parameters.get("binary_data", in_binary) is True for output in wanted.outputs}
+    if not names:
+        names = {output.name: in_binary for output in model.predictor.contract.outputs}
+    tensors, contents = [], []
+    for name, binary in names.items():
+        # Where the network gives logits, its own masks are not computed; these are the same.
+        values = np.stack([one[name] if name in one else model.mask(one, size) for one in outputs])
+        tensor, content = tensor_of(name, values, binary)
+        tensors.append(tensor)
+        contents.append(content)
+    return encode(InferResponse(model_name=model.name, id=wanted.id, outputs=tensors), contents)
+
+
+def _described(model: ServedModel, tensor: TensorContract) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": DATATYPES[tensor.dtype], "shape": _shape(model, tensor)}
+
+
+def _shape(model: ServedModel, tensor: TensorContract) -> list[int]:
+    contract: Contract = model.predictor.contract
+    height, width = contract.size if contract.size_multiple is None else (-1, -1)
+    batch = contract.batch if contract.batch > 0 else -1
+    if tensor.name == "logits":
+        return [batch, -1, -1, model.predictor.labels.num_classes]
+    return [batch, height, width, *([contract.bands] if tensor.layout == "NHWC" else [])]
