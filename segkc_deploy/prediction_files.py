@@ -1,6 +1,6 @@
 """Predict image files and write the results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.pixel_format import PixelFormat
-from segkc_deploy.prediction_record import remove_earlier, results_there
+from segkc_deploy.prediction_record import ResultFolder, remove_earlier, results_there
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import console, track
@@ -66,30 +66,44 @@ def predict_files(
     Raises:
         ConfigError: a result could not be written.
     """
-    batch_size = predictor.batch_size(batch_size)
     images = images_to_predict(images, out, outputs, resume)
     shrinking = ShrinkNotice(predictor.contract, shrink_notice)
+    each = predict_each(predictor, images, ResultFolder(out), batch_size, outputs, shrinking)
     failed = 0
+    for reason in track(each, "Predicting", total=len(images), unit="images"):
+        if reason is not None:
+            failed += 1
+            report_left_out(reason)
+    return failed
+
+
+def predict_each(
+    predictor: Predictor,
+    images: Sequence[SourceImage],
+    folder: ResultFolder,
+    batch_size: int,
+    outputs: Outputs,
+    shrinking: ShrinkNotice,
+) -> Iterator[str | None]:
+    """Predict images and write their results; yield for each why it was left out, or None.
+
+    Raises:
+        ConfigError: a result could not be written.
+    """
+    batch_size = predictor.batch_size(batch_size)
     read = partial(_read, pixels=predictor.contract.pixels)
     batch: list[tuple[SourceImage, np.ndarray]] = []
-    for image, pixels in track(
-        prefetch(read, images),
-        "Predicting",
-        total=len(images),
-        unit="images",
-    ):
+    for image, pixels in prefetch(read, images):
         if isinstance(pixels, DataError):
-            failed += 1
-            report_left_out(pixels)
+            yield str(pixels)
             continue
         shrinking.look_at(image.path, pixels.shape[:2])
         batch.append((image, pixels))
         if len(batch) == batch_size:
-            failed += _predict_batch(predictor, batch, out, outputs)
+            yield from _predict_batch(predictor, batch, folder, outputs)
             batch = []
     if batch:
-        failed += _predict_batch(predictor, batch, out, outputs)
-    return failed
+        yield from _predict_batch(predictor, batch, folder, outputs)
 
 
 def images_to_predict(
@@ -107,7 +121,7 @@ def images_to_predict(
     return [image for image in images if not outputs.are_there(image.id, there)]
 
 
-def report_left_out(reason: object) -> None:
+def report_left_out(reason: str) -> None:
     """Name a file that has no results, and why."""
     console.print(f"left out: {reason}", style="yellow", markup=False, soft_wrap=True)
 
@@ -120,18 +134,17 @@ def _read(image: SourceImage, pixels: PixelFormat) -> tuple[SourceImage, np.ndar
 
 
 def _predict_batch(
-    predictor: Predictor, batch: list[tuple[SourceImage, np.ndarray]], out: Path, outputs: Outputs
-) -> int:
-    """Predict and write a batch; return how many of its images did not fit into memory."""
+    predictor: Predictor, batch: list[tuple[SourceImage, np.ndarray]], folder: ResultFolder, outputs: Outputs
+) -> list[str | None]:
+    """Predict and write a batch; return for each image why it was left out, where it did not fit into memory."""
     try:
         masks = predictor.predict([pixels for _, pixels in batch], batch_size=len(batch))
         for (image, pixels), mask in zip(batch, masks, strict=True):
-            write_results(out, image, pixels, mask, predictor.labels, outputs)
+            write_results(folder, image, pixels, mask, predictor.labels, outputs)
     except (MemoryError, cv2.error):  # OpenCV's resizing raises its own error where memory is short
         if len(batch) > 1:
-            return sum(_predict_batch(predictor, [one], out, outputs) for one in batch)
+            return [reason for one in batch for reason in _predict_batch(predictor, [one], folder, outputs)]
         image, pixels = batch[0]
         height, width = pixels.shape[:2]
-        report_left_out(f"{image.path}: too little memory for its {width}x{height} pixels; use --tile")
-        return 1
-    return 0
+        return [f"{image.path}: too little memory for its {width}x{height} pixels; use --tile"]
+    return [None] * len(batch)

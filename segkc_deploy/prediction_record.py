@@ -2,8 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
+
+from segkc_deploy import atomic
+from segkc_deploy.errors import ConfigError
 
 
 class Further(StrEnum):
@@ -15,7 +19,7 @@ class Further(StrEnum):
 
 
 #: One JSON string a line: a file's path below the folder.
-_RECORD = "predicted.jsonl"
+RECORD = "predicted.jsonl"
 
 #: The subfolders of results, each with the endings that its files may have.
 _ENDINGS = {
@@ -27,22 +31,55 @@ _ENDINGS = {
 }
 
 
-def note(out: Path, name: Path) -> None:
-    """Add a result, by its path below `out`, to the record there."""
-    with (out / _RECORD).open("a", encoding="utf-8") as record:
-        record.write(json.dumps(name.as_posix()) + "\n")
+@dataclass(frozen=True)
+class ResultFolder:
+    """A folder for results, with a record of them.
+
+    Attributes:
+        path: the folder.
+        recorded: whether the record names the files already, as where several machines write into the folder.
+    """
+
+    path: Path
+    recorded: bool = False
+
+    def write(self, name: Path, content: bytes) -> None:
+        """Write a file by its path below the folder.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        path = self.path / name
+        try:
+            # Noted first: a killed run then leaves nothing that is not known as its own.
+            self.note(name)
+            atomic.write_bytes(path, content)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
+
+    def note(self, *names: PurePath) -> None:
+        """Add results, by their paths below the folder, to the record, unless they are there."""
+        if not self.recorded:
+            with (self.path / RECORD).open("a", encoding="utf-8") as record:
+                record.writelines(json.dumps(name.as_posix()) + "\n" for name in names)
+
+
+def keep_existing(out: Path) -> None:
+    """Leave only those results in the record that exist, each once."""
+    names = dict.fromkeys(name.as_posix() for name in _recorded(out / RECORD) if (out / name).is_file())
+    atomic.write_text(out / RECORD, "".join(json.dumps(name) + "\n" for name in names))
 
 
 def remove_earlier(out: Path) -> None:
     """Delete the recorded results in `out`, the subfolders that become empty by it, and the record."""
-    for name in _recorded(out / _RECORD):
+    for name in _recorded(out / RECORD):
         path = out / name
         path.unlink(missing_ok=True)
         for folder in path.parents:
             if folder == out or not folder.is_dir() or any(folder.iterdir()):
                 break
             folder.rmdir()
-    (out / _RECORD).unlink(missing_ok=True)
+    (out / RECORD).unlink(missing_ok=True)
 
 
 def results_there(out: Path) -> set[str]:
@@ -50,7 +87,7 @@ def results_there(out: Path) -> set[str]:
 
     A last line that a killed run cut short is ended, so that it does not spoil the next one.
     """
-    record = out / _RECORD
+    record = out / RECORD
     if record.is_file() and not record.read_bytes().endswith(b"\n"):
         with record.open("a", encoding="utf-8") as file:
             file.write("\n")

@@ -11,13 +11,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segkc_deploy import atomic
 from segkc_deploy.areas import class_areas
-from segkc_deploy.errors import ConfigError
 from segkc_deploy.labels import Labels
 from segkc_deploy.overlay import overlay
 from segkc_deploy.polygons import geojson, mask_polygons, outline_area
-from segkc_deploy.prediction_record import Further, note
+from segkc_deploy.prediction_record import Further, ResultFolder
 from segkc_deploy.rle import coco_rle
 from segkc_deploy.sources import SourceImage
 
@@ -45,51 +43,55 @@ class Outputs:
 
     def are_there(self, image_id: str, there: set[str]) -> bool:
         """Whether all files of an image are among `there`, paths such as `masks/a.png`."""
-        wanted = [
-            {f"masks/{image_id}.png", f"masks/{image_id}.tif"},
+        return not any(there.isdisjoint(names) for names in self.names(image_id))
+
+    def names(self, image_id: str) -> list[set[str]]:
+        """Return the paths that each file of an image may have, such as `masks/a.png` or `masks/a.tif`."""
+        masks = {f"masks/{image_id}.png", f"masks/{image_id}.tif"}
+        overlays = {f"overlays/{image_id}.jpg", f"overlays/{image_id}.png"}
+        return [
+            masks,
+            *([overlays] if self.alpha is not None else []),
             *({_further_path(kind, image_id)} for kind in self.also),
         ]
-        if self.alpha is not None:
-            wanted.append({f"overlays/{image_id}.jpg", f"overlays/{image_id}.png"})
-        return not any(there.isdisjoint(names) for names in wanted)
 
 
 def write_results(
-    out: Path, image: SourceImage, pixels: np.ndarray, mask: np.ndarray, labels: Labels, outputs: Outputs
+    folder: ResultFolder, image: SourceImage, pixels: np.ndarray, mask: np.ndarray, labels: Labels, outputs: Outputs
 ) -> None:
     """Write the files of an image, uint8 (H, W, 3) RGB, with its mask, uint8 (H, W).
 
     Raises:
         ConfigError: a file cannot be written.
     """
-    write_mask(out, image, mask, labels if outputs.palette else None)
+    write_mask(folder, image, mask, labels if outputs.palette else None)
     if outputs.alpha is not None:
-        write_overlay(out, image, overlay(pixels, mask, labels, outputs.alpha))
+        write_overlay(folder, image, overlay(pixels, mask, labels, outputs.alpha))
     for kind in outputs.also:
         name = Path(_further_path(kind, image.id))
-        content = _FURTHER[kind](mask, labels, image.path, out / name)
-        _write(out, name, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
+        content = _FURTHER[kind](mask, labels, image.path, folder.path / name)
+        folder.write(name, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
 
 
-def write_mask(out: Path, image: SourceImage, mask: np.ndarray, colors: Labels | None = None) -> None:
-    """Write `out/masks/<id>.png`; `mask` is uint8 (H, W). With `colors` it is a palette PNG."""
+def write_mask(folder: ResultFolder, image: SourceImage, mask: np.ndarray, colors: Labels | None = None) -> None:
+    """Write `masks/<id>.png`; `mask` is uint8 (H, W). With `colors` it is a palette PNG."""
     name = Path("masks", f"{image.id}.png")
     if colors is None:
-        _write(out, name, _encoded(name, mask, []))
+        folder.write(name, _encoded(name, mask, []))
         return
     picture = Image.fromarray(mask)
     picture.putpalette([channel for color in colors.palette for channel in color])  # makes it mode P
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    _write(out, name, buffer.getvalue())
+    folder.write(name, buffer.getvalue())
 
 
-def write_overlay(out: Path, image: SourceImage, picture: np.ndarray) -> None:
-    """Write `out/overlays/<id>.jpg`, or `.png` where JPEG is too small; `picture` is uint8 (H, W, 3) RGB."""
+def write_overlay(folder: ResultFolder, image: SourceImage, picture: np.ndarray) -> None:
+    """Write `overlays/<id>.jpg`, or `.png` where JPEG is too small; `picture` is uint8 (H, W, 3) RGB."""
     picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     too_long = max(picture.shape[:2]) > _JPEG_LONGEST_SIDE
     name = Path("overlays", f"{image.id}.{'png' if too_long else 'jpg'}")
-    _write(out, name, _encoded(name, picture, [] if too_long else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]))
+    folder.write(name, _encoded(name, picture, [] if too_long else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]))
 
 
 def _further_path(kind: Further, image_id: str) -> str:
@@ -147,13 +149,3 @@ def _encoded(name: Path, pixels: np.ndarray, parameters: list[int]) -> bytes:
     encoded, data = cv2.imencode(name.suffix, pixels, parameters)
     assert encoded
     return data.tobytes()
-
-
-def _write(out: Path, name: Path, content: bytes) -> None:
-    path = out / name
-    try:
-        # Noted first: a killed run then leaves nothing that is not known as its own.
-        note(out, name)
-        atomic.write_bytes(path, content)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None

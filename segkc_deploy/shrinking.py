@@ -1,5 +1,6 @@
 """Say when images lose detail because they are shrunk to the network's size."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from segkc_deploy.manifest import Contract
@@ -10,15 +11,22 @@ from segkc_deploy.progress import console
 SHRINK_NOTICE = 3.0
 
 
+def print_notice(text: str) -> None:
+    """Print a line in yellow on stderr."""
+    console.print(text, style="yellow", markup=False, soft_wrap=True)
+
+
 class ShrinkNotice:
     """Prints one line about the first image that is shrunk by more than a ratio.
 
     Args:
         contract: what the network takes.
         ratio: how many times smaller a side may become.
+        say: what prints the line.
     """
 
-    def __init__(self, contract: Contract, ratio: float) -> None:
+    def __init__(self, contract: Contract, ratio: float, say: Callable[[str], None] = print_notice) -> None:
+        self._say = say
         self._contract = contract
         self._ratio = ratio
         self._said = False
@@ -31,10 +39,7 @@ class ShrinkNotice:
         ratio = max(own / side for own, side in zip(size, network, strict=True))
         if ratio > self._ratio:
             self._said = True
-            console.print(
+            self._say(
                 f"{path}: its {size[1]}x{size[0]} pixels are shrunk to the network's {network[1]}x{network[0]};"
-                " --tile predicts large images at full resolution (further such images are not named)",
-                style="yellow",
-                markup=False,
-                soft_wrap=True,
+                " --tile predicts large images at full resolution (further such images are not named)"
             )

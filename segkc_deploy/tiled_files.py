@@ -1,16 +1,14 @@
 """Predict image files in tiles: large photographs as PNG, TIFF as GeoTIFF."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.geotiff import predict_geotiff, reduced_pair
 from segkc_deploy.overlay import overlay
 from segkc_deploy.prediction_files import images_to_predict, report_left_out
-from segkc_deploy.prediction_record import note
+from segkc_deploy.prediction_record import ResultFolder
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import progress
 from segkc_deploy.result_files import Outputs, write_overlay, write_results
@@ -55,51 +53,83 @@ def predict_files_tiled(
         ConfigError: a result cannot be written, the stride leaves gaps, or further files of a TIFF are asked for.
         MissingDependencyError: there is a TIFF, and rasterio is not installed.
     """
+    check_tiling(predictor, images, outputs)
+    images = images_to_predict(images, out, outputs, resume)
+    failed = 0
+    with progress("Predicting") as tell:
+        for reason in predict_each_tiled(predictor, images, ResultFolder(out), stride, batch_size, outputs, tell):
+            if reason is not None:
+                failed += 1
+                report_left_out(reason)
+    return failed
+
+
+def predict_each_tiled(
+    predictor: Predictor,
+    images: Sequence[SourceImage],
+    folder: ResultFolder,
+    stride: int | None,
+    batch_size: int,
+    outputs: Outputs,
+    tell: Callable[[float, str], None],
+) -> Iterator[str | None]:
+    """Predict images in tiles and write their results; yield for each why it was left out, or None.
+
+    `tell` is called with the share that is done (0-1) and what is done; see `predict_files_tiled` for the rest.
+    """
+    steps = None if stride is None else (stride, stride)
+    for done, image in enumerate(images):
+        name = f"{image.path.name}, {done + 1} of {len(images)}"
+        tell(done / len(images), name)
+        try:
+            for share in _predict_one(predictor, image, folder, steps, batch_size, outputs):
+                tell((done + share) / len(images), name)
+        except DataError as error:
+            yield str(error)
+            continue
+        except OSError as error:
+            raise ConfigError(
+                f"{folder.path}: cannot be written into: {error.strerror}; choose another --out"
+            ) from None
+        yield None
+
+
+def check_tiling(predictor: Predictor, images: Sequence[SourceImage], outputs: Outputs) -> None:
+    """Refuse what cannot be predicted in tiles.
+
+    Raises:
+        ConfigError: the artifact takes other pixels than RGB, or further files of a TIFF are asked for.
+    """
     if not (pixels := predictor.contract.pixels).is_rgb:
         raise ConfigError(f"--tile reads RGB of 8 bits, but the artifact takes {pixels}; leave --tile out")
-    steps = None if stride is None else (stride, stride)
-    images = images_to_predict(images, out, outputs, resume)
     if outputs.also and (tiffs := [image.path for image in images if _is_tiff(image)]):
         raise ConfigError(
             f"{tiffs[0]}: --also is for masks that fit into memory; with --tile a TIFF gets a GeoTIFF alone, of which"
             " gdal_polygonize makes polygons"
         )
-    failed = 0
-    with progress("Predicting") as tell:
-        for done, image in enumerate(images):
-            name = f"{image.path.name}, {done + 1} of {len(images)}"
-            tell(done / len(images), name)
-            try:
-                if _is_tiff(image):
-                    target = Path("masks", f"{image.id}.tif")
-                    note(out, target)
-                    for share in predict_geotiff(predictor, image.path, out / target, steps, batch_size):
-                        tell((done + share) / len(images), name)
-                    if outputs.alpha is not None:
-                        pair = reduced_pair(image.path, out / target, _OVERLAY_SIDE)
-                        write_overlay(out, image, overlay(*pair, predictor.labels, outputs.alpha))
-                else:
-                    _predict_whole(predictor, image, read_image(image.path), out, steps, batch_size, outputs)
-            except DataError as error:
-                failed += 1
-                report_left_out(error)
-            except OSError as error:
-                raise ConfigError(f"{out}: cannot be written into: {error.strerror}; choose another --out") from None
-    return failed
+
+
+def _predict_one(
+    predictor: Predictor,
+    image: SourceImage,
+    folder: ResultFolder,
+    stride: tuple[int, int] | None,
+    batch_size: int,
+    outputs: Outputs,
+) -> Iterator[float]:
+    """Predict an image and write its results; yield the share that is done."""
+    if not _is_tiff(image):
+        pixels = read_image(image.path)
+        mask = predict_tiled(predictor, pixels, stride, batch_size)
+        write_results(folder, image, pixels, mask, predictor.labels, outputs)
+        return
+    target = Path("masks", f"{image.id}.tif")
+    folder.note(target)
+    yield from predict_geotiff(predictor, image.path, folder.path / target, stride, batch_size)
+    if outputs.alpha is not None:
+        pair = reduced_pair(image.path, folder.path / target, _OVERLAY_SIDE)
+        write_overlay(folder, image, overlay(*pair, predictor.labels, outputs.alpha))
 
 
 def _is_tiff(image: SourceImage) -> bool:
     return image.path.suffix.lower() in _TIFF
-
-
-def _predict_whole(
-    predictor: Predictor,
-    image: SourceImage,
-    pixels: np.ndarray,
-    out: Path,
-    stride: tuple[int, int] | None,
-    batch_size: int,
-    outputs: Outputs,
-) -> None:
-    mask = predict_tiled(predictor, pixels, stride, batch_size)
-    write_results(out, image, pixels, mask, predictor.labels, outputs)

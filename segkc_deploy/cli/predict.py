@@ -67,6 +67,12 @@ def predict_command(
         bool,
         typer.Option("--resume", help="Continue in the folder of an ended run: images with results are left out."),
     ] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Predict on a Ray cluster: RAY_ADDRESS, or else this machine (extra `ray`).")
+    ] = False,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: workers, each of --threads CPUs. [default: all that fit]")
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Write into a folder that is not empty; deletes what predict wrote there."),
@@ -82,11 +88,14 @@ def predict_command(
     """
     from segkc_deploy.errors import ConfigError, DataError
     from segkc_deploy.prediction_files import predict_files, prepare_folder
+    from segkc_deploy.ray_prediction import RayJob, import_ray, predict_files_on_ray
     from segkc_deploy.result_files import Outputs
     from segkc_deploy.sources import find_images
     from segkc_deploy.tiled_files import predict_files_tiled
     from segkc_deploy.video.source import names_video
 
+    if ray_workers and not ray:
+        raise ConfigError("--ray-workers is for --ray")
     opened = partial(_open, artifact, device, threads, api_key_file)
     strength, further = alpha if overlay else None, tuple(also or ())
     if names_video(source):
@@ -96,18 +105,29 @@ def predict_command(
             )
         if resume and not Path(source).is_file():
             raise ConfigError(f"{source}: a stream cannot be resumed; leave --resume out and choose another --out")
+        if ray:
+            raise ConfigError(f"{source}: --ray is for images; a video is predicted by one machine")
         _predict_video(source, out, overwrite, resume, opened, (batch, strength, frames, smooth))
         return
 
     images = find_images(source, exclude=out)
     outputs = Outputs(strength, palette, further)
-    with opened() as predictor:
+    if ray:
+        worker, cpus, gpus = _worker_options(artifact, device, threads, api_key_file)
+        job = RayJob(
+            worker, out, batch, outputs, shrink_notice, tile, tile_stride, cpus=cpus, gpus=gpus, workers=ray_workers
+        )
+        import_ray()
         prepare_folder(out, overwrite or resume)
-        if tile:
-            failed = predict_files_tiled(predictor, images, out, tile_stride, batch, outputs, resume)
-        else:
-            failed = predict_files(predictor, images, out, batch, outputs, shrink_notice, resume)
-        ran_on = predictor.description
+        failed, ran_on = predict_files_on_ray(job, images, resume), "Ray"
+    else:
+        with opened() as predictor:
+            prepare_folder(out, overwrite or resume)
+            if tile:
+                failed = predict_files_tiled(predictor, images, out, tile_stride, batch, outputs, resume)
+            else:
+                failed = predict_files(predictor, images, out, batch, outputs, shrink_notice, resume)
+            ran_on = predictor.description
     done = len(images) - failed
     if done:
         folders = f"{out / 'masks'} and {out / 'overlays'}" if overlay else f"{out / 'masks'}"
@@ -116,19 +136,38 @@ def predict_command(
         raise DataError(f"{failed} of {len(images)} images were left out (named above); replace or remove them")
 
 
+def _is_url(artifact: str) -> bool:
+    return artifact.startswith(("http://", "https://"))
+
+
 def _open(artifact: str, device: str, threads: int | None, api_key_file: Path | None) -> "Predictor":
     """Return the predictor of an artifact, or of a server's model by its URL."""
     from segkc_deploy.api_key import read_key
     from segkc_deploy.errors import ConfigError
     from segkc_deploy.predictor import connect, load
 
-    if not artifact.startswith(("http://", "https://")):
+    if not _is_url(artifact):
         if api_key_file is not None:
             raise ConfigError(f"--api-key-file is for a server's model; {artifact} is run here")
         return load(artifact, device, threads)
     if (device, threads) != ("auto", None):
         raise ConfigError(f"{artifact}: --device and --threads are for artifacts run here; the server has its own")
     return connect(artifact, read_key(api_key_file) if api_key_file else None)
+
+
+def _worker_options(
+    artifact: str, device: str, threads: int | None, api_key_file: Path | None
+) -> tuple[Callable[[], "Predictor"], int, int | None]:
+    """Return what opens the network in a Ray worker, and the CPUs and GPUs that the worker occupies."""
+    from segkc_deploy.manifest import read_manifest
+
+    key = api_key_file and api_key_file.absolute()
+    if _is_url(artifact):
+        return partial(_open, artifact, device, threads, key), 1, 0
+    path = Path(artifact).absolute()
+    read_manifest(path)  # what is wrong with it is said before there are workers
+    gpus = {"auto": None, "cpu": 0}.get(device, 1)
+    return partial(_open, str(path), device, threads or 1, key), threads or 1, gpus
 
 
 def _predict_video(

@@ -21,6 +21,7 @@ from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import sha256_of
 from segkc_deploy.pixel_format import PixelFormat, require_same_format
 from segkc_deploy.prediction_files import images_to_predict, prepare_folder
+from segkc_deploy.prediction_record import ResultFolder
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import track
 from segkc_deploy.result_files import Outputs, write_mask
@@ -221,7 +222,7 @@ def _write_masks(
         if isinstance(pixels, DataError):
             left_out.append(str(pixels))
             continue
-        write_mask(request.out, image, thresholds.mask(predict(pixels), metadata.labels.ignore_index))
+        write_mask(ResultFolder(request.out), image, thresholds.mask(predict(pixels), metadata.labels.ignore_index))
     return left_out
 
 
