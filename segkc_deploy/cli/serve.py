@@ -41,6 +41,10 @@ def serve_command(
     max_waiting: Annotated[int, typer.Option(min=1, help="Images that wait for a network; more get 503.")] = 32,
     body_seconds: Annotated[float, typer.Option(min=0.01, help="Time for a body to arrive; then 408.")] = 10,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time until an answer is ready; then 503.")] = 30,
+    browser_runtime: Annotated[
+        Path | None,
+        typer.Option(help="The folder dist of the npm package onnxruntime-web; the page then runs artifacts itself."),
+    ] = None,
 ) -> None:
     """Serve artifacts over HTTP, and a page on which to try them: drop a picture, or use the camera.
 
@@ -58,12 +62,15 @@ def serve_command(
 
     with needs_extra("serve"):
         from segkc_deploy.serve.app import create_app
+        from segkc_deploy.serve.browser_runtime import check_runtime
         from segkc_deploy.serve.limits import Limits
         from segkc_deploy.serve.served_model import served_models
         from segkc_deploy.serve.server import address_of, host_names, is_local, listen, server_for
         from segkc_deploy.serve.service import Service
 
     key = None if api_key_file is None else read_key(api_key_file)
+    if browser_runtime is not None:
+        check_runtime(browser_runtime)
     limits = Limits(
         body_mib=max_body_mib,
         pixels=max_pixels,
@@ -85,6 +92,7 @@ def serve_command(
         if key is None and not is_local(host):
             console.print("anyone who reaches this address may use it; --api-key-file asks for a key", style="yellow")
         try:
-            server_for(create_app(Service(models, limits), key, host_names(host)), limits).run(sockets=[listening])
+            app_served = create_app(Service(models, limits), key, host_names(host), browser_runtime)
+            server_for(app_served, limits).run(sockets=[listening])
         except KeyboardInterrupt:
             raise typer.Exit from None

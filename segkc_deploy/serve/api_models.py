@@ -51,6 +51,7 @@ class Model(BaseModel):
     parameters: int
     sha256: str
     confidence: bool = Field(description="whether answers hold a confidence")
+    in_browser: bool = Field(default=False, description="whether the page can run it in the browser")
     classes: list[Class]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
@@ -14,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from segkc_deploy.serve.access import key_check
 from segkc_deploy.serve.api_models import Model, Prediction, Problem, State
+from segkc_deploy.serve.browser_runtime import browser_routes, runs_in_browser
 from segkc_deploy.serve.inference import inference_routes, problem_response
 from segkc_deploy.serve.page import page_headers, page_html
 from segkc_deploy.serve.replies import Format
@@ -46,7 +48,9 @@ _BODY = {
 }
 
 
-def create_app(service: Service, api_key: str | None = None, hosts: Sequence[str] = ("*",)) -> FastAPI:
+def create_app(
+    service: Service, api_key: str | None = None, hosts: Sequence[str] = ("*",), browser_runtime: Path | None = None
+) -> FastAPI:
     """Return the ASGI application.
 
     Args:
@@ -54,6 +58,7 @@ def create_app(service: Service, api_key: str | None = None, hosts: Sequence[str
         api_key: what all but the page and the probes ask for; None leaves them open.
         hosts: the names under which it may be addressed. A service for this machine alone names only itself, so that
             no web page can reach it through a name that points here (DNS rebinding).
+        browser_runtime: a folder with ONNX Runtime Web, with which the page runs artifacts in the browser.
     """
 
     @asynccontextmanager
@@ -94,7 +99,9 @@ def create_app(service: Service, api_key: str | None = None, hosts: Sequence[str
     @app.get("/models", dependencies=locked, responses={401: _PROBLEMS[401]}, summary="The artifacts")
     async def models() -> list[Model]:
         """Return the artifacts that are served."""
-        return [model.describe() for model in service.models.values()]
+        here = browser_runtime is not None
+        served = service.models.values()
+        return [model.describe().model_copy(update={"in_browser": here and runs_in_browser(model)}) for model in served]
 
     @app.get("/health", summary="Is it there?")
     async def health() -> State:
@@ -116,8 +123,11 @@ def create_app(service: Service, api_key: str | None = None, hosts: Sequence[str
     app.add_exception_handler(StarletteHTTPException, problem_response)
     app.include_router(inference_routes(service, locked, _PROBLEMS))
 
+    if browser_runtime is not None:
+        app.include_router(browser_routes(service, browser_runtime, locked))
+
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(page_html(), headers=page_headers())
+        return HTMLResponse(page_html(), headers=page_headers(browser_runtime is not None))
 
     return app

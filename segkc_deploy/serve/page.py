@@ -11,16 +11,22 @@ _FOLDER = Path(__file__).with_name("page")
 @cache
 def page_html() -> str:
     """Return the page with its style and script inside."""
-    style, script = _text("page.css"), _text("page.js")
-    return _text("page.html").replace("/* style */", style).replace("/* script */", script)
+    page = _text("page.html")
+    for name in ("page.css", "local.js", "page.js"):
+        page = page.replace(f"/* {name} */", _text(name))
+    return page
 
 
 @cache
-def page_headers() -> dict[str, str]:
-    """Return headers that let the page run its own script and style, reach its own service, and nothing else."""
+def page_headers(with_runtime: bool = False) -> dict[str, str]:
+    """Return headers that let the page run its own script and style, reach its own service, and nothing else.
+
+    `with_runtime` also allows the service's scripts and WebAssembly, which ONNX Runtime Web consists of.
+    """
+    scripts = f"{_hash(_text('local.js'))} {_hash(_text('page.js'))}"
     policy = {
         "default-src": "'none'",
-        "script-src": _hash(_text("page.js")),
+        "script-src": f"{scripts} 'self' 'wasm-unsafe-eval'" if with_runtime else scripts,
         "style-src": _hash(_text("page.css")),
         "img-src": "blob: data:",
         "media-src": "blob:",

@@ -20,6 +20,7 @@ class ServedModel:
     """A loaded artifact, the name by which requests choose it, and the queue before it."""
 
     name: str
+    path: Path
     predictor: Predictor
     batcher: Batcher
     max_batch: int
@@ -97,10 +98,10 @@ def served_models(
     if twice:
         raise ConfigError(f"{twice[0]}: two artifacts have this name; rename one of them")
     models = []
-    for name, (_, predictor) in zip(names, predictors, strict=True):
+    for name, (path, predictor) in zip(names, predictors, strict=True):
         largest = predictor.batch_size(batch)
         batcher = Batcher(predictor.infer, largest, limits.waiting, batch_delay_s)
-        models.append(ServedModel(name, predictor, batcher, largest))
+        models.append(ServedModel(name, path, predictor, batcher, largest))
     return models
 
 

@@ -1,6 +1,7 @@
 """The service's page in a real browser."""
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ class ServedPage:
     def choose(self, picture: Path) -> None:
         self.page.set_input_files("#file", picture)
         self.page.wait_for_selector("#legend:visible")
+
+    def wait_until(self, condition: str) -> None:
+        """Wait for JavaScript to be true; Playwright's own way needs `eval`, which the page forbids."""
+        ends = time.monotonic() + 60
+        while not self.page.evaluate(f"Boolean({condition})"):
+            assert time.monotonic() < ends, condition
+            time.sleep(0.05)
 
     def legend(self) -> list[list[str]]:
         read = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"

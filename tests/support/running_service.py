@@ -53,7 +53,12 @@ class RunningService:
 
 @contextmanager
 def running_service(
-    artifacts: list[Path], api_key: str | None = None, batch: int = 8, batch_delay_s: float = 0.0, **limits: Any
+    artifacts: list[Path],
+    api_key: str | None = None,
+    batch: int = 8,
+    batch_delay_s: float = 0.0,
+    browser_runtime: Path | None = None,
+    **limits: Any,
 ) -> Iterator[RunningService]:
     """Serve `artifacts` on a free port while the block runs."""
     bounds = Limits(**limits)
@@ -62,7 +67,7 @@ def running_service(
         models = served_models(predictors, batch, bounds, batch_delay_s)
         service = Service(models, bounds)
         listening = stack.enter_context(listen("127.0.0.1", 0))
-        server = server_for(create_app(service, api_key, host_names("127.0.0.1")), bounds)
+        server = server_for(create_app(service, api_key, host_names("127.0.0.1"), browser_runtime), bounds)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -37,6 +37,7 @@ async function start() {
     side.select.replaceChildren(...(index ? [new Option("nothing", "")] : []), ...options);
   });
   at("models").hidden = models.length < 2;
+  at("places").hidden = !models.some((model) => model.in_browser);
   if (models.length > 1) sides[1].select.value = models[1].name;
   describe();
 }
@@ -44,7 +45,8 @@ async function start() {
 function describe() {
   const shown = chosen().map(({ model }) => {
     const size = model.any_size ? "any size" : `${model.width} × ${model.height}`;
-    return `${model.artifact} (${model.precision}, ${size}, ${model.runs_on})`;
+    const place = inBrowser(model) ? "ONNX Runtime Web in this browser" : model.runs_on;
+    return `${model.artifact} (${model.precision}, ${size}, ${place})`;
   });
   at("about").textContent = shown.join(" against ");
 }
@@ -67,13 +69,19 @@ async function predict(blob, quiet = false) {
     });
     // One after the other: side by side they would slow each other down and the times would not be comparable.
     const answers = [];
-    for (const { side, model } of chosen()) answers.push({ side, model, ...(await answer(blob, model)) });
+    for (const { side, model } of chosen()) {
+      answers.push({ side, model, ...(await (inBrowser(model) ? answerHere : answer)(blob, model)) });
+    }
     if (mine !== latest) return;
     show(picture, answers);
     complain(null);
   } catch (error) {
     if (mine === latest) complain(error);
   }
+}
+
+function inBrowser(model) {
+  return at("here").checked && model.in_browser;
 }
 
 async function answer(blob, model) {
@@ -117,7 +125,7 @@ function show(picture, answers) {
   split();
   fillLegend(answers);
   fillTimes(answers);
-  at("save").hidden = false;
+  at("save").hidden = !answers[0].png;
   at("status").textContent = `${picture.width} × ${picture.height} pixels`;
 }
 
@@ -186,8 +194,9 @@ function percent(share) {
 }
 
 function fillTimes(answers) {
-  const names = answers[0].parts.map(([name]) => name);
-  const rows = names.map((name, index) => row(name, ...answers.map(({ parts }) => (parts[index]?.[1] ?? 0).toFixed(1))));
+  const durations = answers.map(({ parts }) => new Map(parts));
+  const names = new Set(durations.flatMap((parts) => [...parts.keys()]));
+  const rows = [...names].map((name) => row(name, ...durations.map((parts) => parts.get(name)?.toFixed(1) ?? "–")));
   rows.push(row("total, in the browser", ...answers.map(({ total }) => total.toFixed(1))));
   at("times").tBodies[0].replaceChildren(...rows);
   at("times").hidden = false;
@@ -271,6 +280,7 @@ window.addEventListener("resize", split);
 for (const { select } of sides) {
   select.addEventListener("change", () => { describe(); if (source) predict(source); });
 }
+at("here").addEventListener("change", () => { describe(); if (source) predict(source); });
 at("stage").addEventListener("pointerdown", dragSplit);
 at("stage").addEventListener("pointermove", (event) => { if (event.buttons) dragSplit(event); });
 function dragSplit(event) {
