@@ -192,7 +192,8 @@ class ValidationConfig(_Section):
     """Scores on the validation set: each image at its own size, sides to the nearest multiple the networks take.
 
     Images above `most_pixels` are scored in a sliding window of at most as many, so that a photograph of 12 megapixels
-    does not exhaust a memory that crops fill well.
+    does not exhaust a memory that crops fill well. `most_pixels` has no effect beside `size` and `window`, so that a
+    recipe that has it can be given either.
     """
 
     every: int = Field(default=1000, ge=1, description="steps between validations; the last step is always scored")
@@ -207,8 +208,6 @@ class ValidationConfig(_Section):
     def _one_protocol(self) -> Self:
         if self.window and self.size:
             raise ValueError("give size or window, not both")
-        if self.most_pixels and (self.window or self.size):
-            raise ValueError("most_pixels belongs to images at their own size; leave it out beside window and size")
         if self.stride and not self.window:
             raise ValueError("stride belongs to a window; add window: [height, width]")
         return self

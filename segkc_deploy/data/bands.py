@@ -1,11 +1,13 @@
 """Read images of any bands as they are stored, without loss."""
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from segkc_deploy.data import tiff
+from segkc_deploy.data.exif import orientation
 from segkc_deploy.errors import UnreadableFileError
 from segkc_deploy.pixel_format import PixelFormat
 
@@ -27,6 +29,8 @@ def decode_bands(encoded: bytes, path: Path | str, pixels: PixelFormat) -> np.nd
         image = tiff.turned(tiff.read_values(encoded, path, "image"), header.orientation) if fits else None
     else:
         image = _with_opencv(encoded)
+        if image is not None:
+            image = tiff.turned(image, orientation(io.BytesIO(encoded)))
         found = "an image that cannot be decoded" if image is None else f"{image.shape[2]} bands of {image.dtype}"
     if image is None or not pixels.fits(image):
         raise UnreadableFileError(f"{path}: holds {found}, but the data spec says {pixels} (`bands`, `bits`)")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from segkc_deploy.data.annotations.pairing import BY_ORDER, is_paired_by_order
-from segkc_deploy.data.check_rare import rare_classes
+from segkc_deploy.data.check_mirror import MIRRORED, mirror_is_labeled_otherwise, mirrored_names
+from segkc_deploy.data.check_rare import rare_class_ids, rare_classes
 from segkc_deploy.data.headers import PALETTES_DIFFER, TURNED, palette_conflicts
 from segkc_deploy.data.masks import unknown_ids_message
-from segkc_deploy.data.reading import Reading, read, unknown
+from segkc_deploy.data.reading import Reading, class_ids, read, unknown
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.set_report import SetReport, report_set
 from segkc_deploy.labels import Labels
@@ -21,6 +22,9 @@ _DARK_MESSAGE = (
     "images without a value above 16 of 255, nearly black: 16-bit files are divided by 257, so a camera's 10 or 12"
     " bits must be scaled to 16 bits before"
 )
+
+#: Rare classes whose objects are compared with their mirror images; each takes a second or two.
+_MOST_MIRRORED = 8
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,22 @@ def _findings(by_set: dict[str, list[Reading]], sets: ImageSets) -> Iterator[Fin
         yield from _zero_and_255(name, group, sets)
         yield from _ignored_masks(name, group, sets)
         yield from _never_labeled(name, group, sets)
-    rare = rare_classes(report_set("labeled", by_set.get("labeled", []), sets), sets.labels.names)
-    if rare:
-        yield Finding("warning", "rare-class", rare)
+    yield from _rare_and_mirrored(by_set.get("labeled", []), sets)
     yield from _duplicates("error", "labeled", by_set)
     yield from _duplicates("warning", "unlabeled", by_set)
+
+
+def _rare_and_mirrored(readings: list[Reading], sets: ImageSets) -> Iterator[Finding]:
+    report, names = report_set("labeled", readings, sets), sets.labels.names
+    if rare := rare_classes(report, names):
+        yield Finding("warning", "rare-class", rare)
+    found = [f"{one} and {other}" for one, other in mirrored_names(names)]
+    for class_id in rare_class_ids(report)[:_MOST_MIRRORED]:
+        holding = [one.sample for one in readings if class_id in class_ids(one, sets)]
+        if share := mirror_is_labeled_otherwise(holding, sets, class_id):
+            found.append(f"{names[class_id]} ({share} objects)")
+    if found:
+        yield Finding("warning", "mirrored", f"{MIRRORED}: {', '.join(found)}")
 
 
 def _by_order(sample: Sample) -> bool:

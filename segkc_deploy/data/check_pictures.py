@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from segkc_deploy import atomic
-from segkc_deploy.data.headers import orientation
+from segkc_deploy.data.exif import orientation
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.masks import read_mask
 from segkc_deploy.data.samples import ImageSets, Sample

@@ -7,12 +7,20 @@ _RARE_SHARE = 0.005
 _SMALL_PIXELS = 256
 
 
+def rare_class_ids(report: SetReport) -> list[int]:
+    """Return the classes with a pixel, but less than 0.5% of the labeled ones."""
+    most = _RARE_SHARE * report.labeled_pixels
+    return [class_id for class_id, pixels in enumerate(report.class_pixels) if 0 < pixels < most]
+
+
 def rare_classes(report: SetReport, names: tuple[str, ...]) -> str:
     """Return the warning about classes with few of the labeled pixels; "" where there are none."""
     rare = {
-        name: (pixels / max(report.labeled_pixels, 1), pixels / max(images, 1))
-        for name, pixels, images in zip(names, report.class_pixels, report.class_images, strict=True)
-        if 0 < pixels < _RARE_SHARE * report.labeled_pixels
+        names[class_id]: (
+            report.class_pixels[class_id] / report.labeled_pixels,
+            report.class_pixels[class_id] / max(report.class_images[class_id], 1),
+        )
+        for class_id in rare_class_ids(report)
     }
     if not rare:
         return ""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from segkc_deploy.data import roboflow
+from segkc_deploy.data.annotations.names import without_upload_prefix
 from segkc_deploy.data.annotations.reading import open_annotations
 from segkc_deploy.data.annotations.task_pngs import first_pngs, is_task_png, task_names
-from segkc_deploy.data.annotations.yolo_names import yolo_names
+from segkc_deploy.data.annotations.yolo_names import names_in_lists, yolo_names
 from segkc_deploy.data.files import files_below
 from segkc_deploy.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from segkc_deploy.data.labelmap import NAME as LABELMAP
@@ -151,14 +152,16 @@ def _mask_places(root: Path, files: list[Path], images: Path) -> Iterable[tuple[
         if len(annotated) == 1 and _stem(path.name) == _stem(annotated[0].name):
             texts.setdefault(path.parent, set()).add(_stem(path.name))
         elif annotated:
-            yield path, {_stem(image.name) for image in annotated}
+            stems = {_stem(image.name) for image in annotated}
+            yield path, stems | {without_upload_prefix(stem) for stem in stems}
     yield from texts.items()
 
 
 def _task_stems(folder: Path, images: Path) -> set[str]:
     """Return the stems of the images that Label Studio's PNG files in `folder` may belong to."""
     if names := task_names(folder):
-        return {_stem(name) for name in names.values()}
+        stems = {_stem(name) for name in names.values()}
+        return stems | {without_upload_prefix(stem) for stem in stems}
     candidates = {_stem(path.name) for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
     return candidates if len(candidates) == len(first_pngs(folder)) else set()
 
@@ -188,7 +191,7 @@ def _add_classes(guess: Guess, root: Path, places: list[Path], train: _Pair) -> 
     if labels := _annotation_labels(places):
         source = "the labels in the annotations"
     elif labels := _yolo_labels(root, train):
-        source = "the names of YOLO's YAML file"
+        source = "the names in YOLO's YAML file or list, or its numbers"
     else:
         _add_values(guess, places)
         return
@@ -219,6 +222,8 @@ def _yolo_labels(root: Path, train: _Pair) -> list[str]:
     for path in sorted((*root.glob("*.yaml"), *root.glob("*.yml"))):
         if names := yolo_names(path):
             return list(names)
+    for names in names_in_lists((root, train.masks, train.masks.parent)).values():
+        return list(names)
     numbers = {int(word) for file in sorted(train.masks.glob("*.txt")) for word in _first_words(file)}
     return [f"object_{number}" for number in range(max(numbers, default=0) + 1)]
 

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from segkc_deploy.data.images import MASK_SUFFIXES, PILLOW_ERRORS, read_image
+from segkc_deploy.data.exif import ORIENTATION, PILLOW_ERRORS
+from segkc_deploy.data.images import MASK_SUFFIXES, read_image
 from segkc_deploy.labels import Color
-
-_ORIENTATION = 274
 
 PALETTES_DIFFER = (
     "the same palette index has different colors in different masks, so it is not the same class in all of them;"
@@ -23,16 +22,6 @@ TURNED = (
 )
 
 
-def orientation(path: Path) -> int:
-    """Return the EXIF orientation of an image file, 1 to 8; 1 where there is none or it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            value = image.getexif().get(_ORIENTATION, 1)
-    except PILLOW_ERRORS:
-        return 1
-    return value if value in range(1, 9) else 1
-
-
 def upright_size(path: Path) -> tuple[int, int]:
     """Return the (height, width) of an image file as `read_image` gives it, from the header where that suffices.
 
@@ -41,12 +30,19 @@ def upright_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}
+            width, height = _stored_size(image)
+            turned = image.getexif().get(ORIENTATION, 1) in {5, 6, 7, 8}
     except PILLOW_ERRORS:
         height, width = read_image(path).shape[:2]
         turned = False
     return (width, height) if turned else (height, width)
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return (width, height) before any rotation; newer versions of Pillow state that of a TIFF after it."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+    return image.size
 
 
 def palette_of(path: Path, used_only: bool = False) -> dict[int, Color]:

@@ -1,8 +1,6 @@
 """Read image files into RGB arrays, the same way in training, evaluation and prediction."""
 
 import io
-import struct
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segkc_deploy.data import png
+from segkc_deploy.data.exif import PILLOW_ERRORS
 from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.errors import DataError, UnreadableFileError
 from segkc_deploy.pixel_format import RGB, PixelFormat
@@ -25,9 +24,6 @@ IMAGE_SUFFIXES = frozenset(
 
 #: Lossless formats alone: JPEG changes class ids.
 MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
-
-#: Everything that Pillow raises for a damaged file.
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
@@ -141,7 +137,7 @@ def _decode_tiff(encoded: bytes, path: Path | str, header: "TiffHeader") -> np.n
 
     if reason := _unreadable_kind(header):
         raise UnreadableFileError(f"{path}: not a readable image: {reason}")
-    plain_bands = header.photometric != tiff.MIN_IS_BLACK or header.bands == 1
+    plain_bands = (header.photometric != tiff.MIN_IS_BLACK or header.bands == 1) and not header.by_imagecodecs
     if not header.planar and plain_bands and header.bands <= 4 and header.bits <= 8:
         image = _with_pillow(encoded)
     elif not header.planar and plain_bands and header.bands != 2 and header.bits == 16 and header.photometric != 0:
@@ -166,7 +162,7 @@ def _unreadable_kind(header: "TiffHeader") -> str | None:
             f"{header.bands} bands; add `bands: {header.bands}` and `bits: {header.bits}` to the data spec to use all"
         )
     if header.photometric not in {tiff.MIN_IS_WHITE, tiff.MIN_IS_BLACK, tiff.RGB} and (
-        header.planar or header.bits > 8
+        header.planar or header.bits > 8 or header.by_imagecodecs
     ):
         return f"a TIFF of {header.bits} bits in a color space other than gray and RGB; save it as RGB"
     return None
@@ -208,6 +204,8 @@ def _with_pillow(encoded: bytes) -> np.ndarray | None:
 def _reason(encoded: bytes) -> str:
     if not encoded:
         return "the file is empty"
+    if encoded.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; fetch the files with `git lfs pull`"
     try:
         with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
             image.load()

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from segkc_deploy.data.images import PILLOW_ERRORS, read_bytes
+from segkc_deploy.data.exif import PILLOW_ERRORS
+from segkc_deploy.data.images import read_bytes
 from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.data.samples import MaskCoding, Sample
 from segkc_deploy.errors import DataError, UnreadableFileError
@@ -54,9 +55,9 @@ def raw_mask(path: Path, colors: Mapping[Color, int] | None = None, by_color: bo
     encoded = read_bytes(path, "mask")
     if tiff.is_tiff(encoded):
         header = tiff.read_header(encoded, path, "mask")
-        if header.lossy:
-            raise DataError(f"{path}: a TIFF with lossy compression, which changes class ids; save it without loss")
-        if header.kind != "u" or header.bits > 16 or header.planar or header.bands not in {1, 3, 4}:
+        _refuse_unclear(encoded, path, header)
+        by_tifffile = header.planar or header.bands not in {1, 3, 4} or header.photometric == tiff.MIN_IS_WHITE
+        if header.kind != "u" or header.bits > 16 or by_tifffile:
             return _tiff_values(encoded, path, header)
     try:
         with _opened(encoded, path) as image:
@@ -65,7 +66,7 @@ def raw_mask(path: Path, colors: Mapping[Color, int] | None = None, by_color: bo
             if image.mode == "P" and by_color:
                 return _ids_of_colors(np.asarray(upright.convert("RGB")), colors or {}, path)
             if image.mode in {"1", "P", "L"}:
-                return np.array(upright, np.uint8)
+                return np.array(upright, np.uint8) // _scale_of_gray(encoded, image)
             values = np.asarray(upright)
             mode = image.mode
             rgb = np.asarray(upright.convert("RGB")) if mode in {"RGB", "RGBA"} else None
@@ -95,6 +96,31 @@ def _opened(encoded: bytes, path: Path) -> Image.Image:
         f"{path}: {found} data, whatever the file's name says; {found} changes class ids:"
         " export the mask again as PNG, TIFF or BMP"
     )
+
+
+def _scale_of_gray(encoded: bytes, image: Image.Image) -> int:
+    """Return what Pillow has multiplied gray values of 2 and 4 bits by, so that they span 0 to 255."""
+    bits = 8
+    if image.mode == "L" and image.format == "PNG":
+        bits = encoded[24]  # the depth in the header chunk, which the standard puts first
+    elif image.mode == "L" and isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = int(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,))[0])
+    return {2: 85, 4: 17}.get(bits, 1)
+
+
+def _refuse_unclear(encoded: bytes, path: Path, header: "TiffHeader") -> None:
+    """Raise a DataError for a TIFF whose values are not certain to be the class ids that were meant."""
+    from segkc_deploy.data import tiff
+
+    if header.lossy:
+        raise DataError(f"{path}: a TIFF with lossy compression, which changes class ids; save it without loss")
+    if header.bits == 1 and header.photometric == tiff.MIN_IS_WHITE:
+        raise DataError(
+            f"{path}: a 1-bit TIFF in which 0 is white: programs disagree on whether 1 or 0 marks the object;"
+            " save it with 8 bits, or as PNG"
+        )
+    if tiff.is_stack(encoded):
+        raise DataError(f"{path}: a TIFF of several pages of one size, where one mask is expected; save one page")
 
 
 def _tiff_values(encoded: bytes, path: Path, header: "TiffHeader") -> np.ndarray:
@@ -157,5 +183,5 @@ def _colors_instead_of_ids(values: np.ndarray, mode: str) -> str:
         return f"a {mode} image whose color channels are equal, where one is expected; save one channel as the mask"
     return (
         f"a {mode} image, where one class id a pixel is expected; give each class its color in the data spec"
-        " (`classes: {road: [128, 64, 128], …}`), or put CVAT's labelmap.txt beside it"
+        " (`classes: {road: [128, 64, 128], …}`), or put CVAT's labelmap.txt with these classes beside it"
     )

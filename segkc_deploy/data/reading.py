@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segkc_deploy.data.headers import orientation, palette_of
+from segkc_deploy.data.exif import orientation
+from segkc_deploy.data.headers import palette_of
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.mask_files import mask_values
 from segkc_deploy.data.masks import size_mismatch, unknown_ids
@@ -73,6 +74,11 @@ def _counts(mask: np.ndarray) -> dict[int, int]:
         return dict(zip(found.tolist(), counts.tolist(), strict=True))
     counts = np.bincount(mask.ravel())
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def class_ids(reading: Reading, sets: ImageSets) -> set[int]:
+    """Return the class ids that the mask holds, `ignore_index` among them; empty where there is no mask."""
+    return {sets.coding.label_mapping.get(value, value) for value in reading.values or ()}
 
 
 def unknown(reading: Reading, sets: ImageSets) -> list[int]:

@@ -39,9 +39,10 @@ class MaskCoding:
 
     @property
     def class_ids(self) -> dict[str, int]:
-        """The class id of each label that annotation files may hold; labelme's `__ignore__` is ignored."""
+        """The class id of each label that annotation files may hold, labelme's own names among them."""
         ids = {name: class_id for class_id, name in enumerate(self.labels.names)}
-        return {"__ignore__": self.labels.ignore_index} | ids | dict(self.name_mapping)
+        labelme = {"__ignore__": self.labels.ignore_index, "_background_": self.background}
+        return labelme | ids | dict(self.name_mapping)
 
     @property
     def background(self) -> int:

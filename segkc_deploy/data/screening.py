@@ -3,7 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from segkc_deploy.data.annotations.pairing import BY_ORDER, is_paired_by_order
-from segkc_deploy.data.headers import PALETTES_DIFFER, TURNED, orientation, palette_conflicts, palette_of
+from segkc_deploy.data.exif import orientation
+from segkc_deploy.data.headers import PALETTES_DIFFER, TURNED, palette_conflicts, palette_of
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.progress import console

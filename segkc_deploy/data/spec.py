@@ -9,7 +9,7 @@ from segkc_deploy.data import roboflow
 from segkc_deploy.data.annotations.yolo_names import object_names
 from segkc_deploy.data.foreign_spec import foreign_spec
 from segkc_deploy.data.labelmap import NAME as LABELMAP
-from segkc_deploy.data.labelmap import read_labelmap
+from segkc_deploy.data.labelmap import class_colors, read_labelmap
 from segkc_deploy.data.layouts import IGNORED, LAYOUTS, MaskName
 from segkc_deploy.data.partitions import partitions
 from segkc_deploy.data.pools import without
@@ -148,12 +148,19 @@ class DataSpec(BaseModel):
         """Return the color of each class: the spec's, or those of CVAT's labelmap.txt, or none."""
         if isinstance(classes, dict):
             return dict(classes)
-        for folder in dict.fromkeys((self.path.parent, self.path.parent / expanded(self.root, f"{self.path}: root"))):
+        for folder in self._labelmap_folders():
             if (file := folder / LABELMAP).is_file():
-                known = read_labelmap(file)
-                if all(name in known for name in classes):
-                    return {name: known[name] for name in classes}
+                colors = class_colors(read_labelmap(file), classes)
+                if colors is not None:
+                    return colors
         return {}
+
+    def _labelmap_folders(self) -> tuple[Path, ...]:
+        """Return where CVAT's labelmap.txt is looked for: beside the spec, in its root, and with the masks."""
+        root = self.path.parent / expanded(self.root, f"{self.path}: root")
+        texts = [section.masks for section in (self.labeled, self.val) if section is not None and section.masks]
+        masks = [root / expanded(text, f"{self.path}: masks") for text in texts]
+        return tuple(dict.fromkeys((self.path.parent, root, *masks, *(folder.parent for folder in masks))))
 
     def _colors(self, labels: Labels) -> dict[Color, int]:
         """Return the class id of each color that masks may hold; empty where no colors are given."""

@@ -33,6 +33,8 @@ MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
 
 #: Compression tags of JPEG in its three forms, JPEG 2000, lossy WebP and JPEG XL: they change class ids.
 _LOSSY = frozenset({6, 7, 33003, 33005, 34712, 34892, 50001, 50002, 52546})
+#: Of these and LERC those that Pillow's libtiff decodes, where at all, on some systems alone.
+_BY_IMAGECODECS = (_LOSSY | {34887}) - {6, 7}
 _MOST_BANDS = 64
 
 # A damaged file becomes a DataError that names it; tifffile would also log its own lines, which do not.
@@ -44,7 +46,7 @@ class TiffHeader:
     """What the first page of a TIFF file says about itself.
 
     `kind` is NumPy's: `u` unsigned, `i` signed, `f` floating point. `planar` files store band after band.
-    `orientation` is the EXIF value, 1 to 8.
+    `orientation` is the EXIF value, 1 to 8. `by_imagecodecs` files have a compression that Pillow may lack.
     """
 
     size: tuple[int, int]
@@ -55,6 +57,7 @@ class TiffHeader:
     photometric: int
     orientation: int
     lossy: bool
+    by_imagecodecs: bool = False
 
 
 def is_tiff(encoded: bytes) -> bool:
@@ -116,6 +119,17 @@ def read_values(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
     return np.moveaxis(values, 0, 2) if header.planar else values
 
 
+def is_stack(encoded: bytes) -> bool:
+    """Return whether the second page is as large as the first, and neither a copy of it nor its transparency."""
+    try:
+        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+            first, second = _first_page(file), file.pages[1]
+            reduced_or_mask = int(getattr(second, "subfiletype", 0)) & 0b101
+            return not reduced_or_mask and second.shape == first.shape
+    except TIFFFILE_ERRORS:  # there is one page, or the others are damaged
+        return False
+
+
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Return (H, W, …) pixels as a viewer shows them that follows the EXIF `orientation` (1 to 8)."""
     if orientation in {5, 6, 7, 8}:
@@ -149,6 +163,7 @@ def _header_of(file: tifffile.TiffFile) -> TiffHeader:
         photometric=int(page.photometric),
         orientation=orientation if orientation in range(1, 9) else 1,
         lossy=int(page.compression) in _LOSSY,
+        by_imagecodecs=int(page.compression) in _BY_IMAGECODECS,
     )
 
 

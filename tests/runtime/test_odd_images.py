@@ -13,6 +13,7 @@ from data_helpers import blocks, write_image
 from PIL import Image, features
 
 from segkc_deploy.data import pixel_limit
+from segkc_deploy.data.headers import upright_size
 from segkc_deploy.data.images import IMAGE_SUFFIXES, read_image
 from segkc_deploy.errors import ConfigError, DataError, MissingDependencyError
 
@@ -180,3 +181,22 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path) -> None
         path.write_bytes(content)
         with pytest.raises(DataError, match="60000x60000 pixels, more than the limit"):
             read_image(path)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_a_turned_tiff_is_that_of_its_pixels(tmp_path: Path, orientation: int) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", RGB, extratags=[(274, "H", 1, orientation, True)])
+    assert upright_size(tmp_path / "a.tif") == read_image(tmp_path / "a.tif").shape[:2]
+
+
+@pytest.mark.parametrize("compression", ["jpeg2000", "lerc"])
+def test_compressions_that_pillow_lacks(tmp_path: Path, compression: str) -> None:
+    pytest.importorskip("imagecodecs")
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", compression=compression)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), RGB)
+
+
+def test_a_pointer_of_git_lfs_is_recognized(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(DataError, match="a pointer of Git LFS; fetch the files with `git lfs pull`"):
+        read_image(tmp_path / "a.jpg")

@@ -157,6 +157,15 @@ def test_an_image_smaller_than_the_window_is_padded_with_black(size: tuple[int, 
     assert_same(mask, expected)
 
 
+def test_a_size_or_a_window_takes_the_place_of_the_most_pixels_of_a_recipe() -> None:
+    image = random_image(90, 80)
+    for protocol in (ValidationConfig(size=(42, 56)), ValidationConfig(window=(42, 42))):
+        both = protocol.model_copy(update={"most_pixels": 4096})
+        expected = mask_predictor(Nearest(), CPU, protocol)(image)
+        np.testing.assert_array_equal(mask_predictor(Nearest(), CPU, both)(image), expected)
+        assert protocol_in_words(both, 14) == protocol_in_words(protocol, 14)
+
+
 @pytest.mark.parametrize("size", [(50, 75), (90, 30), (70, 71)])
 def test_large_images_are_tiled_and_others_are_not(size: tuple[int, int]) -> None:
     image = random_image(*size)

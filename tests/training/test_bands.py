@@ -11,7 +11,7 @@ import timm
 import torch
 import yaml
 from command_line import CommandLine
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 from tiny_data import CLASSES, draw, tiny_recipe, write_recipe, write_tiny_data
 
@@ -56,6 +56,16 @@ def write_planar(path: Path, values: np.ndarray) -> None:
 
 
 # Reading
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_gray_png_is_turned_as_its_exif_data_say(tmp_path: Path, orientation: int) -> None:
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", PixelFormat(1, 8))[..., 0], upright)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -92,8 +92,10 @@ def _score_predictor(
 
 def window_for(protocol: ValidationConfig, image_size: tuple[int, ...], multiple: int) -> tuple[int, int] | None:
     """Return the (height, width) of the sliding window for an image of this size, or None where it is seen whole."""
-    if protocol.window is not None or protocol.most_pixels is None:
+    if protocol.window is not None:
         return protocol.window
+    if protocol.size is not None or protocol.most_pixels is None:
+        return None
     if math.prod(image_size) <= protocol.most_pixels:
         return None
     largest = _largest_window(protocol.most_pixels, multiple)

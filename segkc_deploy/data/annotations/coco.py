@@ -23,15 +23,18 @@ def read_coco(data: Any, path: Path) -> list[AnnotatedImage]:
         DataError: a field is missing or wrong, or an annotation is a box without a segmentation.
     """
     where = str(path)
-    categories = {
-        field(one, "id", int, f"{where}: categories"): field(one, "name", str, f"{where}: categories")
-        for one in field(data, "categories", list, where)
-    }
-    sizes = {}
+    categories: dict[int, str] = {}
+    for one in field(data, "categories", list, where):
+        number, label = (field(one, key, kind, f"{where}: categories") for key, kind in (("id", int), ("name", str)))
+        if categories.setdefault(number, label) != label:
+            raise DataError(f"{where}: the categories {categories[number]!r} and {label!r} have the same id {number}")
+    sizes: dict[int | str, tuple[str, tuple[int, int]]] = {}
     for image in field(data, "images", list, where):
         name = field(image, "file_name", str, f"{where}: images")
         size = image_size(image.get("height"), image.get("width"), f"{where}: image {name}")
-        sizes[field(image, "id", (int, str), f"{where}: image {name}")] = (name, size)
+        image_id = field(image, "id", (int, str), f"{where}: image {name}")
+        if sizes.setdefault(image_id, (name, size))[0] != name:
+            raise DataError(f"{where}: the images {sizes[image_id][0]} and {name} have the same id {image_id}")
     crowds: dict[Any, list[Shape]] = {key: [] for key in sizes}
     others: dict[Any, list[Shape]] = {key: [] for key in sizes}
     for annotation in field(data, "annotations", list, where):
@@ -60,7 +63,7 @@ def _shape(annotation: dict[str, Any], label: str, size: tuple[int, int], where:
         if segmentation.get("size") not in (None, [*size]):
             raise DataError(f"{where}: its mask has the size {segmentation.get('size')}, its image {[*size]}")
         return RunLengths(label, counts)
-    if not isinstance(segmentation, list) or not segmentation:
+    if not isinstance(segmentation, list) or not any(segmentation):
         raise DataError(f"{where}: has no segmentation; boxes cannot be trained on: export polygons or masks")
     parts = []
     for part in segmentation:

@@ -64,7 +64,7 @@ def _shape(element: ElementTree.Element, where: str) -> Shape | None:
 
 def _points(element: ElementTree.Element, where: str) -> list[tuple[float, float]]:
     try:
-        pairs = [tuple(map(float, pair.split(","))) for pair in element.get("points", "").split(";") if pair]
+        pairs = [tuple(map(float, pair.split(","))) for pair in element.get("points", "").split(";") if pair.strip()]
         return [(x, y) for x, y in pairs]
     except ValueError:
         raise DataError(f"{where}: a polygon's points should be `x,y;x,y;…`") from None

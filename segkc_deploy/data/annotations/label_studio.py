@@ -1,18 +1,18 @@
 """Label Studio's JSON and JSON-MIN: brush masks, polygons, rectangles and ellipses, by task."""
 
-import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from segkc_deploy.data.annotations.brush import decode_brush
 from segkc_deploy.data.annotations.json_fields import field, image_size, number, points
 from segkc_deploy.data.annotations.shapes import AnnotatedImage, Bitmap, Polygons, Shape, ellipse, rectangle
+from segkc_deploy.data.images import IMAGE_SUFFIXES
 from segkc_deploy.errors import DataError
 
 _LABELS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels")
-#: Uploaded files get eight characters of their own before the name.
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+#: Labels of points and of what is no image region.
+_WITHOUT_AREA = frozenset({"keypointlabels", "timeserieslabels", "hypertextlabels", "paragraphlabels"})
 
 
 def is_label_studio(data: Any) -> bool:
@@ -21,7 +21,7 @@ def is_label_studio(data: Any) -> bool:
         isinstance(data, list)
         and bool(data)
         and all(isinstance(one, dict) for one in data)
-        and _image_of(data[0]) != ""
+        and (_image_of(data[0]) != "" or "annotations" in data[0])
     )
 
 
@@ -40,20 +40,27 @@ def read_label_studio(data: Any, path: Path) -> list[AnnotatedImage]:
 
 def task_images(data: Any) -> dict[int, str]:
     """Return the file name of each task's image by the task's number."""
-    return {task["id"]: _file_name(_image_of(task)) for task in data if isinstance(task.get("id"), int)}
+    return {task["id"]: _image_of(task) for task in data if isinstance(task.get("id"), int)}
 
 
 def _task(task: dict[str, Any], where: str) -> AnnotatedImage | None:
     results = _results(task, where)
     if results is None:
         return None
-    name = _file_name(_image_of(task))
+    name = _image_of(task)
+    if not name:
+        raise DataError(f"{where}: nothing in its data is the path or URL of an image file; add one, such as `a.jpg`")
     size = None
     shapes = []
     for index, result in enumerate(results):
         if not isinstance(result, dict) or "original_width" not in result:
             continue  # choices, text and ratings have no place in the image
         here = f"{where}: result {index}"
+        if result.get("image_rotation"):
+            raise DataError(
+                f"{here}: drawn on an image that was rotated by {result['image_rotation']} degrees in Label Studio, so"
+                " that its place is not certain; rotate the image back there"
+            )
         size = image_size(result.get("original_height"), result["original_width"], here)
         value = result["value"] if isinstance(result.get("value"), dict) else result
         shapes += _shapes(value, size, here)
@@ -77,6 +84,9 @@ def _results(task: dict[str, Any], where: str) -> list[Any] | None:
 def _shapes(value: dict[str, Any], size: tuple[int, int], where: str) -> list[Shape]:
     names = next((value[key] for key in _LABELS if isinstance(value.get(key), list)), None)
     if names is None or not all(isinstance(name, str) for name in names):
+        kinds = [key for key in value if key.endswith("labels") and key not in _WITHOUT_AREA | set(_LABELS)]
+        if kinds:
+            raise DataError(f"{where}: {kinds[0]} are not read; use brushes, polygons, rectangles or ellipses")
         return []
     if len(names) != 1:
         raise DataError(f"{where}: has {len(names)} labels; give each region one")
@@ -96,15 +106,19 @@ def _shapes(value: dict[str, Any], size: tuple[int, int], where: str) -> list[Sh
 
 
 def _image_of(task: dict[str, Any]) -> str:
-    """Return the path or URL of a task's image; empty where there is none."""
+    """Return the file name of a task's image, with its folders where they are known; empty where there is none."""
     data = task["data"] if isinstance(task.get("data"), dict) else task
-    texts = [value for value in data.values() if isinstance(value, str)]
-    return next((text for text in texts if re.search(r"\.\w{2,5}$", unquote(text))), "")
+    names = [_file_name(value) for value in data.values() if isinstance(value, str)]
+    return next((name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES), "")
 
 
 def _file_name(image: str) -> str:
-    parts = urlsplit(image)
+    """Return the path in a URL; of a local file of Label Studio's the one that its query names."""
+    try:
+        parts = urlsplit(image)
+    except ValueError:  # a text with brackets, which is no URL
+        return ""
+    if parts.scheme == "data":
+        return ""
     local = parse_qs(parts.query).get("d", [])
-    name = unquote(local[0] if local else parts.path)
-    folder, _, file = name.rpartition("/")
-    return f"{folder}/{_UPLOAD_PREFIX.sub('', file)}" if folder else _UPLOAD_PREFIX.sub("", file)
+    return unquote(local[0] if local else parts.path).replace("\\", "/")

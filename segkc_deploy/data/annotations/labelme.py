@@ -12,16 +12,18 @@ from PIL import Image
 
 from segkc_deploy.data.annotations.json_fields import field, image_size, points
 from segkc_deploy.data.annotations.shapes import AnnotatedImage, Bitmap, Polygons, Shape, ellipse, rectangle
-from segkc_deploy.data.images import PILLOW_ERRORS
+from segkc_deploy.data.exif import PILLOW_ERRORS
 from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.errors import DataError
 
+#: Boxes may have their four corners, as labelme's oriented ones and those of its successors do.
+_BOXES = frozenset({"rectangle", "oriented_rectangle", "rotation"})
 _WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
 
 
 def is_labelme(data: Any) -> bool:
     """Return whether JSON content is labelme's."""
-    return isinstance(data, dict) and "shapes" in data and "imageHeight" in data
+    return isinstance(data, dict) and "shapes" in data
 
 
 def read_labelme(data: Any, path: Path) -> AnnotatedImage:
@@ -49,7 +51,7 @@ def _shape(one: Any, where: str) -> Shape | None:
     if kind in _WITHOUT_AREA:
         return None
     corners = points(one.get("points"), where)
-    if kind == "polygon":
+    if kind == "polygon" or (kind in _BOXES and len(corners) == 4):
         return Polygons(label, (corners,))
     if len(corners) != 2 or kind not in {"rectangle", "circle", "mask"}:
         raise DataError(f"{where}: a {kind} of {len(corners)} points is not read; draw polygons, rectangles or circles")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from segkc_deploy.data.annotations.names import parts_of, without_upload_prefix
 from segkc_deploy.data.annotations.reading import ANNOTATION_SUFFIXES, open_annotations
 from segkc_deploy.data.annotations.task_pngs import first_pngs, is_task_png, task_names
 from segkc_deploy.data.files import files_below, files_by_id
@@ -36,10 +37,12 @@ def pair_masks(images: Mapping[str, Path], place: Path, ending: str, beside_imag
     if masks:
         return masks
     files = [path for path in files_below(place) if path.suffix.lower() in ANNOTATION_SUFFIXES - {".txt"}]
-    if len(files) == 1 and files[0].stem not in images:
+    texts = _of_suffix(images, place, ".txt", ending)
+    if len(files) == 1 and files[0].stem not in images and not texts.keys() & images.keys():
         return _of_file(images, files[0])
-    found = files_by_id(place, frozenset({".json"}), ending) or files_by_id(place, frozenset({".txt"}), ending)
-    return {_without_image_suffix(name) if name not in images else name: path for name, path in found.items()}
+    return max(
+        (_of_suffix(images, place, ".json", ending), texts), key=lambda found: len(found.keys() & images.keys())
+    )  # of equals the first
 
 
 def is_paired_by_order(mask: Path) -> bool:
@@ -52,13 +55,19 @@ def _of_file(images: Mapping[str, Path], file: Path) -> dict[str, Path]:
     return {name: file for name, image in images.items() if annotations.find(image) is not None}
 
 
+def _of_suffix(images: Mapping[str, Path], place: Path, suffix: str, ending: str) -> dict[str, Path]:
+    """Return the annotation files of one suffix, by the id of the image that each is named after."""
+    found = files_by_id(place, frozenset({suffix}), ending)
+    return {name if name in images else _without_image_suffix(name): path for name, path in found.items()}
+
+
 def _of_tasks(images: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     pngs = first_pngs(folder)
     names = task_names(folder)
     if names is not None:
-        by_stem = {PurePosixPath(name).stem: task for task, name in names.items()}
-        stems = {name: by_stem.get(image.stem) for name, image in images.items()}
-        return {name: pngs[task] for name, task in stems.items() if task is not None and task in pngs}
+        by_stem = {without_upload_prefix(parts_of(name)[-1]): task for task, name in names.items()}
+        tasks = {name: by_stem.get(without_upload_prefix(parts_of(image.name)[-1])) for name, image in images.items()}
+        return {name: pngs[task] for name, task in tasks.items() if task is not None and task in pngs}
     if len(pngs) != len(images):
         raise DataError(
             f"{folder}: Label Studio's PNG files name tasks, not images, and there are {len(pngs)} tasks for"

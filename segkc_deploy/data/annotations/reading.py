@@ -1,17 +1,17 @@
 """From an annotation file to the shapes of one image, whatever tool wrote the file."""
 
-import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from segkc_deploy.data.annotations.coco import is_coco, read_coco
 from segkc_deploy.data.annotations.cvat import read_cvat
 from segkc_deploy.data.annotations.json_fields import load_json
 from segkc_deploy.data.annotations.label_studio import is_label_studio, read_label_studio
 from segkc_deploy.data.annotations.labelme import is_labelme, read_labelme
+from segkc_deploy.data.annotations.names import parts_of, shared_folders, without_upload_prefix
 from segkc_deploy.data.annotations.shapes import AnnotatedImage
 from segkc_deploy.data.annotations.supervisely import is_supervisely, read_supervisely
 from segkc_deploy.data.annotations.yolo import read_yolo
@@ -34,14 +34,16 @@ class AnnotationFile:
     def find(self, image: Path) -> AnnotatedImage | None:
         """Return the annotations of an image file: those whose name shares the most folders with its path.
 
-        Names are compared without suffix and in Unicode's composed form.
+        Names are compared without suffix and in Unicode's composed form; where none is equal, without the characters
+        that Label Studio puts before the names of uploaded files.
 
         Raises:
             DataError: several images of the file have this name.
         """
-        parts = _parts(image.as_posix())
-        found = self._by_stem.get(parts[-1], [])
-        shared = [_shared(parts, _parts(one.name)) for one in found]
+        parts = parts_of(image.as_posix())
+        stems = (parts[-1], without_upload_prefix(parts[-1]))
+        found = self._by_stem.get(stems[0]) or next(filter(None, map(self._by_uploaded_stem.get, stems)), [])
+        shared = [shared_folders(parts, parts_of(one.name)) for one in found]
         best = [one for one, count in zip(found, shared, strict=True) if count == max(shared)]
         if len(best) > 1:
             raise DataError(f"{self.path}: {len(best)} images are named {best[0].name!r}; keep one")
@@ -51,7 +53,14 @@ class AnnotationFile:
     def _by_stem(self) -> dict[str, list[AnnotatedImage]]:
         found: dict[str, list[AnnotatedImage]] = {}
         for image in self.images:
-            found.setdefault(_parts(image.name)[-1], []).append(image)
+            found.setdefault(parts_of(image.name)[-1], []).append(image)
+        return found
+
+    @cached_property
+    def _by_uploaded_stem(self) -> dict[str, list[AnnotatedImage]]:
+        found: dict[str, list[AnnotatedImage]] = {}
+        for stem, images in self._by_stem.items():
+            found.setdefault(without_upload_prefix(stem), []).extend(images)
         return found
 
 
@@ -90,7 +99,7 @@ def annotated_image(path: Path, image: Path, object_names: Sequence[str]) -> Ann
 
 def _is_of(path: Path, image: Path) -> bool:
     """Return whether an annotation file has the name of an image: `a.json` or `a.jpg.json` of `a.jpg`."""
-    return _parts(path.name)[-1] in {_parts(image.name)[-1], unicodedata.normalize("NFC", image.name)}
+    return parts_of(path.name)[-1] in {parts_of(image.name)[-1], unicodedata.normalize("NFC", image.name)}
 
 
 @lru_cache(maxsize=4)
@@ -107,18 +116,3 @@ def _open(path: Path, changed: int, size: int) -> AnnotationFile:
     if is_label_studio(data):
         return AnnotationFile(path, tuple(read_label_studio(data, path)))
     raise DataError(f"{path}: JSON of no annotation format that is read ({_KNOWN})")
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    path = PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/"))
-    return (*path.parts[:-1], re.sub(r"\.\w{1,5}$", "", path.name))
-
-
-def _shared(parts: Sequence[str], others: Sequence[str]) -> int:
-    pairs: Iterable[tuple[str, str]] = zip(reversed(parts), reversed(others), strict=False)
-    count = 0
-    for one, other in pairs:
-        if one != other:
-            break
-        count += 1
-    return count

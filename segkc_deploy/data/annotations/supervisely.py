@@ -12,7 +12,7 @@ from PIL import Image
 
 from segkc_deploy.data.annotations.json_fields import field, image_size, number, points
 from segkc_deploy.data.annotations.shapes import AnnotatedImage, Bitmap, Polygons, Shape, rectangle
-from segkc_deploy.data.images import PILLOW_ERRORS
+from segkc_deploy.data.exif import PILLOW_ERRORS
 from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.errors import DataError
 

@@ -7,6 +7,9 @@ from segkc_deploy.data.annotations.shapes import AnnotatedImage, Polygons
 from segkc_deploy.data.images import read_bytes
 from segkc_deploy.errors import DataError
 
+#: Outlines may leave the image by a little, where tools smooth or round them; farther points are no fractions.
+_MOST_OUTSIDE = 0.1
+
 
 def read_yolo(path: Path, size: tuple[int, int], names: Sequence[str]) -> AnnotatedImage:
     """Return the objects of a label file, later lines over earlier ones.
@@ -36,7 +39,7 @@ def read_yolo(path: Path, size: tuple[int, int], names: Sequence[str]) -> Annota
             raise DataError(f"{where}: a box, where a polygon is expected; export YOLO segmentation labels")
         if len(values) < 6 or len(values) % 2:
             raise DataError(f"{where}: should be a class number and x y of at least three points")
-        if any(not -1 <= value <= 2 for value in values):
+        if any(not -_MOST_OUTSIDE <= value <= 1 + _MOST_OUTSIDE for value in values):
             raise DataError(f"{where}: coordinates should be fractions of the image's sides, from 0 to 1")
         if index != int(index) or not 0 <= index < len(names):
             raise DataError(f"{where}: class {index:g} has no name; the names known are {', '.join(names) or 'none'}")
