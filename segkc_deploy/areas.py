@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from segkc_deploy.labels import Color, Labels
+
+#: Up to this number single precision holds every whole one.
+_EXACT = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,17 @@ class ClassArea:
     confidence: float | None = None
 
 
+def pixel_counts(mask: np.ndarray) -> np.ndarray:
+    """Return how many pixels of a mask, uint8 (H, W), have each value: int64 (256,)."""
+    values = np.ascontiguousarray(mask).reshape(-1, 1)
+    counts = np.zeros(256, np.int64)
+    # OpenCV counts several times faster than NumPy, in single precision.
+    for start in range(0, len(values), _EXACT):
+        histogram = cv2.calcHist([values[start : start + _EXACT]], [0], None, [256], [0, 256])
+        counts += histogram.ravel().astype(np.int64)
+    return counts
+
+
 def class_areas(mask: np.ndarray, labels: Labels, confidence: np.ndarray | None = None) -> list[ClassArea]:
     """Return the classes that occur in a mask, the largest first; of equal ones the smaller id.
 
@@ -34,9 +49,8 @@ def class_areas(mask: np.ndarray, labels: Labels, confidence: np.ndarray | None 
         labels: the classes.
         confidence: float32 (H, W), 0-1, of the mask's pixels.
     """
-    flat = mask.ravel()
-    counts = np.bincount(flat, minlength=256)[: labels.num_classes]
-    sums = np.bincount(flat, weights=confidence.ravel(), minlength=256) if confidence is not None else None
+    counts = pixel_counts(mask)[: labels.num_classes]
+    sums = np.bincount(mask.ravel(), weights=confidence.ravel(), minlength=256) if confidence is not None else None
     present = sorted(np.flatnonzero(counts).tolist(), key=lambda index: (-counts[index], index))
     return [
         ClassArea(

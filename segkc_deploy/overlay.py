@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from segkc_deploy.areas import pixel_counts
 from segkc_deploy.labels import Color, Labels
 from segkc_deploy.pixel_format import as_picture
 
@@ -24,9 +25,9 @@ def colorize(mask: np.ndarray, labels: Labels) -> np.ndarray:
 
     Values that are no class ids, such as `ignore_index`, become black.
     """
-    table = np.zeros((1, 256, 3), dtype=np.uint8)
-    table[0, : labels.num_classes] = labels.palette
-    return np.asarray(cv2.LUT(cv2.merge((mask, mask, mask)), table))
+    table = np.zeros((256, 1, 3), dtype=np.uint8)
+    table[: labels.num_classes, 0] = labels.palette
+    return np.asarray(cv2.applyColorMap(mask, table))
 
 
 def blend(image: np.ndarray, mask: np.ndarray, labels: Labels, alpha: float = 0.5) -> np.ndarray:
@@ -72,7 +73,7 @@ class _Entry:
 
 def _entries(mask: np.ndarray, labels: Labels) -> list[_Entry]:
     """Return what the legend says, the largest class first."""
-    counts = np.bincount(mask.ravel(), minlength=256)[: labels.num_classes]
+    counts = pixel_counts(mask)[: labels.num_classes]
     present = sorted(np.flatnonzero(counts), key=lambda index: -counts[index])
     return [
         _Entry(f"{labels.names[index]} {_percent(counts[index] / mask.size)}", labels.palette[index])

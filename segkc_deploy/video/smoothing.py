@@ -1,5 +1,6 @@
 """Masks that follow each other: how much they flicker, and smoothing over time."""
 
+import cv2
 import numpy as np
 
 from segkc_deploy.errors import ConfigError
@@ -20,7 +21,7 @@ class Flicker:
     def add(self, mask: np.ndarray) -> None:
         """Compare a mask, uint8 (H, W), with the one before, where it has the same size."""
         if self._before is not None and self._before.shape == mask.shape:
-            self._sum += float(np.mean(self._before != mask))
+            self._sum += cv2.countNonZero(cv2.compare(self._before, mask, cv2.CMP_NE)) / mask.size
             self._steps += 1
         self._before = mask
 

@@ -80,6 +80,10 @@ class Video:
         self._last: int | None = None
         self._end = 0.0
 
+    def is_file(self, path: Path) -> bool:
+        """Whether the video is read from the file at `path`."""
+        return path.exists() and Path(self._source).exists() and path.samefile(self._source)
+
     def read(self) -> Iterator[Frame | AudioPacket]:
         """Yield frames, and the sound between them; ends where the video is damaged, which `broken` then tells."""
         import av
