@@ -71,7 +71,7 @@ class OverlayVideo:
             for sound in self._early:
                 self.copy(sound)
         # OpenCV converts ten times faster than FFmpeg, and by the same formula, which the stream names.
-        planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
+        planes = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420), np.uint8)
         image = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         image.pts, image.time_base = frame.pts, frame.time_base
         self._mux(self._stream.encode(image))
