@@ -102,6 +102,9 @@ class Video:
                     yield self._frame(picture, index)
                     index += 1
         except av.FFmpegError as error:
+            for picture in self._undelivered():
+                yield self._frame(picture, index)
+                index += 1
             self.broken = f"{self._source}: ends early, after {index} frames: {error.strerror}"
         if index == 0:
             raise DataError(self.broken or f"{self._source}: holds no picture")
@@ -111,6 +114,14 @@ class Video:
                 f"{self._source}: ends early, after {index} frames: its header says {duration:.1f} seconds,"
                 f" its pictures end at {self._end:.1f}; copy it again"
             )
+
+    def _undelivered(self) -> list[Any]:
+        """Return the pictures that the decoder holds back, to bring them into order, when reading breaks off."""
+        import av
+
+        with contextlib.suppress(av.FFmpegError):
+            return list(self._stream.codec_context.decode(None))
+        return []
 
     def _duration(self) -> float:
         """Return the seconds that the pictures take by the header; 0 where it does not say."""
@@ -129,8 +140,9 @@ class Video:
             return Frame(pixels, index, index, 1 / self.rate)
         # AVI stores the times in the order of decoding; pictures come in the order of showing.
         self._last = picture.pts if self._last is None else max(picture.pts, self._last + 1)
-        self._end = float((self._last + (picture.duration or 0)) * picture.time_base)
-        return Frame(pixels, index, self._last, picture.time_base)
+        time_base = picture.time_base or self._stream.time_base
+        self._end = float((self._last + (picture.duration or 0)) * time_base)
+        return Frame(pixels, index, self._last, time_base)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -226,6 +227,36 @@ def test_slow_clients_are_refused(artifacts: list[Path], monkeypatch: pytest.Mon
         connection.close()
 
 
+@pytest.mark.parametrize(
+    ("start", "piece", "answer"),
+    [
+        (b"POST /predict HTTP/1.1\r\nHost: localhost\r\n", b"X-A: b\r\n", b""),
+        (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n", b"a", b"HTTP/1.1 408 "),
+    ],
+    ids=["headers", "body"],
+)
+def test_clients_that_trickle_are_refused(
+    artifacts: list[Path], monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes, answer: bytes
+):
+    """The time is that of the whole head or body: pieces that keep coming do not extend it."""
+    monkeypatch.setattr("segkc_deploy.serve.protocol.HEAD_SECONDS", 0.5)
+    with running_service(artifacts[:1], body_seconds=0.5) as service:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as slow:
+            slow.sendall(start)
+            ended = False
+            for _ in range(600):
+                time.sleep(0.05)
+                try:
+                    slow.sendall(piece)
+                except OSError:
+                    ended = True
+                    break
+            assert ended
+            with suppress(ConnectionResetError):  # the answer may be lost with the bytes that were on the way
+                assert slow.recv(100).startswith(answer)
+        assert service.predict(PNG).status == 200
+
+
 def test_a_client_that_leaves_is_no_error(artifacts: list[Path], capfd: pytest.CaptureFixture[str]):
     with running_service(artifacts[:1]) as service:
         with socket.create_connection(("127.0.0.1", service.port), timeout=30) as leaving:
@@ -254,6 +285,23 @@ def test_the_command_serves_until_a_signal_and_frees_its_port(artifacts: list[Pa
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
         assert (process.returncode, error) == (0, "")
+
+
+def test_a_killed_service_leaves_nothing_in_the_way(artifacts: list[Path]):
+    port = 0
+    for _ in range(2):  # the second one gets the port of the first at once
+        command = [sys.executable, "-m", "segkc_deploy", "serve", str(artifacts[0]), "--port", str(port)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline(), process.stdout.readline()]
+            assert lines[1].startswith("Listening on "), process.communicate()
+            port = int(lines[1].split()[2].rpartition(":")[2])
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("POST", "/predict", PNG)
+            assert connection.getresponse().status == 200
+            process.kill()  # with the connection still open
+            assert process.wait(60) == -signal.SIGKILL
+            connection.close()
 
 
 def test_mistakes_are_one_line(

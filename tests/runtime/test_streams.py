@@ -1,0 +1,185 @@
+"""Videos over HTTP: live streams that end, break off and stall, and the pictures of an IP camera."""
+
+import io
+import json
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from command_line import CommandLine
+from test_video import COUNT, SIZE, frames_of, lines_of, make_video
+from tiny_artifact import expected_mask, make_artifact
+
+av = pytest.importorskip("av")
+
+
+@contextmanager
+def serving(kind: str, send: Callable[[io.BufferedIOBase], object], chunked: bool = False) -> Iterator[str]:
+    """Serve what `send` writes, without a length as live streams are, and yield its URL.
+
+    Only a `chunked` stream tells its end; other ones just close the connection.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1" if chunked else "HTTP/1.0"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            if chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            content = io.BytesIO()
+            with suppress(BrokenPipeError, ConnectionResetError):  # the reader has enough
+                send(content if chunked else self.wfile)
+                if chunked:
+                    self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(content.getvalue()), content.getvalue()))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/live"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def transport_stream(tmp_path: Path, count: int = COUNT) -> bytes:
+    return make_video(tmp_path / "source.ts", sound=None, count=count).read_bytes()
+
+
+def test_a_stream_is_predicted_until_it_ends(command: CommandLine, tmp_path: Path) -> None:
+    content = transport_stream(tmp_path)
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    with serving("video/mp2t", lambda file: file.write(content), chunked=True) as url:
+        finished = command("predict", artifact, "--source", url, "--out", tmp_path / "out")
+    assert finished.code == 0, finished.err
+    assert len(lines_of(tmp_path / "out/stream.jsonl")) == COUNT
+    assert len(frames_of(tmp_path / "out/stream.mp4")) == COUNT
+    assert json.loads((tmp_path / "out/stream.summary.json").read_text())["frames"] == COUNT
+
+
+def test_the_pictures_of_an_ip_camera_are_a_stream(command: CommandLine, tmp_path: Path) -> None:
+    """JPEG files one after the other, as `multipart/x-mixed-replace`."""
+    image = np.full((*SIZE, 3), 30, np.uint8)
+    image[:, : SIZE[1] // 2] = (220, 0, 0)
+
+    def send(file: io.BufferedIOBase) -> None:
+        jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+        for _ in range(12):
+            file.write(
+                b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg + b"\r\n"
+            )
+
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    with serving("multipart/x-mixed-replace; boundary=frame", send) as url:
+        finished = command("predict", artifact, "--source", url, "--out", tmp_path / "out")
+    assert finished.code == 2  # a camera that ends is one that broke down
+    assert "ends early, after 12 frames" in finished.err
+    lines = lines_of(tmp_path / "out/stream.jsonl")
+    assert len(lines) == 12
+    assert lines[0]["areas"]["red"] == pytest.approx(np.mean(expected_mask(image) == 1), abs=0.05)
+
+
+def test_a_stream_that_breaks_off_leaves_whole_files(command: CommandLine, tmp_path: Path) -> None:
+    content = transport_stream(tmp_path, count=60)
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    with serving("video/mp2t", lambda file: file.write(content[: len(content) * 2 // 3])) as url:
+        finished = command("predict", artifact, "--source", url, "--out", tmp_path / "out")
+    assert finished.code == 2
+    assert f"{url}: ends early, after" in finished.err and "Traceback" not in finished.err
+    lines = lines_of(tmp_path / "out/stream.jsonl")
+    assert 20 < len(lines) < 60
+    assert len(frames_of(tmp_path / "out/stream.mp4")) == len(lines)
+
+
+def test_a_stream_that_stalls_ends_in_time(
+    command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segkc_deploy.video.source._TIMEOUT", (10.0, 1.0))
+    content = transport_stream(tmp_path, count=60)
+    ended = threading.Event()
+
+    def send(file: io.BufferedIOBase) -> None:
+        file.write(content)
+        file.flush()
+        ended.wait(60)
+
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    with serving("video/mp2t", send) as url:
+        finished = command("predict", artifact, "--source", url, "--out", tmp_path / "out")
+        ended.set()
+    assert finished.code == 2
+    assert "ends early, after" in finished.err and "Traceback" not in finished.err
+    lines = lines_of(tmp_path / "out/stream.jsonl")
+    assert len(lines) > 50
+    assert len(frames_of(tmp_path / "out/stream.mp4")) == len(lines)
+
+
+class RtspCamera(socketserver.StreamRequestHandler):
+    """Answers what a player asks and sends `content`, an MPEG transport stream, as RTP within the RTSP connection."""
+
+    content: bytes
+
+    def handle(self) -> None:
+        sdp = b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track\r\n"
+        extra = {
+            "OPTIONS": b"Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n",
+            "DESCRIBE": b"Content-Type: application/sdp\r\nContent-Length: %d\r\n" % len(sdp),
+            "SETUP": b"Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n",
+            "PLAY": b"Session: 1\r\n",
+        }
+        while line := self.rfile.readline():
+            method = line.split(b" ")[0].decode()
+            headers = dict(line.strip().split(b": ", 1) for line in iter(self.rfile.readline, b"\r\n"))
+            answer = b"RTSP/1.0 200 OK\r\nCSeq: %s\r\n%s\r\n" % (headers[b"CSeq"], extra[method])
+            self.wfile.write(answer + (sdp if method == "DESCRIBE" else b""))
+            if method == "PLAY":
+                self.send_packets()
+                return
+
+    def send_packets(self) -> None:
+        for number, start in enumerate(range(0, len(self.content), 7 * 188)):
+            part = self.content[start : start + 7 * 188]
+            header = struct.pack(">BBHII", 0x80, 33, number, 90 * number, 1)
+            self.wfile.write(struct.pack(">cBH", b"$", 0, len(header) + len(part)) + header + part)
+
+
+def test_an_rtsp_camera_is_predicted_until_it_goes_away(command: CommandLine, tmp_path: Path) -> None:
+    camera = type("Camera", (RtspCamera,), {"content": transport_stream(tmp_path)})
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), camera) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"rtsp://127.0.0.1:{server.server_address[1]}/live"
+        finished = command("predict", artifact, "--source", url, "--out", tmp_path / "out")
+        server.shutdown()
+        thread.join()
+    assert finished.code in (0, 2)
+    assert "Traceback" not in finished.err
+    lines = lines_of(tmp_path / "out/stream.jsonl")
+    assert len(lines) == len(frames_of(tmp_path / "out/stream.mp4")) >= COUNT - 2
+
+
+def test_a_stream_that_is_not_there_is_one_line(command: CommandLine, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+        for url in (f"http://127.0.0.1:{port}/live", f"rtsp://127.0.0.1:{port}/live"):
+            line = command.refused("predict", artifact, "--source", url, "--out", tmp_path / "out")
+            assert f"{url}: cannot be opened as a video" in line
+    assert not (tmp_path / "out").exists()
