@@ -13,7 +13,7 @@ from pathlib import Path
 
 from segkc_deploy.benchmarks.studies.benchmark_rows import current_commit
 from segkc_deploy.benchmarks.studies.study import Trial
-from segkc_deploy.benchmarks.studies.trials import Session, State, StudyDirectory, last_line, train_trial
+from segkc_deploy.benchmarks.studies.trials import Session, State, StudyDirectory, TrialFiles, last_line, train_trial
 from segkc_deploy.errors import ConfigError, SegKCError
 from segkc_deploy.machine import available_cores, describe_machine
 from segkc_deploy.progress import console
@@ -147,6 +147,8 @@ class _Workers:
 
     def _train(self, trial: Trial, state: State, lock: int) -> Outcome:
         files = self.directory.files(trial)
+        if (before := self.directory.command_before(trial, self.parallelism.device)) is not None:
+            self._write_pseudo_labels(before, files)
         data = self.directory.data_facts(trial)
         session = Session(_code_version(), self.machine, self.threads, self.parallelism.pin, data)
         command = self.directory.command(trial, state, self.loaders, self.parallelism.device)
@@ -158,6 +160,14 @@ class _Workers:
             return Outcome(trial, "finished", last_line(files.run.log))
         what = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         return Outcome(trial, "failed", f"{what}: {last_line(files.log)} ({files.log})")
+
+    def _write_pseudo_labels(self, command: list[str], files: TrialFiles) -> None:
+        files.log.parent.mkdir(parents=True, exist_ok=True)
+        with files.log.open("ab") as log:
+            environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
+            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment).returncode
+        if code != 0:
+            raise ConfigError(f"pseudo-label ended with exit code {code}: {last_line(files.log)} ({files.log})")
 
     @contextmanager
     def _core(self) -> Iterator[None]:

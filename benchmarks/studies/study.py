@@ -16,6 +16,9 @@ from segkc_deploy.validation import did_you_mean, load_yaml, validate
 #: All labels, instead of a fraction such as `1/8`.
 FULL = "full"
 
+#: What a row may say that names another row.
+_OTHER_ROWS = ("like", "pseudo_labels_from")
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -63,7 +66,9 @@ class Study(_Part):
             `{labels}` becomes `1_8` for `1/8`, and with `{seed}` every seed has labels of its own.
         base: the recipe that every row starts from, shipped or a file beside the study.
         common: what every row has on top of its base: steps, crop, augmentation, junior.
-        rows: by name, what the row changes; `base` or `like` (another row) replace what it starts from.
+        rows: by name, what the row changes; `base` or `like` (another row) replace what it starts from. A row with
+            `pseudo_labels_from` (another row) learns from the labels and from the masks that the network of that row's
+            finished trial gives the unlabeled images.
         compared: sections of the recipe in which rows may differ, where the study compares these and no methods:
             `supervision` and `weak`. Validation stays the same.
         trials: blocks of trainings, the most important ones first.
@@ -86,12 +91,15 @@ class Study(_Part):
     @model_validator(mode="after")
     def _rows_exist(self) -> "Study":
         wanted = [row for block in self.trials for row in block.rows if row != "all"]
-        wanted += [str(changes["like"]) for changes in self.rows.values() if "like" in changes]
+        wanted += [str(changes[key]) for changes in self.rows.values() for key in _OTHER_ROWS if key in changes]
         for row in wanted:
             if row not in self.rows:
                 raise ValueError(f"no row {row!r}; {did_you_mean(row, self.rows)}")
         if both := [row for row, changes in self.rows.items() if {"base", "like"} <= changes.keys()]:
             raise ValueError(f"row {both[0]} has both base and like; keep one")
+        for row, changes in self.rows.items():
+            if "pseudo_labels_from" in self.rows.get(str(changes.get("pseudo_labels_from")), {}):
+                raise ValueError(f"row {row}: pseudo_labels_from names a row that learns pseudo-labels itself")
         for labels in (labels for block in self.trials for labels in block.labels):
             if not re.fullmatch(r"\w[\w/-]*", labels):
                 raise ValueError(f"labels {labels!r}: write a fraction such as 1/8, a partition's name, or {FULL}")
@@ -101,6 +109,11 @@ class Study(_Part):
     def path(self) -> Path:
         """The file that the study was read from."""
         return self._path
+
+    def labeling_trial(self, trial: Trial) -> Trial | None:
+        """Return the trial whose network labels the unlabeled images for this one; None where none does."""
+        row = self.rows[trial.row].get("pseudo_labels_from")
+        return None if row is None else Trial(str(row), trial.labels, trial.seed)
 
     def ordered_trials(self) -> list[Trial]:
         """Return the trials by importance. Within a block all rows get a seed before any row gets the next one."""
@@ -154,7 +167,7 @@ def write_recipes(study: Study, folder: Path) -> dict[str, Path]:
     """
     files = {}
     for row, changes in study.rows.items():
-        changes = dict(changes)
+        changes = {key: value for key, value in changes.items() if key != "pseudo_labels_from"}
         if like := changes.pop("like", None):
             below = f"{like}.yaml"
         else:

@@ -73,8 +73,7 @@ class RowMaker:
             "sessions": len(sessions),
         }
         if merge := self.directory.study.merge:
-            spec_file = self.directory.specs[trial.labels, trial.seed]
-            scores = files.scores(role)
+            spec_file, scores = self.directory.spec(trial), files.scores(role)
             known["miou_merged"] = evaluate_merged(files.run.path, spec_file, role, scores, merge, self.device)
             known["merged"] = merge
         for name in ("seconds", "processor_seconds"):

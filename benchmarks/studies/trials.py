@@ -63,6 +63,11 @@ class TrialFiles:
         return RunDirectory(self.out / "runs" / self.trial.name)
 
     @property
+    def pseudo_labels(self) -> Path:
+        """The folder of the masks that another trial's network gives the unlabeled images."""
+        return self.out / "pseudo-labels" / self.trial.name
+
+    @property
     def log(self) -> Path:
         """What the training printed, in all sessions."""
         return self.out / "logs" / f"{self.trial.name}.log"
@@ -125,9 +130,30 @@ class StudyDirectory:
         """Return the recipe that the trial is trained by, with every value."""
         return self._resolved[trial.row].model_copy(update={"seed": trial.seed})
 
+    def spec(self, trial: Trial) -> Path:
+        """Return the data spec that the trial is trained on; that of pseudo-labels is written by `command_before`'s."""
+        if self.study.labeling_trial(trial) is None:
+            return self.specs[trial.labels, trial.seed]
+        return self.files(trial).pseudo_labels / "data.yaml"
+
+    def command_before(self, trial: Trial, device: str) -> list[str] | None:
+        """Return the command that writes the pseudo-labels of a trial; None where it needs none, or has them.
+
+        Raises:
+            ConfigError: the trial whose network labels is not finished.
+        """
+        labeling, files = self.study.labeling_trial(trial), self.files(trial)
+        if labeling is None or self.spec(trial).is_file():
+            return None
+        if self.state(labeling) != "finished":
+            raise ConfigError(f"it learns pseudo-labels of {labeling.name}, which is not finished; train that first")
+        run = self.files(labeling).run.path
+        command = [sys.executable, "-m", "segkc_deploy", "pseudo-label", str(run), "--out", str(files.pseudo_labels)]
+        return [*command, "--device", device, "--overwrite"]
+
     def data_facts(self, trial: Trial) -> dict[str, Any]:
         """Return how many images there are, and a digest of which ones with which classes."""
-        spec = self.specs[trial.labels, trial.seed]
+        spec = self.spec(trial)
         if spec not in self._data:
             self._data[spec] = _facts(load_data_spec(spec).resolve())
         return self._data[spec]
@@ -159,7 +185,7 @@ class StudyDirectory:
         """Return the command that trains the trial to its end."""
         run = self.files(trial).run
         command = [sys.executable, "-m", "segkc_deploy", "train", "--out", str(run.path)]
-        command += ["--data", str(self.specs[trial.labels, trial.seed]), "--workers", str(loaders), "--device", device]
+        command += ["--data", str(self.spec(trial)), "--workers", str(loaders), "--device", device]
         if state == "started":
             return [*command, "--resume"]
         command += ["--recipe", str(self.recipes[trial.row]), "--seed", str(trial.seed)]

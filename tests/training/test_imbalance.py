@@ -1,6 +1,7 @@
 """Losses, weights and crops for rare classes, each against an independent float64 formula."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from segkc_deploy.training.data.augment import weak_view
 from segkc_deploy.training.data.datasets import LabeledDataset
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.recipe import WeakAugmentation
-from segkc_deploy.training.recipe_file import with_overrides
+from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 from segkc_deploy.training.terms.class_weights import class_weights
 from segkc_deploy.training.terms.losses import cross_entropy
 from segkc_deploy.training.terms.region_losses import dice_loss, lovasz_loss, weighted_cross_entropy
@@ -186,7 +187,7 @@ def test_check_warns_of_a_rare_class_and_names_the_settings(tmp_path: Path) -> N
     assert finding.level == "warning"
     assert "rare (0.02%)" in finding.message
     recipe = tiny_recipe()
-    for setting in ("supervision.class_weights=log", "supervision.dice=1", "weak.rare_class_crops=0.5"):
+    for setting in ("supervision.dice=1", "weak.rare_class_crops=0.5"):
         assert f"-o {setting}" in finding.message
         recipe = with_overrides(recipe, [setting], "check")
     # Four pixels of 96 x 64 ones are a small object.
@@ -194,6 +195,15 @@ def test_check_warns_of_a_rare_class_and_names_the_settings(tmp_path: Path) -> N
         assert f"-o {setting}" in finding.message
         recipe = with_overrides(recipe, [setting], "check")
     assert recipe.validation.size == (128, 192)
+
+
+@pytest.mark.parametrize("recipe", ["own-data-cpu", "own-data-8gb", "segkc-cpu"])
+def test_the_settings_that_check_names_go_with_the_recipes_for_own_images(tmp_path: Path, recipe: str) -> None:
+    (finding,) = [one for one in check(_sets(tmp_path), workers=1).findings if one.kind == "rare-class"]
+    settings = re.findall(r"-o (\S+\w\]?)", finding.message)
+    assert len(settings) == 4
+    changed = load_recipe(recipe, [*settings, "weak.flip=0"])
+    assert (changed.supervision.dice, changed.weak.scale, changed.validation.size) == (1, (1, 3), (128, 192))
 
 
 def test_a_rare_class_of_large_objects_needs_no_larger_images() -> None:
