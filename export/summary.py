@@ -28,7 +28,8 @@ def _proof(verification: Verification) -> Iterator[str]:
         f" by {verification.ran_on}"
     )
     if verification.graph_agreement is not None:
-        yield f"  of its graph, rounded at each tensor: {verification.graph_agreement:.4%}"
+        images = "" if verification.graph_images is None else f", {verification.graph_images} images"
+        yield f"  of its graph, rounded at each tensor: {verification.graph_agreement:.4%}{images}"
     for check in verification.shapes:
         count, height, width = check.shape
         yield f"  {count} image{'s' if count > 1 else ''} of {height}x{width}: {check.agreement:.4%}"

@@ -11,7 +11,7 @@ from segkc_deploy.data.masks import read_sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.export.deploy_graph import CONFIDENCE, LOGITS, MASKS
 from segkc_deploy.export.precision.quantize import MIOU_BUDGET
-from segkc_deploy.export.real_images import RealImages
+from segkc_deploy.export.real_images import RealImages, spread
 from segkc_deploy.manifest import Contract, ShapeCheck, Verification
 from segkc_deploy.metrics import ConfusionMatrix, Scores
 from segkc_deploy.predictor import Predictor
@@ -27,6 +27,10 @@ _SHAPE_WITHIN = 0.05
 
 #: How many images make a batch where any number is taken.
 _SOME = 3
+
+#: Images on which the graph is emulated, at most. Emulation costs more than the artifact itself, and what rounding does
+#: to a graph shows on few images: each has as many samples as it has pixels.
+GRAPH_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,13 @@ def verify(artifact: Predictor, reference: Predictor, logits: Logits | None, ima
     Args:
         artifact: the built artifact.
         reference: the PyTorch network behind the same contract; it gives its logits besides.
-        logits: those of the graph in its final precision, where the artifact was made from it.
+        logits: those of the graph in its final precision, where the artifact was made from it; compared on
+            `GRAPH_IMAGES` images.
         images: those of `verification` are compared, at their own size.
     """
     labels = images.sets.labels
     scores = {name: ConfusionMatrix(labels.num_classes, labels.ignore_index) for name in ("network", "artifact")}
+    emulated = spread(images.verification, GRAPH_IMAGES) if logits is not None else ()
     found = _Comparison()
     for sample in track(images.verification, "verifying on real images"):
         image, truth = read_sample(sample, images.sets)
@@ -122,7 +128,7 @@ def verify(artifact: Predictor, reference: Predictor, logits: Logits | None, ima
         (expected,) = reference.postprocess(_those_of(outputs, wanted), size)
         (got,) = artifact.postprocess(outputs, size)
         found.at_own_size.add(expected, got)
-        if logits is not None:
+        if logits is not None and sample in emulated:
             found.graph_logits(wanted[LOGITS], np.moveaxis(logits(batch), 1, -1))
         if truth is not None:
             scores["network"].update(truth, expected)
@@ -131,6 +137,7 @@ def verify(artifact: Predictor, reference: Predictor, logits: Logits | None, ima
         "ran_on": artifact.description,
         "images": len(images.verification),
         "graph_agreement": found.graph.value if logits is not None else None,
+        "graph_images": len(emulated) if logits is not None else None,
         "shapes": tuple(_other_shapes(artifact, reference, images)),
     }
     if images.masks:

@@ -164,6 +164,7 @@ class Verification(_Part):
         graph_agreement: the same of the ONNX graph in its final precision, rounded at each tensor as its types say, at
             the decoder's resolution; None where the engine is not made from it. Hardware that computes in a higher
             precision than the artifact's hides what other hardware will show; this does not.
+        graph_images: on how many of the images the graph was compared; None for older artifacts, which did it on all.
         shapes: other batch sizes, heights and widths that were tried.
         required_agreement: the least agreement that passes, if any was required.
         finite: whether every logit, of graph and artifact, was a finite number; None where none could be seen.
@@ -180,6 +181,7 @@ class Verification(_Part):
     images: int
     agreement: float
     graph_agreement: float | None = None
+    graph_images: int | None = None
     shapes: tuple[ShapeCheck, ...] = ()
     required_agreement: float | None = None
     finite: bool | None = None

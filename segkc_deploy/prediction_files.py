@@ -1,6 +1,11 @@
-"""Predict image files and write the results."""
+"""Predict image files and write the results.
 
-from collections.abc import Iterator, Sequence
+Images are read and resized in the background before the network runs on them, and their masks are made and written in
+the background after it, so that the network waits for neither.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +14,6 @@ import numpy as np
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
-from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.prediction_record import ResultFolder, remove_earlier, results_there
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch
@@ -19,6 +23,9 @@ from segkc_deploy.shrinking import SHRINK_NOTICE, ShrinkNotice
 from segkc_deploy.sources import SourceImage
 
 _EVERYTHING = Outputs()
+
+#: OpenCV raises an error of its own where memory is short.
+_OUT_OF_MEMORY = (MemoryError, cv2.error)
 
 
 def prepare_folder(out: Path, overwrite: bool) -> None:
@@ -85,25 +92,14 @@ def predict_each(
     outputs: Outputs,
     shrinking: ShrinkNotice,
 ) -> Iterator[str | None]:
-    """Predict images and write their results; yield for each why it was left out, or None.
+    """Predict images and write their results; yield for each, in order, why it was left out, or None.
 
     Raises:
         ConfigError: a result could not be written.
     """
-    batch_size = predictor.batch_size(batch_size)
-    read = partial(_read, pixels=predictor.contract.pixels)
-    batch: list[tuple[SourceImage, np.ndarray]] = []
-    for image, pixels in prefetch(read, images):
-        if isinstance(pixels, DataError):
-            yield str(pixels)
-            continue
-        shrinking.look_at(image.path, pixels.shape[:2])
-        batch.append((image, pixels))
-        if len(batch) == batch_size:
-            yield from _predict_batch(predictor, batch, folder, outputs)
-            batch = []
-    if batch:
-        yield from _predict_batch(predictor, batch, folder, outputs)
+    ready = prefetch(partial(_get_ready, predictor), images)
+    inferred = _infer(predictor, ready, predictor.batch_size(batch_size), shrinking)
+    return prefetch(partial(_finish, predictor, folder, outputs), inferred)
 
 
 def images_to_predict(
@@ -126,25 +122,89 @@ def report_left_out(reason: str) -> None:
     console.print(f"left out: {reason}", style="yellow", markup=False, soft_wrap=True)
 
 
-def _read(image: SourceImage, pixels: PixelFormat) -> tuple[SourceImage, np.ndarray | DataError]:
+@dataclass(frozen=True)
+class _Ready:
+    """An image as it was read, and as the network takes it: (1, height, width, bands)."""
+
+    image: SourceImage
+    pixels: np.ndarray
+    network_input: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Inferred:
+    """What the network gave for one image: its outputs for a batch of 1."""
+
+    ready: _Ready
+    outputs: dict[str, np.ndarray]
+
+
+def _get_ready(predictor: Predictor, image: SourceImage) -> _Ready | str:
+    """Read and resize an image, or return why it is left out."""
     try:
-        return image, read_image(image.path, pixels)
+        pixels = read_image(image.path, predictor.contract.pixels)
     except DataError as error:
-        return image, error
-
-
-def _predict_batch(
-    predictor: Predictor, batch: list[tuple[SourceImage, np.ndarray]], folder: ResultFolder, outputs: Outputs
-) -> list[str | None]:
-    """Predict and write a batch; return for each image why it was left out, where it did not fit into memory."""
+        return str(error)
     try:
-        masks = predictor.predict([pixels for _, pixels in batch], batch_size=len(batch))
-        for (image, pixels), mask in zip(batch, masks, strict=True):
-            write_results(folder, image, pixels, mask, predictor.labels, outputs)
-    except (MemoryError, cv2.error):  # OpenCV's resizing raises its own error where memory is short
-        if len(batch) > 1:
-            return [reason for one in batch for reason in _predict_batch(predictor, [one], folder, outputs)]
-        image, pixels = batch[0]
-        height, width = pixels.shape[:2]
-        return [f"{image.path}: too little memory for its {width}x{height} pixels; use --tile"]
-    return [None] * len(batch)
+        return _Ready(image, pixels, predictor.preprocess([pixels]))
+    except _OUT_OF_MEMORY:
+        return _too_large(image, pixels)
+
+
+def _infer(
+    predictor: Predictor, ready: Iterable[_Ready | str], batch_size: int, shrinking: ShrinkNotice
+) -> Iterator[_Inferred | str]:
+    """Run the network on batches of successive images and yield what it gives for each, in order.
+
+    Where the network takes images of any size, one of another size begins a new batch.
+    """
+    batch: list[_Ready] = []
+    for one in ready:
+        if isinstance(one, str):
+            yield from _infer_batch(predictor, batch)
+            batch = []
+            yield one
+            continue
+        shrinking.look_at(one.image.path, one.pixels.shape[:2])
+        if batch and batch[0].network_input.shape != one.network_input.shape:
+            yield from _infer_batch(predictor, batch)
+            batch = []
+        batch.append(one)
+        if len(batch) == batch_size:
+            yield from _infer_batch(predictor, batch)
+            batch = []
+    yield from _infer_batch(predictor, batch)
+
+
+def _infer_batch(predictor: Predictor, batch: Sequence[_Ready]) -> Iterator[_Inferred | str]:
+    if not batch:
+        return
+    try:
+        outputs = predictor.infer(np.concatenate([one.network_input for one in batch]))
+    except MemoryError:
+        if len(batch) == 1:
+            yield _too_large(batch[0].image, batch[0].pixels)
+        else:
+            for one in batch:
+                yield from _infer_batch(predictor, [one])
+        return
+    for place, one in enumerate(batch):
+        yield _Inferred(one, {name: values[place : place + 1] for name, values in outputs.items()})
+
+
+def _finish(predictor: Predictor, folder: ResultFolder, outputs: Outputs, inferred: _Inferred | str) -> str | None:
+    """Make the mask of an image and write its files; return why it has none."""
+    if isinstance(inferred, str):
+        return inferred
+    image, pixels = inferred.ready.image, inferred.ready.pixels
+    try:
+        (mask,) = predictor.postprocess(inferred.outputs, [pixels.shape[:2]])
+        write_results(folder, image, pixels, mask, predictor.labels, outputs)
+    except _OUT_OF_MEMORY:
+        return _too_large(image, pixels)
+    return None
+
+
+def _too_large(image: SourceImage, pixels: np.ndarray) -> str:
+    height, width = pixels.shape[:2]
+    return f"{image.path}: too little memory for its {width}x{height} pixels; use --tile"

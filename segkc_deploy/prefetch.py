@@ -1,4 +1,4 @@
-"""Read files in the background while earlier ones are worked on."""
+"""Read or write files in the background while others are worked on."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,8 @@ Result = TypeVar("Result")
 def prefetch(read: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4) -> Iterator[Result]:
     """Yield `read(item)` for each item, in order, with up to `ahead` further items being read by two threads.
 
-    An exception that `read` raises is raised when its item's turn comes.
+    `items` are taken in the calling thread, so a generator that computes what is to be written works while two threads
+    write what it gave before. An exception that `read` raises is raised when its item's turn comes.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         waiting: deque[Future[Result]] = deque()

@@ -1,5 +1,6 @@
 import errno
 import json
+import threading
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_artifact import edit_manifest, expected_mask, make_artifact, manifest_of, network
 
-from segkc_deploy import predictor
+from segkc_deploy import prediction_files, predictor
 from segkc_deploy.errors import DataError
 from segkc_deploy.manifest import manifest_path, write_manifest
 from segkc_deploy.sources import find_images
@@ -51,6 +52,34 @@ def test_a_folder_gives_a_mask_and_an_overlay_for_each_image(command, artifact, 
         mask = cv2.imread(str(tmp_path / "out" / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, expected_mask(image))
+
+
+def test_the_network_does_not_wait_for_files_that_are_written(artifact, tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name)
+    images, second_inference = find_images(str(tmp_path / "in")), threading.Event()
+    waited, written, inferences = [], prediction_files.write_results, 0
+    (tmp_path / "out").mkdir()
+
+    def write(*given):
+        waited.append(second_inference.wait(timeout=60))
+        written(*given)
+
+    monkeypatch.setattr(prediction_files, "write_results", write)
+    with predictor.load(artifact) as loaded:
+        infer = loaded.infer
+
+        def count(batch):
+            nonlocal inferences
+            inferences += 1
+            if inferences == 2:
+                second_inference.set()
+            return infer(batch)
+
+        monkeypatch.setattr(loaded, "infer", count)
+        assert prediction_files.predict_files(loaded, images, tmp_path / "out") == 0
+    assert waited == [True, True]
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 2
 
 
 def test_masks_have_the_images_own_size(command, artifact, tmp_path):
