@@ -24,6 +24,8 @@ _MASK_WORDS = re.compile(r"mask|label|annot|segm|\bgt|ann$|ground.?truth", re.IG
 _VAL_WORDS = re.compile(r"val|valid|validation|test|dev", re.IGNORECASE)
 _TRAIN_WORDS = re.compile(r"train|training", re.IGNORECASE)
 _MASKS_READ = 24
+#: Pascal VOC's folder, and CVAT's, of masks that color objects one by one, beside the one of classes.
+_INSTANCES = "SegmentationObject"
 
 #: The folders by which a layout is known.
 _LAYOUTS = {
@@ -136,7 +138,7 @@ def _mask_places(root: Path, files: list[Path], images: Path) -> Iterable[tuple[
         named = {_stem(path.name): path for path in files if path.parent == images and path.suffix in IMAGE_SUFFIXES}
         yield images, set(roboflow.split_files(named)[1])
     for folder, masks in _image_folders(files).items():
-        if folder != images and _is_mask_folder(root, folder, masks):
+        if folder != images and folder.name != _INSTANCES and _is_mask_folder(root, folder, masks):
             tasks = all(is_task_png(mask) for mask in masks)
             yield folder, _task_stems(folder, images) if tasks else {_stem(mask.name) for mask in masks}
     texts: dict[Path, set[str]] = {}

@@ -11,8 +11,9 @@ from PIL import Image
 
 from segkc_deploy.data.check import check
 from segkc_deploy.data.convert import unpack
+from segkc_deploy.data.guess import guess_spec
 from segkc_deploy.data.masks import read_mask
-from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.data.spec import data_spec, load_data_spec
 from segkc_deploy.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' decode
@@ -132,3 +133,26 @@ def test_another_tools_file_is_recognized(command, tmp_path, text, tool):
     (tmp_path / "data.yaml").write_text(text)
     message = command.refused("check", "--data", tmp_path / "data.yaml")
     assert f"a file of {tool}, no data spec; `segkc-deploy init FOLDER` writes one" in message
+
+
+def test_init_takes_cvats_masks_of_classes_and_not_those_of_objects(tmp_path):
+    """Objects have colors by their number, some of which are colors of classes."""
+    for name in ("a", "b"):
+        write_image(tmp_path / f"JPEGImages/{name}.jpg")
+        for folder, value in (("SegmentationClass", 128), ("SegmentationObject", 64)):
+            write_mask(tmp_path / folder / f"{name}.png", np.full((32, 48, 3), value, np.uint8))
+    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\nroad:128,128,128::\ntree:64,64,64::\n")
+    assert guess_spec(tmp_path).spec["labeled"] == {"images": "JPEGImages", "masks": "SegmentationClass"}
+
+
+def test_init_takes_the_names_in_yolos_list(tmp_path):
+    """Label Studio's export "YOLO with images": no YAML file."""
+    write_image(tmp_path / "images/a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75\n")
+    (tmp_path / "classes.txt").write_text("tree\nroad\n")
+    (tmp_path / "notes.json").write_text('{"categories": [], "info": {}}')
+    spec = data_spec(guess_spec(tmp_path).spec, tmp_path / "data.yaml")
+    sets = spec.resolve()
+    assert sets.labels.names == ("background", "tree", "road")
+    assert read_mask(sets.labeled[0], sets.coding).max() == 2
