@@ -107,7 +107,8 @@ class Video:
                 index += 1
             self.broken = f"{self._source}: ends early, after {index} frames: {error.strerror}"
         if index == 0:
-            raise DataError(self.broken or f"{self._source}: holds no picture")
+            hint = "; of MP4 only files with their index first (faststart) can be piped" if self._source == "-" else ""
+            raise DataError((self.broken or f"{self._source}: holds no picture") + hint)
         duration = self._duration()
         if self.broken is None and duration - self._end > max(_MISSING[0], _MISSING[1] * duration):
             self.broken = (

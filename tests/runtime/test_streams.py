@@ -5,6 +5,8 @@ import json
 import socket
 import socketserver
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -172,6 +174,28 @@ def test_an_rtsp_camera_is_predicted_until_it_goes_away(command: CommandLine, tm
     assert "Traceback" not in finished.err
     lines = lines_of(tmp_path / "out/stream.jsonl")
     assert len(lines) == len(frames_of(tmp_path / "out/stream.mp4")) >= COUNT - 2
+
+
+def test_a_video_is_read_from_stdin(tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+
+    def predict(content: bytes, out: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "segkc_deploy", "predict", str(artifact), "--source", "-"]
+        return subprocess.run([*command, "--out", str(tmp_path / out)], input=content, capture_output=True, check=False)
+
+    assert predict(transport_stream(tmp_path), "out").returncode == 0
+    assert len(frames_of(tmp_path / "out/stdin.mp4")) == len(lines_of(tmp_path / "out/stdin.jsonl")) == COUNT
+    with av.open(str(tmp_path / "noise.mp4"), "w") as container:  # too large to be held back until its index comes
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for index in range(60):
+            noise = np.random.default_rng(index).integers(0, 256, (*SIZE, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode(None))
+    index_last = predict((tmp_path / "noise.mp4").read_bytes(), "other")
+    assert index_last.returncode == 2
+    assert b"with their index first (faststart) can be piped" in index_last.stderr
+    assert b"Traceback" not in index_last.stderr
 
 
 def test_a_stream_that_is_not_there_is_one_line(command: CommandLine, tmp_path: Path) -> None:
