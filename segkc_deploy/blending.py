@@ -33,6 +33,10 @@ class Blend(ABC):
     def take(self, rows: int) -> np.ndarray:
         """Return the mask of the first `rows` rows, uint8 (rows, width), and move the band down by as many."""
 
+    @abstractmethod
+    def confidence(self, rows: int) -> np.ndarray:
+        """Return the confidence (0-1) of the first `rows` rows, float32 (rows, width), before they are taken."""
+
     def _common(self, column: int) -> tuple[slice, slice]:
         """Return which columns window and band have in common: in the window, in the band."""
         start, stop = max(column, 0), min(column + self._window[1], self._width)
@@ -64,6 +68,13 @@ class SummedProbabilities(Blend):
         logits /= logits.sum(axis=2, keepdims=True)
         self._sums[:, here] += logits
 
+    def confidence(self, rows: int) -> np.ndarray:
+        """See `Blend.confidence`: the mean probability of the class over the windows."""
+        sums = self._sums[:rows]
+        # The probabilities of one window sum up to one.
+        mean: np.ndarray = sums.max(axis=2) / sums.sum(axis=2)
+        return mean
+
     def take(self, rows: int) -> np.ndarray:
         """See `Blend.take`; of equal sums the first class wins."""
         mask = self._sums[:rows].argmax(axis=2).astype(np.uint8)
@@ -85,6 +96,7 @@ class NearestMiddle(Blend):
         self._rows = _shares(tops, window[0])
         self._columns = _shares(lefts, window[1])
         self._mask = np.zeros((window[0], width), np.uint8)
+        self._confidence = np.zeros((window[0], width), np.float32)
 
     def add(self, outputs: dict[str, np.ndarray], top: int, left: int, column: int) -> None:
         """See `Blend.add`."""
@@ -94,11 +106,18 @@ class NearestMiddle(Blend):
         if start < stop:
             rows, columns = slice(*self._rows[top]), slice(start + here.start - within.start, stop + column)
             self._mask[rows, columns] = outputs["masks"][rows, start:stop]
+            if "confidence" in outputs:
+                self._confidence[rows, columns] = outputs["confidence"][rows, start:stop]
+
+    def confidence(self, rows: int) -> np.ndarray:
+        """See `Blend.confidence`; for networks that give one."""
+        return self._confidence[:rows].copy()
 
     def take(self, rows: int) -> np.ndarray:
         """See `Blend.take`."""
         taken = self._mask[:rows].copy()
-        self._mask[: len(self._mask) - rows] = self._mask[rows:].copy()
+        for values in (self._mask, self._confidence):
+            values[: len(values) - rows] = values[rows:].copy()
         return taken
 
 

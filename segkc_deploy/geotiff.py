@@ -12,14 +12,20 @@ from segkc_deploy import atomic
 from segkc_deploy.errors import DataError, MissingDependencyError
 from segkc_deploy.labels import Labels
 from segkc_deploy.predictor import Predictor
-from segkc_deploy.tiles import BLOCK, Tiling, default_stride, predict_windows
+from segkc_deploy.result_files import as_bytes
+from segkc_deploy.tiles import BLOCK, Tiling, Write, default_stride, predict_windows
 
 #: Megabytes of GDAL's cache of blocks; by default it would take a twentieth of the machine's memory.
 _CACHE_MB = 256
 
 
 def predict_geotiff(
-    predictor: Predictor, source: Path, target: Path, stride: tuple[int, int] | None = None, batch_size: int = 1
+    predictor: Predictor,
+    source: Path,
+    target: Path,
+    stride: tuple[int, int] | None = None,
+    batch_size: int = 1,
+    confidence: Path | None = None,
 ) -> Iterator[float]:
     """Write the mask of a TIFF file as a GeoTIFF; yield, now and then, the share that is done.
 
@@ -33,6 +39,7 @@ def predict_geotiff(
         target: the file to write.
         stride: see `tiles.predict_tiled`.
         batch_size: windows that run at once.
+        confidence: a second file to write, one 8-bit band of 255 times the confidence, 0 where the source has no data.
 
     Raises:
         DataError: the source cannot be read.
@@ -45,15 +52,25 @@ def predict_geotiff(
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), _reading(rasterio, source), rasterio.open(source) as image:
         bands = _Bands(image, source)
         tiling = Tiling((image.height, image.width), window, stride or default_stride(window))
-        with atomic.atomic_path(target) as temporary, _created(rasterio, temporary, image, predictor.labels) as mask:
+        with contextlib.ExitStack() as files:
 
-            def write(top: int, left: int, part: np.ndarray) -> None:
-                where = rasterio.windows.Window(left, top, part.shape[1], part.shape[0])
-                if bands.has_gaps:
-                    part = np.where(image.dataset_mask(window=where) == 0, predictor.labels.ignore_index, part)
-                mask.write(part.astype(np.uint8), 1, window=where)
+            def into(path: Path, labels: Labels | None) -> Write:
+                """Return what writes parts to a new file: class ids where there are labels, else a confidence."""
+                temporary = files.enter_context(atomic.atomic_path(path))
+                raster = files.enter_context(_created(rasterio, temporary, image, labels))
 
-            yield from predict_windows(predictor, tiling, bands.read, write, batch_size)
+                def write(top: int, left: int, part: np.ndarray) -> None:
+                    where = rasterio.windows.Window(left, top, part.shape[1], part.shape[0])
+                    values = as_bytes(part) if labels is None else part.astype(np.uint8)
+                    if bands.has_gaps:
+                        values[image.dataset_mask(window=where) == 0] = 0 if labels is None else labels.ignore_index
+                    raster.write(values, 1, window=where)
+
+                return write
+
+            write = into(target, predictor.labels)
+            second = None if confidence is None else into(confidence, None)
+            yield from predict_windows(predictor, tiling, bands.read, write, batch_size, second)
 
 
 def reduced_pair(source: Path, mask: Path, longest_side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,11 +149,11 @@ def _reading(rasterio: Any, source: Path) -> Iterator[None]:
             raise DataError(f"{source}: not a readable TIFF: {' '.join(str(error).split())}") from None
 
 
-def _created(rasterio: Any, path: Path, image: Any, labels: Labels) -> Any:
-    """Return a new GeoTIFF for the mask of `image`, open for writing."""
+def _created(rasterio: Any, path: Path, image: Any, labels: Labels | None) -> Any:
+    """Return a new GeoTIFF for the mask of `image`, or without labels for its confidence, open for writing."""
     points, points_crs = image.gcps
     place = {"gcps": points, "crs": points_crs} if points else {"crs": image.crs, "transform": image.transform}
-    mask = rasterio.open(
+    raster = rasterio.open(
         path,
         "w",
         driver="GTiff",
@@ -144,7 +161,7 @@ def _created(rasterio: Any, path: Path, image: Any, labels: Labels) -> Any:
         width=image.width,
         count=1,
         dtype="uint8",
-        nodata=labels.ignore_index,
+        nodata=labels.ignore_index if labels else 0,
         tiled=True,
         blockxsize=BLOCK,
         blockysize=BLOCK,
@@ -152,6 +169,9 @@ def _created(rasterio: Any, path: Path, image: Any, labels: Labels) -> Any:
         bigtiff="if_safer",
         **place,
     )
-    mask.write_colormap(1, {index: (*color, 255) for index, color in enumerate(labels.palette)})
-    mask.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(labels.names)})
-    return mask
+    if labels is None:
+        raster.scales = (1 / 255,)
+        return raster
+    raster.write_colormap(1, {index: (*color, 255) for index, color in enumerate(labels.palette)})
+    raster.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(labels.names)})
+    return raster

@@ -14,7 +14,7 @@ import numpy as np
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
-from segkc_deploy.prediction_record import ResultFolder, remove_earlier, results_there
+from segkc_deploy.prediction_record import Further, ResultFolder, remove_earlier, results_there
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import console, track
@@ -71,8 +71,10 @@ def predict_files(
         How many images were left out.
 
     Raises:
+        ArtifactError: the confidence is wanted, and the artifact gives none.
         ConfigError: a result could not be written.
     """
+    _require(predictor, outputs)
     images = images_to_predict(images, out, outputs, resume)
     shrinking = ShrinkNotice(predictor.contract, shrink_notice)
     each = predict_each(predictor, images, ResultFolder(out), batch_size, outputs, shrinking)
@@ -95,11 +97,18 @@ def predict_each(
     """Predict images and write their results; yield for each, in order, why it was left out, or None.
 
     Raises:
+        ArtifactError: the confidence is wanted, and the artifact gives none.
         ConfigError: a result could not be written.
     """
+    _require(predictor, outputs)
     ready = prefetch(partial(_get_ready, predictor), images)
     inferred = _infer(predictor, ready, predictor.batch_size(batch_size), shrinking)
     return prefetch(partial(_finish, predictor, folder, outputs), inferred)
+
+
+def _require(predictor: Predictor, outputs: Outputs) -> None:
+    if Further.CONFIDENCE in outputs.also:
+        predictor.require_confidence()
 
 
 def images_to_predict(
@@ -199,7 +208,10 @@ def _finish(predictor: Predictor, folder: ResultFolder, outputs: Outputs, inferr
     image, pixels = inferred.ready.image, inferred.ready.pixels
     try:
         (mask,) = predictor.postprocess(inferred.outputs, [pixels.shape[:2]])
-        write_results(folder, image, pixels, mask, predictor.labels, outputs)
+        confidence = None
+        if Further.CONFIDENCE in outputs.also:
+            (confidence,) = predictor.confidences(inferred.outputs, [pixels.shape[:2]])
+        write_results(folder, image, pixels, mask, predictor.labels, outputs, confidence)
     except _OUT_OF_MEMORY:
         return _too_large(image, pixels)
     return None

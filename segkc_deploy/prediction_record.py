@@ -11,11 +11,15 @@ from segkc_deploy.errors import ConfigError
 
 
 class Further(StrEnum):
-    """Further files of an image, each in a folder of this name: COCO run lengths, GeoJSON polygons, labelme's JSON."""
+    """Further files of an image, each in a folder of this name.
+
+    COCO run lengths, GeoJSON polygons, labelme's JSON, and the confidence of every pixel, 0 to 255.
+    """
 
     RLE = "rle"
     POLYGONS = "polygons"
     LABELME = "labelme"
+    CONFIDENCE = "confidence"
 
 
 #: One JSON string a line: a file's path below the folder.
@@ -28,6 +32,7 @@ _ENDINGS = {
     Further.RLE: {".json"},
     Further.POLYGONS: {".geojson"},
     Further.LABELME: {".json"},
+    Further.CONFIDENCE: {".png", ".tif"},
 }
 
 

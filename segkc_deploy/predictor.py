@@ -181,9 +181,7 @@ class Predictor:
             ArtifactError: the artifact does not give a confidence.
             DataError: an array is not a uint8 RGB image, or a file cannot be read as one.
         """
-        if not self.gives_confidence:
-            name = self.manifest.artifact if self.manifest else "the network"
-            raise ArtifactError(f"{name}: gives no confidence; export it with --outputs masks,confidence")
+        self.require_confidence()
 
         def finish(
             outputs: dict[str, np.ndarray], sizes: Sequence[tuple[int, int]]
@@ -191,6 +189,12 @@ class Predictor:
             return list(zip(self.postprocess(outputs, sizes), self.confidences(outputs, sizes), strict=True))
 
         return self._run(images, batch_size, finish)
+
+    def require_confidence(self) -> None:
+        """Raise an ArtifactError unless `predict_with_confidence` works with this artifact."""
+        if not self.gives_confidence:
+            name = self.manifest.artifact if self.manifest else "the network"
+            raise ArtifactError(f"{name}: gives no confidence; export it with --outputs masks,confidence")
 
     def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Resize images, each uint8 (H, W, 3) RGB, to the network's input: uint8 (N, height, width, 3).

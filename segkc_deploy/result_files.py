@@ -52,14 +52,20 @@ class Outputs:
         return [
             masks,
             *([overlays] if self.alpha is not None else []),
-            *({_further_path(kind, image_id)} for kind in self.also),
+            *(_further_paths(kind, image_id) for kind in self.also),
         ]
 
 
 def write_results(
-    folder: ResultFolder, image: SourceImage, pixels: np.ndarray, mask: np.ndarray, labels: Labels, outputs: Outputs
+    folder: ResultFolder,
+    image: SourceImage,
+    pixels: np.ndarray,
+    mask: np.ndarray,
+    labels: Labels,
+    outputs: Outputs,
+    confidence: np.ndarray | None = None,
 ) -> None:
-    """Write the files of an image, uint8 (H, W, 3) RGB, with its mask, uint8 (H, W).
+    """Write the files of an image, uint8 (H, W, 3) RGB, with its mask, uint8 (H, W), and confidence, float32 (H, W).
 
     Raises:
         ConfigError: a file cannot be written.
@@ -68,6 +74,11 @@ def write_results(
     if outputs.alpha is not None:
         write_overlay(folder, image, overlay(pixels, mask, labels, outputs.alpha))
     for kind in outputs.also:
+        if kind == Further.CONFIDENCE:
+            assert confidence is not None
+            name = Path(kind, f"{image.id}.png")
+            folder.write(name, _encoded(name, as_bytes(confidence), []))
+            continue
         name = Path(_further_path(kind, image.id))
         content = _FURTHER[kind](mask, labels, image.path, folder.path / name)
         folder.write(name, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
@@ -94,8 +105,20 @@ def write_overlay(folder: ResultFolder, image: SourceImage, picture: np.ndarray)
     folder.write(name, _encoded(name, picture, [] if too_long else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]))
 
 
+def as_bytes(confidence: np.ndarray) -> np.ndarray:
+    """Return a confidence, float32 0-1, as uint8: 255 times as much, rounded."""
+    scaled: np.ndarray = np.rint(255 * confidence).astype(np.uint8)
+    return scaled
+
+
 def _further_path(kind: Further, image_id: str) -> str:
     return f"{kind}/{image_id}.{'geojson' if kind is Further.POLYGONS else 'json'}"
+
+
+def _further_paths(kind: Further, image_id: str) -> set[str]:
+    if kind == Further.CONFIDENCE:
+        return {f"{kind}/{image_id}.png", f"{kind}/{image_id}.tif"}
+    return {_further_path(kind, image_id)}
 
 
 def _rle(mask: np.ndarray, labels: Labels, source: Path, path: Path) -> dict[str, Any]:

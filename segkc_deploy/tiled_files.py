@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.geotiff import predict_geotiff, reduced_pair
 from segkc_deploy.overlay import overlay
 from segkc_deploy.prediction_files import images_to_predict, report_left_out
-from segkc_deploy.prediction_record import ResultFolder
+from segkc_deploy.prediction_record import Further, ResultFolder
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import progress
 from segkc_deploy.result_files import Outputs, write_overlay, write_results
 from segkc_deploy.sources import SourceImage
-from segkc_deploy.tiles import predict_tiled
+from segkc_deploy.tiles import predict_tiled, predict_tiled_with_confidence, require_tiled_confidence
 
 _TIFF = frozenset({".tif", ".tiff"})
 
@@ -98,14 +100,17 @@ def check_tiling(predictor: Predictor, images: Sequence[SourceImage], outputs: O
     """Refuse what cannot be predicted in tiles.
 
     Raises:
+        ArtifactError: the confidence is wanted, and the artifact gives neither it nor logits.
         ConfigError: the artifact takes other pixels than RGB, or further files of a TIFF are asked for.
     """
     if not (pixels := predictor.contract.pixels).is_rgb:
         raise ConfigError(f"--tile reads RGB of 8 bits, but the artifact takes {pixels}; leave --tile out")
-    if outputs.also and (tiffs := [image.path for image in images if _is_tiff(image)]):
+    if Further.CONFIDENCE in outputs.also:
+        require_tiled_confidence(predictor)
+    if set(outputs.also) - {Further.CONFIDENCE} and (tiffs := [image.path for image in images if _is_tiff(image)]):
         raise ConfigError(
-            f"{tiffs[0]}: --also is for masks that fit into memory; with --tile a TIFF gets a GeoTIFF alone, of which"
-            " gdal_polygonize makes polygons"
+            f"{tiffs[0]}: with --tile, --also {'|'.join(kind for kind in Further if kind != Further.CONFIDENCE)} is for"
+            " masks that fit into memory; gdal_polygonize makes polygons of the GeoTIFF"
         )
 
 
@@ -118,14 +123,17 @@ def _predict_one(
     outputs: Outputs,
 ) -> Iterator[float]:
     """Predict an image and write its results; yield the share that is done."""
+    wanted = Further.CONFIDENCE in outputs.also
     if not _is_tiff(image):
         pixels = read_image(image.path)
-        mask = predict_tiled(predictor, pixels, stride, batch_size)
-        write_results(folder, image, pixels, mask, predictor.labels, outputs)
+        mask, confidence = _predict_whole(predictor, pixels, stride, batch_size, wanted)
+        write_results(folder, image, pixels, mask, predictor.labels, outputs, confidence)
         return
     target = Path("masks", f"{image.id}.tif")
-    folder.note(target)
-    yield from predict_geotiff(predictor, image.path, folder.path / target, stride, batch_size)
+    beside = Path(Further.CONFIDENCE, f"{image.id}.tif")
+    folder.note(target, *([beside] if wanted else []))
+    second = folder.path / beside if wanted else None
+    yield from predict_geotiff(predictor, image.path, folder.path / target, stride, batch_size, second)
     if outputs.alpha is not None:
         pair = reduced_pair(image.path, folder.path / target, _OVERLAY_SIDE)
         write_overlay(folder, image, overlay(*pair, predictor.labels, outputs.alpha))
@@ -133,3 +141,12 @@ def _predict_one(
 
 def _is_tiff(image: SourceImage) -> bool:
     return image.path.suffix.lower() in _TIFF
+
+
+def _predict_whole(
+    predictor: Predictor, pixels: np.ndarray, stride: tuple[int, int] | None, batch_size: int, with_confidence: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the mask of an image in memory and, where it is wanted, its confidence."""
+    if with_confidence:
+        return predict_tiled_with_confidence(predictor, pixels, stride, batch_size)
+    return predict_tiled(predictor, pixels, stride, batch_size), None

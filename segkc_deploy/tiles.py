@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segkc_deploy.blending import Blend, NearestMiddle, SummedProbabilities
-from segkc_deploy.errors import ConfigError
+from segkc_deploy.errors import ArtifactError, ConfigError
 from segkc_deploy.predictor import Predictor
 
 #: Called as read(top, left, height, width); returns that part of the image, uint8 (height, width, 3) RGB.
@@ -78,24 +78,70 @@ def predict_tiled(
     Raises:
         ConfigError: the stride leaves gaps.
     """
-    height, width = image.shape[:2]
-    mask = np.empty((height, width), np.uint8)
+    mask = np.empty(image.shape[:2], np.uint8)
+    _predict_array(predictor, image, stride, batch_size, mask, None)
+    return mask
+
+
+def predict_tiled_with_confidence(
+    predictor: Predictor, image: np.ndarray, stride: tuple[int, int] | None = None, batch_size: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mask of `predict_tiled` and the confidence, float32 (H, W), 0-1.
+
+    From `logits` it is the mean, over the windows that show a pixel, of the probability of its class; otherwise what
+    the artifact's `confidence` says in the window whose middle is nearest.
+
+    Raises:
+        ArtifactError: the artifact gives neither.
+        ConfigError: the stride leaves gaps.
+    """
+    require_tiled_confidence(predictor)
+    mask, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)
+    _predict_array(predictor, image, stride, batch_size, mask, confidence)
+    return mask, confidence
+
+
+def require_tiled_confidence(predictor: Predictor) -> None:
+    """Raise an ArtifactError unless an artifact gives a confidence in tiles."""
+    if {output.name for output in predictor.contract.outputs}.isdisjoint({"logits", "confidence"}):
+        name = predictor.manifest.artifact if predictor.manifest else "the network"
+        raise ArtifactError(f"{name}: gives no confidence; export it with --outputs logits, or masks,confidence")
+
+
+def _predict_array(
+    predictor: Predictor,
+    image: np.ndarray,
+    stride: tuple[int, int] | None,
+    batch_size: int,
+    mask: np.ndarray,
+    confidence: np.ndarray | None,
+) -> None:
+    """Fill `mask` and `confidence` for an image in memory."""
 
     def read(top: int, left: int, rows: int, columns: int) -> np.ndarray:
         return image[top : top + rows, left : left + columns]
 
-    def write(top: int, left: int, part: np.ndarray) -> None:
-        mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+    def into(whole: np.ndarray) -> Write:
+        def write(top: int, left: int, part: np.ndarray) -> None:
+            whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+
+        return write
 
     window = predictor.contract.size
+    height, width = image.shape[:2]
     tiling = Tiling((height, width), window, stride or default_stride(window))
-    for _ in predict_windows(predictor, tiling, read, write, batch_size):
+    write_confidence = None if confidence is None else into(confidence)
+    for _ in predict_windows(predictor, tiling, read, into(mask), batch_size, write_confidence):
         pass
-    return mask
 
 
 def predict_windows(
-    predictor: Predictor, tiling: Tiling, read: Read, write: Write, batch_size: int = 1
+    predictor: Predictor,
+    tiling: Tiling,
+    read: Read,
+    write: Write,
+    batch_size: int = 1,
+    write_confidence: Write | None = None,
 ) -> Iterator[float]:
     """Predict an image that is read and written in parts; yield after each row of windows the share that is done.
 
@@ -104,11 +150,12 @@ def predict_windows(
         tiling: how windows lie over the image.
         read, write: see `Read` and `Write`.
         batch_size: windows that run at once, where the artifact leaves that open.
+        write_confidence: called like `write` with the confidence, float32 (h, w), 0-1.
     """
     batch_size = predictor.batch_size(batch_size)
     panels = _panels(tiling, predictor.labels.num_classes)
     for place, (first, last) in enumerate(panels):
-        for done in _predict_panel(predictor, tiling, (first, last), read, write, batch_size):
+        for done in _predict_panel(predictor, tiling, (first, last), read, (write, write_confidence), batch_size):
             yield (place + done) / len(panels)
 
 
@@ -125,7 +172,7 @@ def _predict_panel(
     tiling: Tiling,
     columns: tuple[int, int],
     read: Read,
-    write: Write,
+    writes: tuple[Write, Write | None],
     batch_size: int,
 ) -> Iterator[float]:
     """Predict the columns from the first up to the last; a window that shows a part of them is run whole."""
@@ -134,7 +181,9 @@ def _predict_panel(
     tops = tiling.starts(0)
     lefts = [left for left in tiling.starts(1) if left < last and left + window[1] > first]
     blend = _blend_for(predictor, tiling, last - first)
-    finished = _RowWriter(write, first, height)
+    write, write_confidence = writes
+    masks = _RowWriter(write, first, height)
+    confidences = None if write_confidence is None else _RowWriter(write_confidence, first, height)
     for place, top in enumerate(tops):
         for start in range(0, len(lefts), batch_size):
             some = lefts[start : start + batch_size]
@@ -143,7 +192,10 @@ def _predict_panel(
             for index, left in enumerate(some):
                 blend.add({name: values[index] for name, values in outputs.items()}, top, left, left - first)
         following = tops[place + 1] if place + 1 < len(tops) else height
-        finished.add(blend.take(min(following, height) - top))
+        rows = min(following, height) - top
+        if confidences is not None:
+            confidences.add(blend.confidence(rows))
+        masks.add(blend.take(rows))
         yield (place + 1) / len(tops)
 
 

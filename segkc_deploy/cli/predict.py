@@ -45,7 +45,7 @@ def predict_command(
     ] = False,
     also: Annotated[
         list[Further] | None,
-        typer.Option(help="Images: also write COCO run lengths, GeoJSON polygons in pixels, or labelme. Repeatable."),
+        typer.Option(help="Images: also COCO run lengths, GeoJSON in pixels, labelme, 8-bit confidence. Repeatable."),
     ] = None,
     tile: Annotated[
         bool, typer.Option("--tile", help="Predict large images in windows of the network's size, at full resolution.")

@@ -95,6 +95,22 @@ def test_overlays_can_be_left_out(command, artifact, tmp_path):
     assert files_below(tmp_path / "out") == ["masks/a.png"]
 
 
+def test_the_confidence_is_an_8_bit_picture(command, tmp_path):
+    artifact = make_artifact(tmp_path / "artifact", size=(8, 12), outputs=("masks", "confidence"))
+    image = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    assert (
+        command(
+            "predict", artifact, "--source", tmp_path / "a.png", "--out", tmp_path / "out", "--also", "confidence"
+        ).code
+        == 0
+    )
+    with predictor.load(artifact, "cpu") as loaded:
+        ((_, confidence),) = loaded.predict_with_confidence([image])
+    written = cv2.imread(str(tmp_path / "out/confidence/a.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(written, np.rint(255 * confidence))
+
+
 def test_unreadable_images_are_named_and_the_rest_is_done(command, artifact, tmp_path):
     for name in ("a.png", "c.png"):
         write_image(tmp_path / "in" / name)

@@ -1,5 +1,6 @@
 """Large images in tiles: the evaluation protocol's masks, seams, memory, and GeoTIFF files with their georeference."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import CommandLine
-from tiny_artifact import LABELS, expected_mask, expected_scores, make_artifact
+from tiny_artifact import BIAS, LABELS, expected_mask, expected_scores, make_artifact
 
 import segkc_deploy
 from segkc_deploy import tiles
@@ -149,6 +150,62 @@ def test_a_tiffs_overlay_is_shrunk_and_further_files_are_refused(
     height, width = cv2.imread(str(tmp_path / "out/overlays/image.jpg")).shape[:2]
     assert height > 265  # the legend is below
     assert 200 <= width < 400
+
+
+def mean_probability(image: np.ndarray, stride: tuple[int, int]) -> np.ndarray:
+    """The largest mean, over the windows that show a pixel, of the softmax of the scores."""
+    height, width = image.shape[:2]
+    sums, counts = np.zeros((height, width, len(BIAS))), np.zeros((height, width, 1))
+    scores = expected_scores(image).astype(np.float64)
+    scores -= scores.max(axis=2, keepdims=True)
+    probability = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
+    for top in tiles.window_starts(height, WINDOW[0], stride[0]):
+        for left in tiles.window_starts(width, WINDOW[1], stride[1]):
+            place = np.s_[top : top + WINDOW[0], left : left + WINDOW[1]]
+            sums[place] += probability[place]
+            counts[place] += 1
+    confidence: np.ndarray = (sums / counts).max(axis=2)
+    return confidence
+
+
+@pytest.mark.parametrize("outputs", [("logits",), ("masks", "confidence")])
+def test_the_confidence_of_tiles_is_a_geotiff_too(
+    command: CommandLine, tmp_path: Path, outputs: tuple[str, ...]
+) -> None:
+    artifact = make_artifact(tmp_path / "artifact", size=WINDOW, outputs=outputs)
+    image = soft_image(530, 60)
+    image[:100, :20] = 0
+    (tmp_path / "in").mkdir()
+    write_geotiff(tmp_path / "in/a.tif", image, nodata=0)
+    cv2.imwrite(str(tmp_path / "in/b.png"), image[..., ::-1])
+    arguments = ("--source", tmp_path / "in", "--out", tmp_path / "out", "--tile", "--also", "confidence")
+    finished = command("predict", artifact, *arguments)
+    assert finished.code == 0, finished.err
+    # A pixel's own scores are the same in every window.
+    expected = 255 * mean_probability(image, (16, 24))
+    photo = cv2.imread(str(tmp_path / "out/confidence/b.png"), cv2.IMREAD_UNCHANGED)
+    assert np.abs(photo - expected).max() < 0.51
+    with (
+        rasterio.open(tmp_path / "in/a.tif") as source,
+        rasterio.open(tmp_path / "out/confidence/a.tif") as confidence,
+    ):
+        assert (confidence.crs, confidence.transform, confidence.nodata) == (source.crs, source.transform, 0)
+        assert confidence.scales == (1 / 255,)
+        values = confidence.read(1)
+    empty = np.all(image == 0, axis=2)
+    assert np.all(values[empty] == 0)
+    assert np.array_equal(values[~empty], photo[~empty])
+    assert (tmp_path / "out/masks/a.tif").is_file()
+    names = [json.loads(line) for line in (tmp_path / "out/predicted.jsonl").read_text().splitlines()]
+    assert {"confidence/a.tif", "confidence/b.png"} <= set(names)
+
+
+def test_a_confidence_that_an_artifact_lacks_is_refused(command: CommandLine, tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "artifact", size=WINDOW)
+    cv2.imwrite(str(tmp_path / "a.png"), soft_image(40, 40))
+    arguments = ("predict", artifact, "--source", tmp_path / "a.png", "--out", tmp_path / "out", "--also", "confidence")
+    assert "export it with --outputs masks,confidence" in command.refused(*arguments)
+    assert "--outputs logits, or masks,confidence" in command.refused(*arguments, "--tile", "--overwrite")
 
 
 def test_where_there_is_no_data_the_mask_is_ignored(tmp_path: Path) -> None:
