@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything worth doing while a GPU is at hand, within MINUTES (25): the GPU tests; training throughput of every method;
-# co-training on CamVid with several seeds; one SegKC junior exported to every engine in every precision, each timed.
+# Everything worth doing while a GPU is at hand, within MINUTES (9): the GPU tests; training throughput; co-training on
+# CamVid, several small trainings at once; one SegKC junior exported to every engine in every precision, each timed.
 #
 #   benchmarks/gpu_suite.sh CAMVID OUT
 #
@@ -15,15 +15,9 @@
 #   throughput/ study/ artifacts/  the trainings and the exported files
 #
 # Run it again with the same OUT to continue an interrupted session: finished work is kept, except for the tests and the
-# timing. STAGES names the stages to run. Only the packages of the extras train, export and benchmark, and pytest, have
-# to be installed. Where the checkout comes without its history, SEGKC_COMMIT=HASH names its commit.
-# A rehearsal without a GPU takes 3 minutes of a CPU core:
-#
-#   DEVICE=cpu WORKERS=1 ONLY=row=segkc,labels=1/8,seed=0 THROUGHPUT=supervised THROUGHPUT_STEPS=4 ENGINES=onnx \
-#   SECONDS_A_LATENCY=0.05 STAGES="throughput study export benchmark" \
-#   COMMON='{crop_size: [64, 96], precision: fp32, batch: {labeled: 2, unlabeled: 2},
-#     schedule: {steps: 4, warmup_steps: 0}, validation: {every: 4, size: [64, 96]}}' \
-#   benchmarks/gpu_suite.sh CAMVID OUT
+# timing. STAGES names the stages to run, and PLAN=1 prints how long each may take and runs none. Only the packages of the
+# extras train, export and benchmark, and pytest, have to be installed. Where the checkout comes without its history,
+# SEGKC_COMMIT=HASH names its commit. tests/benchmarks/test_gpu_suite.py rehearses every stage on a CPU.
 set -euo pipefail
 if [ $# -ne 2 ]; then
   echo "usage: benchmarks/gpu_suite.sh CAMVID OUT" >&2
@@ -37,21 +31,27 @@ cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 python=${PYTHON:-python3}
 
-minutes=${MINUTES:-25}
+minutes=${MINUTES:-9}
 stages=${STAGES:-tests throughput study export benchmark}
 device=${DEVICE:-cuda}
 only=${ONLY:-}       # trials of the study, as its --only takes them
 common=${COMMON:-}   # YAML: sections in place of those that the study gives all rows
 # Trainings at once. A guess: throughput.json shows the rate of one alone and of each of several.
 workers=${WORKERS:-4}
-# Rows of the study, and recipes of two DINOv2 networks at the size that is published, here from random weights.
-throughput=${THROUGHPUT:-supervised segkc unimatch-v2 cps-hetero segkc+speed fixmatch cps supervised-dinov2-s segkc-dinov2-s}
+# Recipes of two DINOv2 networks at the size that is published, here from random weights, and rows of the study, which
+# shows the rates of its other rows itself.
+throughput=${THROUGHPUT:-segkc-dinov2-s supervised-dinov2-s segkc supervised}
 engines=${ENGINES:-onnx trt trt-rtx openvino aoti}   # the slowest to build comes last
 precisions=${PRECISIONS:-fp32 fp16 bf16 int8 fp8}
-seconds_a_latency=${SECONDS_A_LATENCY:-1}
-# Seconds kept for what comes after the study. Guesses, too.
-export_seconds=180
-benchmark_seconds=270
+seconds_a_latency=${SECONDS_A_LATENCY:-0.5}
+selection=(-m "gpu or tensorrt")   # TESTS selects other tests
+if [ -n "${TESTS:-}" ]; then read -ra selection <<< "$TESTS"; fi
+# The most seconds that each stage takes; what others leave is the study's, which gets at least these. Guesses.
+tests_seconds=100
+throughput_seconds=120
+study_seconds=100
+export_seconds=90
+benchmark_seconds=110
 
 status=0   # a stage that fails does not affect the others
 
@@ -59,12 +59,30 @@ wanted() { [[ " $stages " == *" $1 "* ]]; }
 
 # Seconds until the end, less what the named later stages need.
 left() {
-  local seconds=$((60 * minutes - SECONDS)) stage
+  local seconds=$((60 * minutes - SECONDS)) stage name
   for stage in "$@"; do
-    if wanted "$stage"; then seconds=$((seconds - ${stage}_seconds)); fi
+    name=${stage}_seconds
+    if wanted "$stage"; then seconds=$((seconds - ${!name})); fi
   done
   echo "$((seconds > 0 ? seconds : 0))"
 }
+
+# Seconds for a stage: its own, or what is left of them beside the later ones.
+seconds_for() {
+  local name=${1}_seconds seconds
+  shift
+  seconds=$(left "$@")
+  echo "$((seconds < ${!name} ? seconds : ${!name}))"
+}
+
+if [ -n "${PLAN:-}" ]; then
+  if wanted tests; then echo "tests: at most $tests_seconds s: pytest ${selection[*]}"; fi
+  if wanted throughput; then echo "throughput: at most $throughput_seconds s: $throughput"; fi
+  if wanted study; then echo "study: $(left tests throughput export benchmark) s, $workers trainings at once"; fi
+  if wanted export; then echo "export: at most $export_seconds s: $engines; $precisions"; fi
+  if wanted benchmark; then echo "benchmark: at most $benchmark_seconds s"; fi
+  exit
+fi
 
 heading() { echo "== $1 ($((SECONDS / 60)) of $minutes minutes gone)"; }
 
@@ -124,7 +142,8 @@ run_study() {
 
 if wanted tests; then
   heading "GPU tests"
-  quietly 240 "$out/tests.log" "$python" -m pytest -m "gpu or tensorrt" -q || status=1
+  quietly "$(seconds_for tests throughput study export benchmark)" "$out/tests.log" \
+    "$python" -m pytest "${selection[@]}" -q || status=1
   tail -n 1 "$out/tests.log"
 fi
 
@@ -140,13 +159,18 @@ base: segkc-dinov2-s
 junior: {pretrained: false}
 senior: {pretrained: false}
 YAML
-  steps=${THROUGHPUT_STEPS:-60}
+  steps=${THROUGHPUT_STEPS:-20}
+  end=$((SECONDS + $(seconds_for throughput study export benchmark)))
   for name in $throughput; do
     [ ! -f "$out/throughput/$name/junior.safetensors" ] || continue
     recipe=$out/throughput/$name.yaml
     [ -f "$recipe" ] || recipe=$out/study/recipes/$name.yaml
+    if [ "$((end - SECONDS))" -lt 10 ]; then
+      echo "no time for the throughput of $name"
+      continue
+    fi
     # Scores of so few steps are worth nothing: small images make them cheap.
-    quietly 120 "$out/throughput/$name.log" "$python" -m segkc_deploy train --overwrite --device "$device" \
+    quietly "$((end - SECONDS))" "$out/throughput/$name.log" "$python" -m segkc_deploy train --overwrite --device "$device" \
       --data "$out/study/data/1_8.yaml" --recipe "$recipe" --out "$out/throughput/$name" \
       -o schedule.epochs=null -o schedule.steps="$steps" -o schedule.warmup_steps=0 -o log_every=5 \
       -o checkpoint_every="$steps" -o validation.every="$steps" -o validation.size="[56, 56]" || status=1
@@ -156,7 +180,7 @@ fi
 
 if wanted study; then
   heading "the study, $workers at once"
-  run_study --workers "$workers" --device "$device" --limit-minutes "$(($(left export benchmark) / 60))" || status=1
+  run_study --workers "$workers" --device "$device" --limit-minutes "$("$python" -c "print($(left export benchmark) / 60)")" || status=1
   write_throughput
   if [ -f "$out/camvid-gpu.json" ]; then
     "$python" -m segkc_deploy.benchmarks.studies.method_tables "$out/camvid-gpu.json" > "$out/camvid-gpu.md" || status=1
@@ -224,7 +248,7 @@ if wanted benchmark; then
   seconds=$(left)
   timeout -s INT $((seconds > 60 ? seconds : 60)) "$python" -m segkc_deploy benchmark "$run" "${artifacts[@]}" \
     --data "$out/study/data/1_8.yaml" --out "$out/report" --batches 1,8 --seconds "$seconds_a_latency" \
-    --sustained 15 || status=1
+    --sustained "${SECONDS_SUSTAINED:-5}" || status=1
   rm -f "$out/gpu-latency.json"
   "$python" -m segkc_deploy.benchmarks.studies.benchmark_rows "$out/report/benchmark.json" --study gpu-latency --labels 1/8 --seed 0 \
     --out "$out/gpu-latency.json" || status=1

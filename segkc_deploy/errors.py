@@ -12,6 +12,7 @@ SegKCError
 ├── BuildError                an engine's own builder refused the graph or failed; exit code 1
 ├── VerificationError         an exported artifact that does not agree with its network; exit code 1
 ├── NonFiniteLossError        training diverged; exit code 1
+├── RankDiedError             a process of a training on several devices has died; exit code 1
 └── TrainingStoppedError      a signal stopped a training that can be resumed; exit code 75
 
 The command line alone turns these into exit codes (`segkc_deploy.cli`).
@@ -68,6 +69,10 @@ class VerificationError(SegKCError):
 
 class NonFiniteLossError(SegKCError):
     """A loss term became NaN or infinite during training."""
+
+
+class RankDiedError(SegKCError):
+    """A process of a training on several devices has died, killed or with its machine, which ends all of them."""
 
 
 class TrainingStoppedError(SegKCError):

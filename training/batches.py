@@ -6,6 +6,7 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
+from segkc_deploy.data.census import Census
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import UserError
 from segkc_deploy.machine import available_cores
@@ -22,6 +23,7 @@ _MOST_WORKERS = 16
 def batches(
     recipe: Recipe,
     sets: ImageSets,
+    census: Census | None,
     strong_views: int,
     split: BatchSplit,
     rank: int,
@@ -43,7 +45,7 @@ def batches(
     labeled_workers = workers // 2 if strong_views else workers
     pin_memory = device.type == "cuda"
     labeled = draw_loader(
-        LabeledDataset(sets, recipe),
+        LabeledDataset(sets, recipe, census),
         Draws(split.labeled // split.accumulation, micro_batches, rank, split.ranks),
         labeled_workers,
         pin_memory,

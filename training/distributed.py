@@ -1,11 +1,13 @@
-"""Several processes, one for each device; an error in one of them is reported once.
+"""Several processes on this machine, one for each device; an error in one of them is reported once.
 
 Processes are spawned, not launched by running the command again: then only this one reads the command line, makes the
-run directory and reports mistakes, and the same works from Python and from tests.
+run directory and reports mistakes, and the same works from Python and from tests. Several machines need a launcher
+(`launched_ranks`).
 """
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -22,16 +24,19 @@ from typing import Any, TypeVar
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
-from torch.multiprocessing.spawn import ProcessException, start_processes
+from torch.multiprocessing.spawn import ProcessContext, start_processes
 
-from segkc_deploy.errors import SegKCError
+from segkc_deploy.errors import RankDiedError, SegKCError
 from segkc_deploy.progress import console
+from segkc_deploy.training.launched_ranks import launched_ranks
 from segkc_deploy.training.stop_request import SIGNALS
 
 Result = TypeVar("Result")
 
 #: How long rank 0 may take to finish its step and to save.
 _LAST_STEP_S = 300.0
+#: How long the first process may take to notice that a rank has ended.
+_NOTICE_S = 2.0
 #: Rank 0 writes checkpoints and draws pictures while the others wait for it.
 _LONGEST_WAIT = timedelta(hours=1)
 
@@ -45,6 +50,7 @@ def run_on_ranks(function: Callable[[], Result], ranks: int) -> Result:
 
     Raises:
         SegKCError, OSError: raised on one of the ranks; the others are ended.
+        RankDiedError: one of them was killed; the others are ended.
         KeyboardInterrupt: likewise, or raised here; rank 0 gets the time to end its step.
     """
     context = multiprocessing.get_context("spawn")
@@ -54,29 +60,43 @@ def run_on_ranks(function: Callable[[], Result], ranks: int) -> Result:
         started = start_processes(_run_rank, (function, results, failures), ranks, join=False, start_method="spawn")
     try:
         with _signals_interrupt():
-            while not started.join():
-                pass
+            _wait_for(started, failures)
         result: Result = results.get()
         return result
-    except ProcessException:
-        if failures.empty():
-            raise
-        raise failures.get() from None
     except KeyboardInterrupt:
         _interrupt(started.processes)
         if not failures.empty():
             raise failures.get() from None
         raise
     finally:
+        for process in started.processes:
+            process.kill()
+        for process in started.processes:
+            process.join()
         console.show_cursor()
 
 
-def rank_fabric(accelerator: str, ranks: int, precision: Any) -> Fabric:
-    """Return the launched Fabric of this process, one of `run_on_ranks`; DDP averages gradients over all ranks."""
-    # Which parameters take part depends on the terms that a method weights above 0.
-    strategy = DDPStrategy(find_unused_parameters=True, timeout=_LONGEST_WAIT)
-    environment = LightningEnvironment()  # whatever cluster this machine may be part of
-    fabric = Fabric(accelerator=accelerator, devices=ranks, strategy=strategy, precision=precision, plugins=environment)
+def rank_fabric(accelerator: str, ranks: int, precision: Any = "32-true") -> Fabric:
+    """Return the launched Fabric of this rank; DDP averages gradients over all ranks.
+
+    Args:
+        accelerator: `cuda` or `cpu`.
+        ranks: how many `run_on_ranks` has started; where a launcher has started them, it says so itself.
+        precision: as Fabric calls it.
+    """
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    launched = launched_ranks()
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=launched.ranks_on_node if launched else ranks,
+        num_nodes=launched.nodes if launched else 1,
+        # Which parameters take part depends on the terms that a method weights above 0.
+        strategy=DDPStrategy(find_unused_parameters=True, timeout=_LONGEST_WAIT),
+        precision=precision,
+        # Fabric detects a launcher; our own ranks are no part of the cluster that this machine may belong to.
+        plugins=None if launched else LightningEnvironment(),
+    )
     fabric.launch()
     return fabric
 
@@ -84,8 +104,6 @@ def rank_fabric(accelerator: str, ranks: int, precision: Any) -> Fabric:
 def _run_rank(rank: int, function: Callable[[], Any], results: Any, failures: Any) -> None:
     """Run in a new process: hand over the result or what went wrong; then end without waiting for the other ranks."""
     os.environ["LOCAL_RANK"] = str(rank)
-    for name in ("lightning.fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     for number in SIGNALS:
         signal.signal(number, _interrupted_once if rank == 0 else partial(_outlive, os.getppid()))
     console.quiet = rank > 0
@@ -98,6 +116,10 @@ def _run_rank(rank: int, function: Callable[[], Any], results: Any, failures: An
             sys.stderr.flush()
             # An orderly exit takes the process group down, and would wait for ranks that wait for this one.
             os._exit(1)
+    except RuntimeError:
+        # So does a collective operation fail where another rank has ended, which the first process is about to notice.
+        time.sleep(_NOTICE_S)
+        raise
     if rank == 0:
         results.put(result)
 
@@ -167,16 +189,39 @@ def _outlive(parent: int, number: int, frame: FrameType | None) -> None:
         os._exit(1)
 
 
+def _wait_for(started: ProcessContext, failures: Any) -> None:
+    """Wait until all processes have ended.
+
+    Raises:
+        RankDiedError: one was killed.
+        SegKCError, OSError, KeyboardInterrupt: what one has handed over to `failures`.
+        ProcessException: one has failed in another way.
+    """
+    waiting = dict(started.sentinels)
+    while waiting:
+        ended = [waiting.pop(sentinel) for sentinel in multiprocessing.connection.wait(list(waiting))]
+        codes = {rank: _exit_code(started.processes[rank]) for rank in ended}
+        for rank, code in codes.items():
+            if code < 0:
+                process = f"rank {rank} of {len(started.processes)} (process {started.processes[rank].pid})"
+                raise RankDiedError(f"{process} was ended by {signal.Signals(-code).name}")
+        if any(codes.values()):
+            if not failures.empty():
+                raise failures.get()
+            while not started.join():  # raises what the process has written of its error
+                pass
+
+
+def _exit_code(process: multiprocessing.process.BaseProcess) -> int:
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
 def _interrupt(processes: list[multiprocessing.process.BaseProcess]) -> None:
-    """Interrupt rank 0, which finishes its step and saves, and end the others."""
-    try:
-        end = time.monotonic() + _LAST_STEP_S
-        while all(process.is_alive() for process in processes) and time.monotonic() < end:
-            assert processes[0].pid is not None
-            os.kill(processes[0].pid, signal.SIGINT)  # again and again: while it loads, it does not listen
-            processes[0].join(0.2)
-    finally:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.join()
+    """Interrupt rank 0, which finishes its step and saves; the others are ended with it."""
+    end = time.monotonic() + _LAST_STEP_S
+    while all(process.is_alive() for process in processes) and time.monotonic() < end:
+        assert processes[0].pid is not None
+        os.kill(processes[0].pid, signal.SIGINT)  # again and again: while it loads, it does not listen
+        processes[0].join(0.2)

@@ -11,6 +11,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from segkc_deploy.data.census import Census
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError, NonFiniteLossError, TrainingStoppedError
 from segkc_deploy.training.batch_split import BatchSplit, random_seed
@@ -31,6 +32,7 @@ from segkc_deploy.training.gradients import measure_gradients
 from segkc_deploy.training.methods.base import Batch, Method
 from segkc_deploy.training.metric_accumulator import HOW_TO_GO_ON, MetricAccumulator
 from segkc_deploy.training.recipe import Recipe
+from segkc_deploy.training.resuming import how_to_resume
 from segkc_deploy.training.run_log import Log
 from segkc_deploy.training.run_networks import shipped_networks, write_networks
 from segkc_deploy.training.schedule import learning_rate_factor, peak_learning_rate
@@ -54,9 +56,10 @@ class Trainer:
         steps: int,
         split: BatchSplit,
         fabric: Fabric,
+        census: Census | None = None,
     ) -> None:
         self.recipe, self.sets, self.run, self.steps, self.split = recipe, sets, run, steps, split
-        self.fabric = fabric
+        self.fabric, self.census = fabric, census
         if split.ranks > 1 and fabric.device.type == "cuda":
             method = convert_sync_batchnorm(method)
         optimizer = AdamW(
@@ -146,10 +149,9 @@ class Trainer:
 
     def _stop(self, step: int, signal_name: str) -> None:
         self.writer.wait()
-        devices = f" --devices {self.split.ranks}" if self.split.ranks > 1 else ""
         raise TrainingStoppedError(
             f"stopped by {signal_name} after step {step}, which is saved; continue with:"
-            f" segkc-deploy train --out {self.run.path}{devices} --resume"
+            f" {how_to_resume(self.run.path, self.split.ranks)}"
         )
 
     def _is_validated(self, step: int) -> bool:
@@ -266,7 +268,8 @@ class Trainer:
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
         steps, views, rank = range(first_step, self.steps), self.method.strong_views, self.fabric.global_rank
-        return batches(self.recipe, self.sets, views, self.split, rank, steps, self.fabric.device, self.skipped)
+        device = self.fabric.device
+        return batches(self.recipe, self.sets, self.census, views, self.split, rank, steps, device, self.skipped)
 
     def _peak_memory_mib(self) -> float:
         """Peak of the GPU's allocated memory, or of the process's resident memory on a CPU."""

@@ -1,64 +1,41 @@
 """`segkc-deploy train`: from a data spec and a recipe to a run directory."""
 
 import errno
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
 
-from segkc_deploy.data.census import count_classes
-from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.data.screening import screen
-from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, TrainingStoppedError, UserError
-from segkc_deploy.pixel_format import require_same_format
-from segkc_deploy.training.batch_split import BatchSplit, split_batch
-from segkc_deploy.training.data.band_statistics import measured_input, unmeasured_input
+from segkc_deploy.errors import ConfigError, RankDiedError, RunDirectoryError, TrainingStoppedError
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
 from segkc_deploy.training.dry_run import dry_run
-from segkc_deploy.training.evaluation.prediction import check_protocol, protocol_in_words
-from segkc_deploy.training.files.run_directory import (
-    RunDirectory,
-    check_same_recipe,
-    create_run,
-    read_config,
-    remove_temporaries,
-)
+from segkc_deploy.training.evaluation.prediction import protocol_in_words
+from segkc_deploy.training.files.run_directory import RunDirectory, create_run, remove_temporaries
 from segkc_deploy.training.files.run_lock import run_lock
+from segkc_deploy.training.job import Job, accelerator_of, build, prepare
+from segkc_deploy.training.launched_ranks import LaunchedRanks, follow_rank_0, launched_ranks
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.base import Method
-from segkc_deploy.training.methods.registry import build_method, with_method_defaults
-from segkc_deploy.training.models.fixed_size import check_size
-from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.methods.registry import with_method_defaults
 from segkc_deploy.training.out_of_memory import is_out_of_memory, smaller_steps
-from segkc_deploy.training.recipe import Recipe, with_input, without_pretrained
-from segkc_deploy.training.recipe_file import load_recipe, with_overrides
+from segkc_deploy.training.rank_watch import watched_ranks
+from segkc_deploy.training.recipe import without_pretrained
+from segkc_deploy.training.recipe_file import load_recipe
+from segkc_deploy.training.resuming import beginning, how_to_resume
 from segkc_deploy.training.run_log import NoLog, RunLog
-from segkc_deploy.training.schedule import learning_rate_in_words, total_steps
+from segkc_deploy.training.schedule import learning_rate_in_words
 from segkc_deploy.training.stop_request import StopRequest, stop_request
 from segkc_deploy.training.summary import RunResult
-from segkc_deploy.training.terms.class_weights import class_weights, needs_census
 from segkc_deploy.training.trackers.registry import check_trackers, open_tracker
 from segkc_deploy.training.trackers.tracker import Tracker, TrackerError
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
-
-@dataclass(frozen=True)
-class _Job:
-    """What every rank needs to know; pickled where ranks are processes of their own."""
-
-    recipe: Recipe
-    sets: ImageSets
-    run: RunDirectory
-    steps: int
-    split: BatchSplit
-    accelerator: str
-    resume: bool
-    track: tuple[str, ...] = ()
+#: What opens a run: yields the job and its method while this process holds the run's lock.
+_Opened = AbstractContextManager[tuple[Job, Method]]
 
 
 def train_run(
@@ -74,40 +51,48 @@ def train_run(
 ) -> RunResult:
     """Train by a recipe and return the finished run.
 
+    Where torchrun or SLURM has started several ranks, each of them calls this, all train together, and each gets the
+    result.
+
     Args:
         data: the data spec; may be left out with `resume`.
         recipe: a shipped recipe's name or a file; may be left out with `resume`.
         out: the run directory.
         overrides: recipe values as `key=value`.
-        resume: go on from the run's last checkpoint; every later step is as if it had never stopped.
+        resume: go on from the run's last checkpoint; every later step is as if it had never stopped. A job that its
+            launcher has restarted resumes without it.
         overwrite: delete an earlier run in `out` first.
         device: `auto`, `cpu` or `cuda`.
-        devices: how many GPUs share each step's images, one process each; with `cpu`, how many processes.
+        devices: how many GPUs share each step's images, one process each; with `cpu`, how many processes. 1 under a
+            launcher, which starts the processes itself.
         track: what else receives the values, of `training.trackers.registry.TRACKERS`.
 
     Raises:
         UserError: the recipe, the data or the run directory cannot be used.
         NonFiniteLossError: training diverged.
+        RankDiedError: one of several processes died.
         TrainingStoppedError: a signal stopped it; its state is saved and `resume` continues.
     """
     check_trackers(track)
+    launched = launched_ranks()
+    ranks = _ranks(launched, device, devices)
     run = RunDirectory(out)
-    if resume:
-        chosen, data = _resumed(run, recipe, overrides, data)
-    elif data is None or recipe is None:
-        raise ConfigError("give --data and --recipe (only --resume reads them from the run directory)")
-    else:
-        chosen = with_method_defaults(load_recipe(recipe, overrides))
-    method, job = _prepare(chosen, data, run, device, devices, resume, tuple(track))
-    with run_lock(out):
-        if resume:
-            remove_temporaries(run)
-        else:
-            create_run(out, job.recipe, data, overwrite)
-        if devices == 1:
-            return _train(job, _fabric_of_one(job), method)
-        del method  # each rank builds its own
-        return run_on_ranks(partial(_train_rank, job), devices)
+
+    @contextmanager
+    def opened() -> Iterator[tuple[Job, Method]]:
+        begun = beginning(run, data, recipe, overrides or [], resume, overwrite)
+        method, job = prepare(begun.recipe, begun.data, run, device, ranks, begun.resume, tuple(track))
+        with run_lock(out):
+            if begun.resume:
+                remove_temporaries(run)
+            else:
+                create_run(out, job.recipe, begun.data, begun.overwrite)
+            yield job, method
+
+    try:
+        return _train_launched(launched, opened, device) if launched else _train_here(opened())
+    except RankDiedError as error:
+        raise RankDiedError(f"{error}, which ends the training; {_how_to_continue(run, ranks)}") from None
 
 
 def estimate_run(
@@ -127,63 +112,62 @@ def estimate_run(
     if data is None or recipe is None:
         raise ConfigError("--dry-run: give --data and --recipe")
     chosen = without_pretrained(with_method_defaults(load_recipe(recipe, overrides)))
-    method, job = _prepare(chosen, data, RunDirectory(Path()), device, devices, measure=False)
+    method, job = prepare(chosen, data, RunDirectory(Path()), device, _ranks(None, device, devices), measure=False)
     return dry_run(job.recipe, method, job.sets, job.split, _fabric_of_one(job))
 
 
-def _prepare(
-    recipe: Recipe,
-    data: Path,
-    run: RunDirectory,
-    device: str,
-    devices: int,
-    resume: bool = False,
-    track: tuple[str, ...] = (),
-    measure: bool = True,
-) -> tuple[Method, _Job]:
-    """Check everything that can be checked before a file is written; `measure` reads images of other bands than RGB."""
-    sets = load_data_spec(data).resolve()
-    screen(sets)
-    if resume:
-        require_same_format(recipe.junior.pixels, sets.pixels, run.path, data)
-    else:
-        recipe = with_input(recipe, measured_input(sets) if measure else unmeasured_input(sets))
-    method = _build(recipe, sets, resume)
-    _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
-    split = split_batch(recipe, devices, uses_unlabeled=method.strong_views > 0)
-    for network in method.networks().values():
-        check_size(recipe.crop_size, network.size_multiple)
-        check_protocol(recipe.validation, network)
-        _try(network, recipe)
-    accelerator = _accelerator(recipe, device, devices)
-    return method, _Job(recipe, sets, run, total_steps(recipe, sets), split, accelerator, resume, track)
+def _ranks(launched: LaunchedRanks | None, device: str, devices: int) -> int:
+    """Return how many devices share a step, after checking that this machine has its part of them."""
+    if launched and devices > 1:
+        raise ConfigError(f"--devices {devices}: leave it out, {launched.launcher} has started {launched.ranks} ranks")
+    here = launched.ranks_on_node if launched else devices
+    if accelerator_of(device) == "cuda" and here > (seen := torch.cuda.device_count()):
+        what = f"{launched.launcher} started {here} ranks on this machine" if launched else f"--devices {devices}"
+        raise ConfigError(f"{what}: torch sees {seen} GPU{'s' * (seen != 1)} here; every rank has to see all of them")
+    return launched.ranks if launched else devices
 
 
-def _fabric_of_one(job: _Job) -> Fabric:
+def _train_here(opened: _Opened) -> RunResult:
+    """Train on this machine, in processes of our own where there are several devices."""
+    with opened as (job, method):
+        if job.split.ranks == 1:
+            return _train(job, _fabric_of_one(job), method)
+        del method  # each rank builds its own
+        return run_on_ranks(partial(_train_rank, job), job.split.ranks)
+
+
+def _train_launched(launched: LaunchedRanks, opened: Callable[[], _Opened], device: str) -> RunResult:
+    """Train as one of the ranks that a launcher has started: rank 0 opens the run and tells the others the job."""
+    if launched.rank > 0:
+        follow_rank_0()
+    # The precision is in the job, which takes a process group to be handed over: so there are two of them.
+    fabric = rank_fabric(accelerator_of(device), launched.ranks_on_node)
+    with watched_ranks(fabric):
+        if launched.rank > 0:
+            received: object = fabric.broadcast(None)
+            assert isinstance(received, Job)
+            return _train_rank(received)
+        with opened() as (job, method):
+            fabric.broadcast(job)
+            return _train(job, _fabric_of_rank(job), method)
+
+
+def _fabric_of_one(job: Job) -> Fabric:
     return Fabric(accelerator=job.accelerator, devices=1, precision=_PRECISIONS[job.recipe.precision])  # type: ignore[arg-type]
 
 
-def _build(recipe: Recipe, sets: ImageSets, resume: bool) -> Method:
-    torch.manual_seed(recipe.seed)
-    initial = without_pretrained(recipe) if resume else recipe
-    method = build_method(initial, sets.labels.num_classes, sets.labels.ignore_index)
-    chosen = recipe.supervision.class_weights
-    if chosen != "none":
-        census = count_classes(sets.labeled, sets) if needs_census(chosen) else None
-        weights = class_weights(chosen, sets.labels.names, census, recipe.supervision.largest_class_weight)
-        method.set_class_weights(torch.tensor(weights, dtype=torch.float32))
-    return method
+def _fabric_of_rank(job: Job) -> Fabric:
+    return rank_fabric(job.accelerator, job.split.ranks, _PRECISIONS[job.recipe.precision])
 
 
-def _train_rank(job: _Job) -> RunResult:
-    fabric = rank_fabric(job.accelerator, job.split.ranks, _PRECISIONS[job.recipe.precision])
-    return _train(job, fabric, _build(job.recipe, job.sets, job.resume))
+def _train_rank(job: Job) -> RunResult:
+    return _train(job, _fabric_of_rank(job), build(job.recipe, job.sets, job.census, job.resume))
 
 
-def _train(job: _Job, fabric: Fabric, method: Method) -> RunResult:
+def _train(job: Job, fabric: Fabric, method: Method) -> RunResult:
     """Train, on one rank of perhaps several."""
     try:
-        trainer = Trainer(job.recipe, method, job.sets, job.run, job.steps, job.split, fabric)
+        trainer = Trainer(job.recipe, method, job.sets, job.run, job.steps, job.split, fabric, job.census)
         first_step, remark = trainer.resume() if job.resume else (0, "")
         # With several ranks, rank 0 alone saves, and the first process repeats the signal until it hears it.
         with stop_request(repeated_interrupt_stops=job.split.ranks == 1) as stop:
@@ -215,7 +199,7 @@ def _train(job: _Job, fabric: Fabric, method: Method) -> RunResult:
     return _result(job, trainer)
 
 
-def _open_trackers(job: _Job) -> tuple[list[Tracker], list[str]]:
+def _open_trackers(job: Job) -> tuple[list[Tracker], list[str]]:
     """Open what the values are sent to; return also a line for each that cannot be reached."""
     trackers, failures = [], []
     for name in job.track:
@@ -227,21 +211,18 @@ def _open_trackers(job: _Job) -> tuple[list[Tracker], list[str]]:
     return trackers, failures
 
 
-def _result(job: _Job, trainer: Trainer) -> RunResult:
+def _result(job: Job, trainer: Trainer) -> RunResult:
     return RunResult(job.run.path, job.steps, trainer.scores, job.recipe.ship, trainer.skipped.messages)
 
 
-def _interrupted(job: _Job, trainer: Trainer) -> str:
+def _interrupted(job: Job, trainer: Trainer) -> str:
     if not trainer.writer.step:
         return "interrupted before the first checkpoint; start anew with --overwrite"
-    devices = f" --devices {job.split.ranks}" if job.split.ranks > 1 else ""
-    return (
-        f"interrupted; continue from step {trainer.writer.step}:"
-        f" segkc-deploy train --out {job.run.path}{devices} --resume"
-    )
+    command = how_to_resume(job.run.path, job.split.ranks)
+    return f"interrupted; continue from step {trainer.writer.step}: {command}"
 
 
-def _log_start(log: RunLog, job: _Job, trainer: Trainer, first_step: int) -> None:
+def _log_start(log: RunLog, job: Job, trainer: Trainer, first_step: int) -> None:
     recipe, sets, ranks, device = job.recipe, job.sets, job.split.ranks, trainer.fabric.device
     where = f"{ranks} × {device.type}" if ranks > 1 else str(device)
     log.line(
@@ -262,16 +243,19 @@ def _log_start(log: RunLog, job: _Job, trainer: Trainer, first_step: int) -> Non
             log.line(f"{role}: starts from {network.started_from}")
 
 
-def _disk_full(job: _Job, error: OSError) -> RunDirectoryError:
-    resumed = job.run.existing_checkpoints()
-    devices = f" --devices {job.split.ranks}" if job.split.ranks > 1 else ""
-    continued = f"continue with: segkc-deploy train --out {job.run.path}{devices} --resume"
+def _disk_full(job: Job, error: OSError) -> RunDirectoryError:
     return RunDirectoryError(
-        f"{error.filename}: {error.strerror}; make room, and {continued if resumed else 'start anew with --overwrite'}"
+        f"{error.filename}: {error.strerror}; make room, and {_how_to_continue(job.run, job.split.ranks)}"
     )
 
 
-def _out_of_memory(job: _Job) -> ConfigError:
+def _how_to_continue(run: RunDirectory, ranks: int) -> str:
+    if not run.existing_checkpoints():
+        return "start anew with --overwrite"
+    return f"continue with: {how_to_resume(run.path, ranks)}"
+
+
+def _out_of_memory(job: Job) -> ConfigError:
     kept = (
         "its last checkpoint is kept: --resume continues from there once other programs leave the device, or with -o"
         " validation.most_pixels=N where large validation images were too much; else "
@@ -282,66 +266,3 @@ def _out_of_memory(job: _Job) -> ConfigError:
         f"{job.run.path}: the device's memory does not hold this training; {kept}start anew (--overwrite) with"
         f" {smaller_steps(job.recipe, job.split)}"
     )
-
-
-def _resumed(
-    run: RunDirectory, recipe: str | None, overrides: list[str] | None, data: Path | None
-) -> tuple[Recipe, Path]:
-    stored, stored_data = read_config(run)
-    if not run.existing_checkpoints():
-        raise RunDirectoryError(
-            f"{run.path}: no checkpoint to resume from; start the run anew with --overwrite, or start another one from"
-            " its weights (junior.pretrained=RUN)"
-        )
-    if recipe is not None:
-        given = with_input(with_method_defaults(load_recipe(recipe, overrides)), stored.junior.input)
-        check_same_recipe(run, stored, given)
-        return stored, data or stored_data
-    # None of them changes what is trained, and each may be why the run has to be resumed.
-    free = ("workers=", "unreadable_files=", "validation.most_pixels=")
-    allowed = [override for override in overrides or [] if override.startswith(free)]
-    if allowed != (overrides or []):
-        raise ConfigError(
-            "--resume: a run continues with the values it began with; only --workers, -o unreadable_files=N and"
-            " -o validation.most_pixels=N may be given"
-        )
-    return with_overrides(stored, allowed, str(run.config)), data or stored_data
-
-
-def _try(network: Segmenter, recipe: Recipe) -> None:
-    """Run a network once at the crop size: some of timm take one size alone, and only say so when they run.
-
-    Raises:
-        ConfigError: it cannot take the crop.
-    """
-    try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros(1, network.pixels.bands, *recipe.crop_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        height, width = recipe.crop_size
-        raise ConfigError(
-            f"recipe {recipe.name}: {network.spec.backbone} cannot take crops of {height}x{width}"
-            f" (height x width): {reason}; change crop_size or take another backbone"
-        ) from None
-
-
-def _check_sets(sets: ImageSets, data: Path, needs_unlabeled: bool) -> None:
-    if not sets.labeled:
-        raise DataError(f"{data}: no labeled images; training needs some (section `labeled:`)")
-    if needs_unlabeled and not sets.unlabeled:
-        raise DataError(f"{data}: no unlabeled images, which this method needs (section `unlabeled:`)")
-
-
-def _accelerator(recipe: Recipe, device: str, devices: int) -> str:
-    """Return `cuda` or `cpu`, where the recipe can be trained on as many of them."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device!r}: auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device; `nvidia-smi` tells whether the driver does")
-    if recipe.precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
-        raise ConfigError("precision fp16 needs a CUDA device; use precision=bf16 or fp32 on a CPU")
-    accelerator = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
-    if accelerator == "cuda" and devices > torch.cuda.device_count():
-        raise ConfigError(f"--devices {devices}: torch sees {torch.cuda.device_count()} here")
-    return accelerator

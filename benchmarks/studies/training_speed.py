@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from segkc_deploy import atomic
 from segkc_deploy.benchmarks.interleaved.relative_speed import relative_speed
@@ -28,12 +27,12 @@ from segkc_deploy.benchmarks.measure.latency import summarize
 from segkc_deploy.benchmarks.report.markdown_table import markdown
 from segkc_deploy.benchmarks.studies import pil_pipeline
 from segkc_deploy.benchmarks.studies.benchmark_rows import current_commit
+from segkc_deploy.benchmarks.studies.random_batch import CLASSES, random_batch
 from segkc_deploy.benchmarks.studies.training_speed_rows import SpeedResult, SpeedRow
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import DataError, SegKCError
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.training.data import augment
-from segkc_deploy.training.methods.base import Batch
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.recipe import Recipe, StrongAugmentation, WeakAugmentation, without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe
@@ -87,9 +86,9 @@ def step_rows(recipe: Recipe, rounds: int) -> list[SpeedRow]:
     """Return two rows: SegKC's networks alone and the whole step, per step of `recipe`."""
     torch.manual_seed(0)
     recipe = without_pretrained(recipe)
-    method = build_method(recipe, num_classes=8, ignore_index=255).train().to(memory_format=torch.channels_last)
+    method = build_method(recipe, num_classes=CLASSES, ignore_index=255).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(method.online.parameters(), lr=1e-5, fused=True)
-    batch = _random_batch(recipe, method.strong_views)
+    batch = random_batch(recipe, method.strong_views)
     assert batch.unlabeled is not None
     taught = torch.cat(
         [batch.labeled["image"], *(batch.unlabeled[f"strong_{n + 1}"] for n in range(method.strong_views))]
@@ -140,22 +139,6 @@ def _resized(photograph: Path, size: tuple[int, int], target: Path) -> Path:
     image = Image.open(photograph).convert("RGB").resize(size, Image.Resampling.BICUBIC)
     image.save(target, quality=92)  # of JPEG; PNG ignores it
     return target
-
-
-def _random_batch(recipe: Recipe, views: int) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-
-    def images(count: int) -> Tensor:
-        made = torch.rand(count, 3, *recipe.crop_size, generator=generator)
-        return made.contiguous(memory_format=torch.channels_last)
-
-    labeled, unlabeled = recipe.batch.labeled, recipe.batch.unlabeled
-    mask = torch.randint(0, 8, (labeled, *recipe.crop_size), generator=generator)
-    names = ("weak", *(f"strong_{number + 1}" for number in range(views)))
-    ignored = torch.zeros(unlabeled, *recipe.crop_size, dtype=torch.bool)
-    return Batch(
-        {"image": images(labeled), "mask": mask}, {name: images(unlabeled) for name in names} | {"ignored": ignored}
-    )
 
 
 def as_markdown(result: SpeedResult) -> str:

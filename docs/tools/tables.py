@@ -18,11 +18,14 @@ from typer.main import get_command
 
 from segkc_deploy.benchmarks.studies.analysis import StudyAnalysis
 from segkc_deploy.benchmarks.studies.headroom import headroom_table
+from segkc_deploy.benchmarks.studies.scaling import PairRow, ScalingResult
 from segkc_deploy.benchmarks.studies.study_rows import read_rows
 from segkc_deploy.cli import app
 from segkc_deploy.engines import ENGINES, EngineEntry
+from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.recipe_file import load_recipe, shipped_recipes
 from segkc_deploy.training.recipe_table import COLUMNS, recipe_cells
+from segkc_deploy.training.resuming import FREE_OVERRIDES
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results"
@@ -149,6 +152,66 @@ def pseudo_labels() -> str:
     return table(header, lines, right_from=2)
 
 
+def resume_overrides() -> str:
+    """Return the recipe values that a resumed run may be given, with what each of them is."""
+    rows = []
+    for name in FREE_OVERRIDES:
+        section, _, key = f".{name}".rpartition(".")
+        model = getattr(Recipe.model_construct(), section.strip("."), None)
+        field = (type(model) if model else Recipe).model_fields[key]
+        assert field.description is not None
+        rows.append((f"`{name}`", field.description))
+    return table(("`-o`", "what it is"), rows)
+
+
+def gradients() -> str:
+    """Return by pair of networks how many parameters learn, and the bytes of their gradients."""
+    rows = [
+        (f"`{row.recipe}`", f"{row.junior}, {row.senior}", f"{row.parameters / 1e6:.1f} M", _megabytes(row))
+        for row in _scaling().pairs
+    ]
+    return table(("recipe", "junior, senior", "parameters that learn", "gradients"), rows, right_from=2)
+
+
+def ranks() -> str:
+    """Return how long a step takes that several processes of one machine share."""
+    result = _scaling()
+    rows = [
+        (str(row.ranks), f"{row.seconds:.2f} s", f"{row.fastest:.2f} to {row.slowest:.2f} s", str(row.steps))
+        for row in result.ranks
+    ]
+    what = (
+        f"`{result.timed_recipe}` at {result.timed_crop}, {result.machine['cpu']}, one thread a process;"
+        f" {result.remark}. `{result.command}`\n"
+    )
+    return (
+        what + "\n" + table(("processes (gloo)", "a step, median", "fastest to slowest", "steps"), rows, right_from=1)
+    )
+
+
+def scaling_on_paper() -> str:
+    """Return how long the gradients would take on 8 and 64 GPUs, from their bytes and three bandwidths."""
+    rows = []
+    for row in _scaling().pairs:
+        inside, fast, slow = (_ring_ms(row, count, speed) for count, speed in ((8, 450), (64, 400), (64, 12.5)))
+        cells = (f"{inside:.1f} ms", f"{fast:.1f} ms", f"{slow:.0f} ms", f"{19 * slow / 1000:.1f} s")
+        rows.append((f"`{row.recipe}`", *cells))
+    header = ("recipe", "8, NVLink", "64, eight adapters a machine", "64, one adapter a machine", "95% from")
+    return table(header, rows, right_from=1)
+
+
+def _ring_ms(row: PairRow, devices: int, gigabytes_per_s: float) -> float:
+    return 1e3 * 2 * (devices - 1) / devices * row.gradient_bytes / (1e9 * gigabytes_per_s)
+
+
+def _megabytes(row: PairRow) -> str:
+    return f"{row.gradient_bytes / 1e6:.0f} MB"
+
+
+def _scaling() -> ScalingResult:
+    return ScalingResult.model_validate_json((RESULTS / "scaling.json").read_bytes())
+
+
 def _study(name: str) -> list[dict[str, Any]]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
@@ -170,6 +233,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "steel": steel,
     "facades": facades,
     "pseudo-labels": pseudo_labels,
+    "resume": resume_overrides,
+    "gradients": gradients,
+    "ranks": ranks,
+    "scaling-on-paper": scaling_on_paper,
 }
 
 

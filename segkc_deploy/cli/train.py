@@ -1,5 +1,6 @@
 """`segkc-deploy train`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,7 +40,10 @@ def train(
     """
     from segkc_deploy.cli.extras import needs_extra
 
+    # Read when torch is loaded: a rank that dies would else have the others print pages of warnings.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with needs_extra("train"):
+        from segkc_deploy.training.launched_ranks import launched_ranks
         from segkc_deploy.training.summary import summary
         from segkc_deploy.training.train import estimate_run, train_run
 
@@ -53,8 +57,10 @@ def train(
     if out is None:
         raise typer.BadParameter("give --out, the run directory")
     result = train_run(data, recipe, out, overrides, resume, overwrite, device, devices, track or ())
-    for line in summary(result):
-        typer.echo(line)
+    launched = launched_ranks()
+    if launched is None or launched.rank == 0:
+        for line in summary(result):
+            typer.echo(line)
 
 
 def _overrides(

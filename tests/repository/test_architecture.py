@@ -26,6 +26,7 @@ ALLOWED = {
     "benchmarks": (
         "export",
         "training.data.augment",  # what the study of training speed times
+        "training.distributed",  # what the study of scaling times
         "training.methods.base",
         "training.methods.registry",
         "training.models.spec",

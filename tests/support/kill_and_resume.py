@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LONGEST_RUN_S = 600.0
+_STRETCH = 1.1
 
 #: Loaded once: every training is forked from a process that has imported them.
 _PRELOADED = ["segkc_deploy.training.train", "timm"]
@@ -70,7 +71,10 @@ def finish(data: Path, recipe: Path, run: Path) -> float:
 
 
 def kill_until_finished(data: Path, recipe: Path, run: Path, seconds: float, rng: random.Random) -> Outcome:
-    """Kill a training at a random instant of `seconds`, resume it, and so on, until it finishes by itself."""
+    """Kill a training at a random instant of `seconds`, resume it, and so on, until it finishes by itself.
+
+    Each kill stretches the span a little: on a machine that has become slower a run would else hardly get anywhere.
+    """
     kills = resumed = 0
     while True:
         has_checkpoint = any((run / "checkpoints").glob("[lp]*.safetensors"))
@@ -81,6 +85,7 @@ def kill_until_finished(data: Path, recipe: Path, run: Path, seconds: float, rng
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             kills += 1
+            seconds *= _STRETCH
         elif process.exitcode != 0:
             raise RuntimeError(f"{run}: exit code {process.exitcode} after {kills} kills")
         if kills and has_checkpoint:

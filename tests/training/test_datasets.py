@@ -9,7 +9,7 @@ from tiny_data import tiny_recipe, write_tiny_data
 
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.training.data.datasets import Draws, LabeledDataset, UnlabeledDataset, draw_loader
+from segkc_deploy.training.data.datasets import Draws, LabeledDataset, UnlabeledDataset, draw_loader, epoch_order
 
 
 @pytest.fixture
@@ -22,6 +22,19 @@ def test_every_epoch_takes_every_image_once_in_a_new_order(sets: ImageSets) -> N
     epochs = [[dataset.sample_of(draw).id for draw in range(start, start + 6)] for start in (0, 6, 12)]
     assert all(sorted(epoch) == sorted(sample.id for sample in sets.unlabeled) for epoch in epochs)
     assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
+
+
+def test_an_epochs_order_is_drawn_once_and_is_what_it_always_was(sets: ImageSets) -> None:
+    dataset = UnlabeledDataset(sets, tiny_recipe(seed=5), 1)
+    drawn = epoch_order.cache_info().misses
+    for draw in range(18):
+        epoch, position = divmod(draw, 6)
+        # A run that began with an earlier version resumes with these images.
+        order = np.random.default_rng([5, 1, 0, epoch]).permutation(6)
+        assert dataset.sample_of(draw) == sets.unlabeled[order[position]]
+        assert dataset.sample_of(draw, attempt=4) == sets.unlabeled[order[(position + 4) % 6]]
+    assert epoch_order.cache_info().misses == drawn + 3
+    assert epoch_order.cache_info().maxsize == 4
 
 
 def test_the_smaller_set_is_oversampled(sets: ImageSets) -> None:

@@ -152,7 +152,8 @@ def test_classes_are_counted_by_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_rare_class_crops_hold_a_rare_class_as_often_as_asked(tmp_path: Path, share: float) -> None:
     recipe = tiny_recipe(crop_size=(16, 16), weak={"scale": (1.0, 1.0), "rare_class_crops": share})
-    dataset = LabeledDataset(_sets(tmp_path), recipe)
+    sets = _sets(tmp_path)
+    dataset = LabeledDataset(sets, recipe, count_classes(sets.labeled, sets))
     holds = [bool((dataset.example(draw)["mask"] == 2).any()) for draw in range(200)]
     assert np.mean(holds) == pytest.approx(share, abs=0.1)
     again = dataset.example(7)

@@ -6,6 +6,7 @@ same augmentation in every run, whatever the number of workers, so a run resumes
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from segkc_deploy.data.census import count_classes
+from segkc_deploy.data.census import Census
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
@@ -81,7 +82,7 @@ class DrawDataset(Dataset[Loaded]):
     def sample_of(self, draw: int, attempt: int = 0) -> Sample:
         """Return the sample that draw number `draw` takes after `attempt` unreadable ones."""
         epoch, position = divmod(draw, len(self.samples))
-        order = np.random.default_rng([self.recipe.seed, self.stream, _ORDER, epoch]).permutation(len(self.samples))
+        order = epoch_order(self.recipe.seed, self.stream, epoch, len(self.samples))
         return self.samples[order[(position + attempt) % len(self.samples)]]
 
     def generator(self, draw: int) -> np.random.Generator:
@@ -89,18 +90,28 @@ class DrawDataset(Dataset[Loaded]):
         return np.random.default_rng([self.recipe.seed, self.stream, _AUGMENTATION, draw])
 
 
+# A batch may end one epoch and begin the next, and a process without workers loads both streams.
+@lru_cache(maxsize=4)
+def epoch_order(seed: int, stream: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order in which a stream's `epoch` takes its `count` samples, int64 (count,), read-only."""
+    order = np.random.default_rng([seed, stream, _ORDER, epoch]).permutation(count)
+    order.setflags(write=False)
+    return order
+
+
 class LabeledDataset(DrawDataset):
     """`image` uint8 (H, W, 3) and `mask` uint8 (H, W), weakly augmented.
 
     With `weak.rare_class_crops` that share of the draws takes a rare class, one as often as the other, an image that
-    holds it, and a crop that holds one of its pixels.
+    holds it, and a crop that holds one of its pixels. `census` counts the labeled images' classes; only these draws
+    need it.
     """
 
-    def __init__(self, sets: ImageSets, recipe: Recipe) -> None:
+    def __init__(self, sets: ImageSets, recipe: Recipe, census: Census | None = None) -> None:
         super().__init__(sets.labeled, sets, recipe, LABELED_STREAM)
         self.holders: dict[int, np.ndarray] = {}
         if recipe.weak.rare_class_crops > 0:
-            census = count_classes(sets.labeled, sets)
+            assert census is not None
             rare = census.rare(recipe.weak.rare_class_share)
             self.holders = {index: np.flatnonzero(census.pixels[:, index]) for index in rare}
 

@@ -146,6 +146,11 @@ def read_config(run: RunDirectory) -> tuple[Recipe, Path]:
     return validate(Recipe, content.get("recipe"), f"{run.config}, recipe"), Path(str(content.get("data")))
 
 
+def is_trained_here(run: RunDirectory) -> bool:
+    """Return whether training made the run; an imported one says in a section of its own where it comes from."""
+    return load_yaml(run.config).keys() <= {"segkc_deploy", "data", "recipe"}
+
+
 def check_same_recipe(run: RunDirectory, stored: Recipe, given: Recipe) -> None:
     """Raise ConfigError, naming the first key that differs, unless a resumed run is given the recipe it began with."""
     difference = _first_difference(stored.model_dump(mode="json"), given.model_dump(mode="json"))

@@ -18,7 +18,7 @@ from segkc_deploy.training.models.groups import NetworkPair
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.terms.consultation import Consultation
-from segkc_deploy.training.terms.losses import prediction_distillation
+from segkc_deploy.training.terms.losses import divergence, log_softened, prediction_distillation
 
 
 class Weights(CPSWeights):
@@ -104,22 +104,46 @@ class SegKC(CPS):
             student_output.features["senior"],
             ignored,
         )
+        log_probabilities = _LogProbabilities(student_output.logits, self.config.temperature)
         for source, role in (("senior", "junior"), ("junior", "senior")):
             name = f"prediction_{source}_to_{role}"
             weight = getattr(self.weights, name) * ramp
-            output.add(name, weight, self._prediction_loss, role, source, student_output, teacher_output, ignored)
+            if self.config.prediction_target == "ema":
+                output.add(name, weight, self._ema_loss, role, source, student_output, teacher_output, ignored)
+            else:
+                output.add(
+                    name,
+                    weight,
+                    lambda own, target: divergence(
+                        log_probabilities[own], log_probabilities[target], self.config.temperature, ignored
+                    ),
+                    role,
+                    source,
+                )
         for level, gate in enumerate(self.online.consultation.gates.detach()):
             output.monitors[f"gate_{level + 1}"] = gate.abs()
 
-    def _prediction_loss(
+    def _ema_loss(
         self, role: str, source: str, student_output: StudentOutput, teacher_output: TeacherOutput, ignored: Tensor
     ) -> Tensor:
-        """Distill the logits of `source` into `role`: on all images, or on the views if the target is the EMA."""
-        own, target = student_output.logits[role], student_output.logits[source]
-        if self.config.prediction_target == "ema":
-            own, ignored = own[student_output.labeled_count :], ignored[student_output.labeled_count :]
-            target = torch.cat([view.apply_mixing(teacher_output.logits[source]) for view in student_output.views])
-        return prediction_distillation(own, target, self.config.temperature, ignored)
+        """Distill what the average of `source` says on the weak views into `role`, on the strong ones."""
+        count = student_output.labeled_count
+        target = torch.cat([view.apply_mixing(teacher_output.logits[source]) for view in student_output.views])
+        return prediction_distillation(
+            student_output.logits[role][count:], target, self.config.temperature, ignored[count:]
+        )
+
+
+class _LogProbabilities(dict[str, Tensor]):
+    """The networks' softened predictions by role, each computed once, by the first of the two directions that asks."""
+
+    def __init__(self, logits: Logits, temperature: float) -> None:
+        super().__init__()
+        self.logits, self.temperature = logits, temperature
+
+    def __missing__(self, role: str) -> Tensor:
+        self[role] = log_softened(self.logits[role], self.temperature)
+        return self[role]
 
 
 METHOD = SegKC

@@ -66,12 +66,16 @@ class WeakToStrongConfig(MethodConfig):
 
 @dataclass(frozen=True)
 class TeacherOutput:
-    """What the teachers say about the weak views, without gradient; `labels`, `confidences` (N, H, W), by role."""
+    """What the teachers say about the weak views, without gradient.
+
+    `labels`, `confidences` and `weights`, how much each label counts from 0 to 1, are (N, H, W), by the teacher's role.
+    """
 
     features: Features
     logits: Logits
     labels: dict[str, Tensor]
     confidences: dict[str, Tensor]
+    weights: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -189,10 +193,11 @@ class WeakToStrong(Method):
 
     def _teacher_output(self, weak: Tensor) -> TeacherOutput:
         features, logits = self._teacher_forward(weak)
-        labels, confidences = {}, {}
+        labels, confidences, weights = {}, {}, {}
         for role in self.teacher_of:
             labels[role], confidences[role] = pseudo_labels(logits[role])
-        return TeacherOutput(features, logits, labels, confidences)
+            weights[role] = self.label_weights[role](labels[role], confidences[role])
+        return TeacherOutput(features, logits, labels, confidences, weights)
 
     def _entropy(self, images: Tensor) -> Tensor:
         """The entropy of the teachers' predictions, their mean where there are two."""
@@ -229,7 +234,7 @@ class WeakToStrong(Method):
     ) -> Tensor:
         """Mean over the views of the loss against the teacher's pseudo-labels."""
         teacher = self.teacher_of[role]
-        weights = self._weights(teacher, teacher_output)
+        weights = teacher_output.weights[teacher]
         terms = [
             pseudo_label_loss(
                 own,
@@ -241,12 +246,6 @@ class WeakToStrong(Method):
             for own, view in zip(logits, views, strict=True)
         ]
         return torch.stack(terms).mean()
-
-    def _weights(self, teacher: str, teacher_output: TeacherOutput) -> Tensor:
-        weights: Tensor = self.label_weights[teacher](
-            teacher_output.labels[teacher], teacher_output.confidences[teacher]
-        )
-        return weights
 
     def _add_relation(
         self, output: StepOutput, role: str, student_output: StudentOutput, teacher_output: TeacherOutput, step: int
@@ -282,8 +281,9 @@ class WeakToStrong(Method):
     def _monitor(self, output: StepOutput, teacher_output: TeacherOutput, valid: Tensor) -> None:
         """The mean weight of the valid pixels' labels, by who learns them; then the statistics take them in."""
         for role, teacher in self.teacher_of.items():
-            weights = self._weights(teacher, teacher_output)
-            output.monitors[f"mask_ratio_{role}"] = (weights * valid).sum() / valid.sum().clamp(min=1)
+            output.monitors[f"mask_ratio_{role}"] = (teacher_output.weights[teacher] * valid).sum() / valid.sum().clamp(
+                min=1
+            )
         for teacher, module in self.label_weights.items():
             assert isinstance(module, LabelWeights)
             module.update(teacher_output.labels[teacher], teacher_output.confidences[teacher], valid)

@@ -92,11 +92,23 @@ def prediction_distillation(logits: Tensor, target_logits: Tensor, temperature: 
 
     Hinton et al. 2015 (arXiv 1503.02531); the factor T² keeps the gradient's size independent of T.
     """
-    log_probability = F.log_softmax(logits.float() / temperature, dim=1)
-    log_target = F.log_softmax(target_logits.detach().float() / temperature, dim=1)
-    divergence = F.kl_div(log_probability, log_target, reduction="none", log_target=True).sum(dim=1)
+    log_probability, log_target = (log_softened(values, temperature) for values in (logits, target_logits))
+    return divergence(log_probability, log_target, temperature, ignored)
+
+
+def log_softened(logits: Tensor, temperature: float) -> Tensor:
+    """Return log softmax(logits / T) in FP32."""
+    logits = logits.float()
+    return F.log_softmax(logits if temperature == 1 else logits / temperature, dim=1)
+
+
+def divergence(log_probability: Tensor, log_target: Tensor, temperature: float, ignored: Tensor) -> Tensor:
+    """`prediction_distillation` of two `log_softened` predictions, where both are at hand."""
+    log_target = log_target.detach()
+    # As F.kl_div, whose backward pass would take the exponential a second time.
+    divergences = (log_target.exp() * (log_target - log_probability)).sum(dim=1)
     valid = ~ignored
-    return temperature**2 * (divergence * valid).sum() / valid.sum().clamp(min=1)
+    return temperature**2 * (divergences * valid).sum() / valid.sum().clamp(min=1)
 
 
 def resize_like(features: Tensor, reference: Tensor) -> Tensor:

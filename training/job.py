@@ -1,0 +1,147 @@
+"""A training before its first step: what is checked while nothing is written yet, and what every rank needs to know."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from segkc_deploy.data.census import Census, count_classes
+from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.data.screening import screen
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.errors import ConfigError, DataError, UserError
+from segkc_deploy.pixel_format import require_same_format
+from segkc_deploy.training.batch_split import BatchSplit, split_batch
+from segkc_deploy.training.data.band_statistics import measured_input, unmeasured_input
+from segkc_deploy.training.evaluation.prediction import check_protocol
+from segkc_deploy.training.files.run_directory import RunDirectory
+from segkc_deploy.training.methods.base import Method
+from segkc_deploy.training.methods.registry import build_method
+from segkc_deploy.training.models.fixed_size import check_size
+from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.recipe import Recipe, with_input, without_pretrained
+from segkc_deploy.training.schedule import total_steps
+from segkc_deploy.training.terms.class_weights import class_weights, needs_census
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank needs to know; pickled where ranks are processes of their own.
+
+    Attributes:
+        recipe: the resolved one.
+        sets: the images.
+        census: the classes of the labeled images where the recipe asks for them, counted once for all ranks.
+        run: the run directory.
+        steps: optimizer steps of the whole run.
+        split: how a step is divided among the ranks.
+        accelerator: `cuda` or `cpu`.
+        resume: continue from the last checkpoint.
+        track: what else receives the values.
+    """
+
+    recipe: Recipe
+    sets: ImageSets
+    census: Census | None
+    run: RunDirectory
+    steps: int
+    split: BatchSplit
+    accelerator: str
+    resume: bool
+    track: tuple[str, ...] = ()
+
+
+def prepare(
+    recipe: Recipe,
+    data: Path,
+    run: RunDirectory,
+    device: str,
+    ranks: int,
+    resume: bool = False,
+    track: tuple[str, ...] = (),
+    measure: bool = True,
+) -> tuple[Method, Job]:
+    """Check everything that can be checked before a file is written; return the method and what every rank needs.
+
+    Args:
+        recipe: with the settings of its method written out.
+        data: the data spec.
+        run: the run directory; it is not looked at.
+        device: `auto`, `cpu` or `cuda`.
+        ranks: devices that share each step.
+        resume: a checkpoint will fill the networks.
+        track: what else receives the values.
+        measure: read images of other bands than RGB for the statistics of their bands.
+
+    Raises:
+        UserError: the recipe, the data and the device do not fit each other.
+    """
+    sets = load_data_spec(data).resolve()
+    screen(sets)
+    if resume:
+        require_same_format(recipe.junior.pixels, sets.pixels, run.path, data)
+    else:
+        recipe = with_input(recipe, measured_input(sets) if measure else unmeasured_input(sets))
+    accelerator = accelerator_of(device)
+    if recipe.precision == "fp16" and accelerator == "cpu":
+        raise ConfigError("precision fp16 needs a CUDA device; use precision=bf16 or fp32 on a CPU")
+    counted = needs_census(recipe.supervision.class_weights) or (measure and recipe.weak.rare_class_crops > 0)
+    census = count_classes(sets.labeled, sets) if counted else None
+    method = build(recipe, sets, census, resume)
+    _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
+    split = split_batch(recipe, ranks, uses_unlabeled=method.strong_views > 0)
+    for network in method.networks().values():
+        check_size(recipe.crop_size, network.size_multiple)
+        check_protocol(recipe.validation, network)
+        _try(network, recipe)
+    return method, Job(recipe, sets, census, run, total_steps(recipe, sets), split, accelerator, resume, track)
+
+
+def build(recipe: Recipe, sets: ImageSets, census: Census | None, resume: bool) -> Method:
+    """Build the method, the same on every rank; with `resume` from random weights, for a checkpoint to fill."""
+    torch.manual_seed(recipe.seed)
+    initial = without_pretrained(recipe) if resume else recipe
+    method = build_method(initial, sets.labels.num_classes, sets.labels.ignore_index)
+    chosen = recipe.supervision.class_weights
+    if chosen != "none":
+        weights = class_weights(chosen, sets.labels.names, census, recipe.supervision.largest_class_weight)
+        method.set_class_weights(torch.tensor(weights, dtype=torch.float32))
+    return method
+
+
+def accelerator_of(device: str) -> str:
+    """Return `cuda` or `cpu` for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device!r}: auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device; `nvidia-smi` tells whether the driver does")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _try(network: Segmenter, recipe: Recipe) -> None:
+    """Run a network once at the crop size: some of timm take one size alone, and only say so when they run.
+
+    Raises:
+        ConfigError: it cannot take the crop.
+    """
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, network.pixels.bands, *recipe.crop_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        height, width = recipe.crop_size
+        raise ConfigError(
+            f"recipe {recipe.name}: {network.spec.backbone} cannot take crops of {height}x{width}"
+            f" (height x width): {reason}; change crop_size or take another backbone"
+        ) from None
+
+
+def _check_sets(sets: ImageSets, data: Path, needs_unlabeled: bool) -> None:
+    if not sets.labeled:
+        raise DataError(f"{data}: no labeled images; training needs some (section `labeled:`)")
+    if needs_unlabeled and not sets.unlabeled:
+        raise DataError(f"{data}: no unlabeled images, which this method needs (section `unlabeled:`)")

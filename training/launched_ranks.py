@@ -1,0 +1,81 @@
+"""Ranks that a launcher has started, `torchrun` or SLURM's `srun`: every one of them runs the same command.
+
+Lightning Fabric detects the launcher by its environment variables; the ones read here are those that Fabric's own
+cluster environments read.
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+from types import FrameType
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from segkc_deploy.errors import ConfigError
+from segkc_deploy.progress import console
+from segkc_deploy.training.stop_request import SIGNALS
+
+
+@dataclass(frozen=True)
+class LaunchedRanks:
+    """The ranks of a job, of which this process is one.
+
+    Attributes:
+        launcher: `torchrun` or `SLURM`.
+        rank: of this process, among all.
+        ranks: how many there are on all nodes.
+        ranks_on_node: how many there are on each node, one for each device.
+    """
+
+    launcher: str
+    rank: int
+    ranks: int
+    ranks_on_node: int
+
+    @property
+    def nodes(self) -> int:
+        return self.ranks // self.ranks_on_node
+
+
+def launched_ranks() -> LaunchedRanks | None:
+    """Return the ranks that a launcher has started, or None where this process is alone.
+
+    Raises:
+        ConfigError: SLURM does not say how many tasks each node runs, or nodes run different numbers of ranks.
+    """
+    if TorchElasticEnvironment.detect():
+        launcher, environment, on_node = "torchrun", TorchElasticEnvironment(), os.environ.get("LOCAL_WORLD_SIZE", "1")
+        ranks, rank = environment.world_size(), environment.global_rank()
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 and SLURMEnvironment.detect():
+        launcher, on_node = "SLURM", os.environ.get("SLURM_NTASKS_PER_NODE", "")
+        ranks, rank = int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_PROCID"])
+        if not on_node.isdecimal():
+            raise ConfigError(
+                f"SLURM started {ranks} tasks, but not so many on each node: replace --ntasks={ranks} by"
+                " --nodes=N --ntasks-per-node=M, a task for each GPU"
+            )
+    else:
+        return None
+    if ranks == 1:
+        return None
+    if ranks % int(on_node):
+        raise ConfigError(f"{launcher} started {ranks} ranks, {on_node} on this node; every node needs the same number")
+    return LaunchedRanks(launcher, rank, ranks, int(on_node))
+
+
+def restarted() -> bool:
+    """Return whether this job has run before: torchrun restarts its ranks when one has died, SLURM requeues jobs."""
+    counts = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return any(int(count) > 0 for count in counts)
+
+
+def follow_rank_0() -> None:
+    """Show nothing, and leave signals to rank 0, which may need this rank to finish its step."""
+    console.quiet = True
+    for number in SIGNALS:
+        signal.signal(number, _leave_to_rank_0)
+
+
+def _leave_to_rank_0(number: int, frame: FrameType | None) -> None:
+    """A function of Python, not SIG_IGN: what this process starts as another program must not inherit it."""

@@ -1,0 +1,95 @@
+"""How a training begins: anew, or from the last checkpoint of its run directory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkc_deploy.errors import ConfigError, RunDirectoryError
+from segkc_deploy.training.files.run_directory import RunDirectory, check_same_recipe, is_trained_here, read_config
+from segkc_deploy.training.launched_ranks import launched_ranks, restarted
+from segkc_deploy.training.methods.registry import with_method_defaults
+from segkc_deploy.training.recipe import Recipe, with_input
+from segkc_deploy.training.recipe_file import load_recipe, with_overrides
+
+#: The recipe values that a resumed run may be given. None of them changes what is trained, and each may be why the run
+#: has to be resumed.
+FREE_OVERRIDES = ("workers", "unreadable_files", "validation.most_pixels")
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a training begins with.
+
+    Attributes:
+        recipe: with the settings of its method written out.
+        data: the data spec.
+        resume: continue from the last checkpoint.
+        overwrite: delete what the run directory holds.
+    """
+
+    recipe: Recipe
+    data: Path
+    resume: bool
+    overwrite: bool
+
+
+def beginning(
+    run: RunDirectory,
+    data: Path | None,
+    recipe: str | None,
+    overrides: Sequence[str],
+    resume: bool,
+    overwrite: bool,
+) -> Beginning:
+    """Decide how a training begins that was started with these values.
+
+    A job that its launcher has restarted is given the command of its first start; it resumes all the same, or begins
+    anew where it died before its first checkpoint.
+
+    Raises:
+        UserError: there is nothing to resume, or the values are not those that the run began with.
+    """
+    if restarted() and run.config.is_file() and is_trained_here(run):
+        has_checkpoint = bool(run.existing_checkpoints())
+        if not has_checkpoint and recipe is not None:
+            check_same_recipe(run, read_config(run)[0], _given(run, recipe, overrides))
+        resume, overwrite = has_checkpoint, not has_checkpoint
+    if resume:
+        return _resumed(run, data, recipe, overrides)
+    if data is None or recipe is None:
+        raise ConfigError("give --data and --recipe (only --resume reads them from the run directory)")
+    return Beginning(with_method_defaults(load_recipe(recipe, list(overrides))), data, False, overwrite)
+
+
+def how_to_resume(run: Path, ranks: int) -> str:
+    """Return the command that continues a run which has stopped on so many devices."""
+    if launched := launched_ranks():
+        return f"segkc-deploy train --out {run} --resume, started by {launched.launcher} as before"
+    devices = f" --devices {ranks}" if ranks > 1 else ""
+    return f"segkc-deploy train --out {run}{devices} --resume"
+
+
+def _resumed(run: RunDirectory, data: Path | None, recipe: str | None, overrides: Sequence[str]) -> Beginning:
+    stored, stored_data = read_config(run)
+    data = data or stored_data
+    if not run.existing_checkpoints():
+        raise RunDirectoryError(
+            f"{run.path}: no checkpoint to resume from; start the run anew with --overwrite, or start another one from"
+            " its weights (junior.pretrained=RUN)"
+        )
+    if recipe is not None:
+        check_same_recipe(run, stored, _given(run, recipe, overrides))
+        return Beginning(stored, data, True, False)
+    if any(override.partition("=")[0] not in FREE_OVERRIDES for override in overrides):
+        allowed = [f"-o {name}=N" for name in FREE_OVERRIDES]
+        raise ConfigError(
+            f"--resume: a run continues with the values it began with; only {', '.join(allowed[:-1])} and {allowed[-1]}"
+            " may be given"
+        )
+    return Beginning(with_overrides(stored, list(overrides), str(run.config)), data, True, False)
+
+
+def _given(run: RunDirectory, recipe: str, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe of the command line, to be compared with the run's."""
+    stored, _ = read_config(run)
+    return with_input(with_method_defaults(load_recipe(recipe, list(overrides))), stored.junior.input)
