@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,10 @@ from segkc_deploy.tiled_files import check_tiling, predict_each_tiled
 
 #: Batches that a worker takes at once: it reads the next images while the network runs.
 _BATCHES_AT_ONCE = 8
+
+
+#: How often images are tried again whose worker or machine is lost.
+_RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ def predict_files_on_ray(job: RayJob, images: Sequence[SourceImage], resume: boo
         How many images were left out.
 
     Raises:
-        ConfigError: there is no such cluster, it has no room for a worker, a worker cannot load the network or does
-            not see the folders, or a result cannot be written.
+        ConfigError: there is no such cluster, it has no room for a worker, a worker cannot load the network, does not
+            see the folders or keeps dying, or a result cannot be written.
         MissingDependencyError: Ray is not installed.
     """
     ray = import_ray()
@@ -102,19 +107,34 @@ def _reasons(ray: Any, job: RayJob, images: Sequence[SourceImage]) -> Iterator[s
     ]
     workers = min(workers, len(items))
     console.print(f"{workers} Ray workers, each with {cpus} CPUs and {gpus} GPUs", soft_wrap=True)
-    results = (
-        ray.data.from_items(items, override_num_blocks=min(len(items), 16 * workers))
-        .map(_Worker, fn_constructor_args=(job,), num_cpus=cpus, num_gpus=gpus, concurrency=workers)
-        .iter_rows()
-    )
+    dataset = ray.data.from_items(items, override_num_blocks=min(len(items), 16 * workers))
+    with warnings.catch_warnings():
+        # Without a bound, images that end their worker would be tried for ever. Ray 2.60 says that the argument will go
+        # and names no other one, hence the bound on Ray's version.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        results = dataset.map(
+            _Worker,
+            fn_constructor_args=(job,),
+            num_cpus=cpus,
+            num_gpus=gpus,
+            concurrency=workers,
+            max_task_retries=_RETRIES,
+        ).iter_rows()
     noticed = False
-    for row in results:
-        if row["error"]:
-            raise ConfigError(row["error"])
-        if row["notice"] and not noticed:
-            noticed = True
-            print_notice(row["notice"])
-        yield from (reason or None for reason in row["reasons"])
+    try:
+        for row in results:
+            if row["error"]:
+                raise ConfigError(row["error"])
+            if row["notice"] and not noticed:
+                noticed = True
+                print_notice(row["notice"])
+            yield from (reason or None for reason in row["reasons"])
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().split(". ")[0]
+        raise ConfigError(
+            f"a Ray worker died {_RETRIES + 1} times over the same images, perhaps for want of memory; use fewer"
+            f" --ray-workers, and --resume to continue ({reason})"
+        ) from None
 
 
 def _room(resources: dict[str, float], job: RayJob) -> tuple[int, int, int]:
@@ -186,6 +206,6 @@ def import_ray() -> Any:
         raise MissingDependencyError(
             '--ray needs Ray, which is not installed: pip install "segkc-deploy[ray]"'
         ) from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray

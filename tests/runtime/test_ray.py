@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -110,6 +111,36 @@ def test_workers_fill_the_cluster_or_are_as_many_as_asked_for(artifact: Path) ->
         room({"CPU": 3.0}, cpus=2, workers=2)
     with pytest.raises(ConfigError, match="room for 0"):
         room({"CPU": 3.0}, gpus=1)
+
+
+def test_a_worker_that_keeps_dying_ends_the_run_in_one_line(artifact: Path, photos: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+
+    class DyingCluster:
+        """Stands in for Ray and its data sets."""
+
+        exceptions = ray.exceptions
+
+        def __init__(self) -> None:
+            self.data = self
+
+        def cluster_resources(self) -> dict[str, float]:
+            return {"CPU": 2.0}
+
+        def from_items(self, items: list[object], **_: object) -> "DyingCluster":
+            assert len(items) == 1
+            return self
+
+        def map(self, worker: type, **options: object) -> "DyingCluster":
+            assert options["max_task_retries"] == 3
+            return self
+
+        def iter_rows(self) -> Iterator[dict[str, object]]:
+            raise ray.exceptions.ActorDiedError
+            yield {}
+
+    with pytest.raises(ConfigError, match=r"died 4 times over the same images.*--resume to continue"):
+        list(ray_prediction._reasons(DyingCluster(), job_of(artifact, tmp_path), find_images(str(photos))))
 
 
 def test_arguments_that_do_not_go_together(command: CommandLine, artifact: Path, photos: Path, tmp_path: Path) -> None:
