@@ -106,5 +106,7 @@ def test_every_stage_runs_on_a_cpu(tmp_path: Path) -> None:
     assert {row["row"] for row in study} == {"segkc", "supervised"}
     assert (out / "artifacts/onnx/junior-fp32.onnx").is_file()
     latencies = json.loads((out / "gpu-latency.json").read_text())
-    assert {row["engine"] for row in latencies if row["role"] == "artifact"} == {"onnx"}
+    artifacts = [row for row in latencies if row["role"] == "artifact"]
+    assert artifacts
+    assert all(row["engine"].startswith("onnxruntime") for row in artifacts)
     assert (out / "report/index.html").is_file()

@@ -9,6 +9,7 @@ import torch
 from segkc_deploy.training.terms.losses import (
     cross_entropy,
     feature_distillation,
+    log_softened,
     prediction_distillation,
     pseudo_label_loss,
     pseudo_labels,
@@ -54,8 +55,9 @@ def test_pseudo_label_loss_divides_by_valid_pixels_not_by_their_weights(rng: np.
     weights, ignored = rng.random((N, H, W)).round(1), rng.random((N, H, W)) < 0.2
     losses = per_pixel_cross_entropy(logits, labels)
     expected = (losses * weights)[~ignored].sum() / (~ignored).sum()
-    tensors = (torch.from_numpy(array) for array in (logits, labels, weights, ignored))
-    assert pseudo_label_loss(*tensors, average="valid").item() == pytest.approx(expected, rel=1e-6)
+    tensors = (torch.from_numpy(array) for array in (labels, weights, ignored))
+    log_probability = log_softened(torch.from_numpy(logits))
+    assert pseudo_label_loss(log_probability, *tensors, average="valid").item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_pseudo_labels_are_the_most_probable_classes_without_gradient(rng: np.random.Generator) -> None:

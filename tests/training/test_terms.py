@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segkc_deploy.training.terms.complementary_dropout import complementary_dropout
-from segkc_deploy.training.terms.losses import ohem_loss, pseudo_label_loss
+from segkc_deploy.training.terms.losses import log_softened, ohem_loss, pseudo_label_loss
 from segkc_deploy.training.terms.relation import relation_loss
 from segkc_deploy.training.terms.threshold import FixedThreshold, SoftWeights
 
@@ -50,8 +50,9 @@ def test_pseudo_label_loss_may_divide_by_the_confident_pixels(rng: np.random.Gen
     logits, labels = rng.normal(size=(N, C, H, W)), rng.integers(0, C, (N, H, W))
     confident, ignored = rng.random((N, H, W)) < 0.4, rng.random((N, H, W)) < 0.2
     expected = cross_entropies(logits, labels)[confident & ~ignored].mean()
-    tensors = (torch.from_numpy(array) for array in (logits, labels, confident, ignored))
-    assert pseudo_label_loss(*tensors, average="confident").item() == pytest.approx(expected, rel=1e-6)
+    tensors = (torch.from_numpy(array) for array in (labels, confident, ignored))
+    log_probability = log_softened(torch.from_numpy(logits))
+    assert pseudo_label_loss(log_probability, *tensors, average="confident").item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_relation_loss_compares_gram_matrices_of_pooled_cells(rng: np.random.Generator) -> None:

@@ -15,7 +15,7 @@ from segkc_deploy.training.files.starting_weights import build_network
 from segkc_deploy.training.models.groups import SingleNetwork
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
-from segkc_deploy.training.terms.losses import cross_entropy, ohem_loss
+from segkc_deploy.training.terms.losses import log_softened, negative_log_likelihood, ohem_loss
 from segkc_deploy.training.terms.region_losses import dice_loss, lovasz_loss, weighted_cross_entropy
 
 
@@ -102,10 +102,13 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch, step: int) -> StepOutput:
         """Return the loss terms of optimizer step number `step` (0-based)."""
 
-    def supervised_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the recipe's loss of logits (N, C, H, W) against true masks (N, H, W)."""
+    def supervised_loss(self, logits: Tensor, mask: Tensor, log_probability: Tensor | None = None) -> Tensor:
+        """Return the recipe's loss of logits (N, C, H, W) against true masks (N, H, W).
+
+        A method that has the logits' `log_probability` already hands it over; the loss is the same.
+        """
         config = self.recipe.supervision
-        loss = self._pixel_loss(logits, mask)
+        loss = self._pixel_loss(logits, mask, log_probability)
         if config.dice > 0:
             loss = loss + config.dice * dice_loss(logits, mask, self.ignore_index)
         if config.lovasz > 0:
@@ -116,12 +119,13 @@ class Method(nn.Module, ABC):
         """Weight the pixels of each class in the supervised loss by `weights`, float (C,)."""
         self.class_weights = weights
 
-    def _pixel_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+    def _pixel_loss(self, logits: Tensor, mask: Tensor, log_probability: Tensor | None) -> Tensor:
         config = self.recipe.supervision
         if config.loss == "ohem":
             return ohem_loss(logits, mask, self.ignore_index, config.ohem_threshold, config.ohem_min_pixels)
         if config.loss == "ce" and self.class_weights is None:
-            return cross_entropy(logits, mask, self.ignore_index)
+            log_probability = log_softened(logits) if log_probability is None else log_probability
+            return negative_log_likelihood(log_probability, mask, self.ignore_index)
         weights = logits.new_ones(logits.shape[1]) if self.class_weights is None else self.class_weights
         gamma = config.focal_gamma if config.loss == "focal" else 0.0
         return weighted_cross_entropy(logits, mask, self.ignore_index, weights.float(), gamma)

@@ -13,12 +13,18 @@ from torch import Tensor
 from segkc_deploy.training.methods.base import Batch, MethodConfig, StepOutput
 from segkc_deploy.training.methods.cps import CPS, CPSConfig, two_networks
 from segkc_deploy.training.methods.cps import Weights as CPSWeights
-from segkc_deploy.training.methods.weak_to_strong import Features, Logits, StudentOutput, TeacherOutput
+from segkc_deploy.training.methods.weak_to_strong import (
+    Features,
+    Logits,
+    LogProbabilities,
+    StudentOutput,
+    TeacherOutput,
+)
 from segkc_deploy.training.models.groups import NetworkPair
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.terms.consultation import Consultation
-from segkc_deploy.training.terms.losses import divergence, log_softened, prediction_distillation
+from segkc_deploy.training.terms.losses import divergence, prediction_distillation
 
 
 class Weights(CPSWeights):
@@ -104,7 +110,10 @@ class SegKC(CPS):
             student_output.features["senior"],
             ignored,
         )
-        log_probabilities = _LogProbabilities(student_output.logits, self.config.temperature)
+        temperature = self.config.temperature
+        log_probabilities = student_output.log_probabilities
+        if temperature != 1:
+            log_probabilities = LogProbabilities(student_output.logits, temperature)
         for source, role in (("senior", "junior"), ("junior", "senior")):
             name = f"prediction_{source}_to_{role}"
             weight = getattr(self.weights, name) * ramp
@@ -115,7 +124,7 @@ class SegKC(CPS):
                     name,
                     weight,
                     lambda own, target: divergence(
-                        log_probabilities[own], log_probabilities[target], self.config.temperature, ignored
+                        log_probabilities[own], log_probabilities[target], temperature, ignored
                     ),
                     role,
                     source,
@@ -132,18 +141,6 @@ class SegKC(CPS):
         return prediction_distillation(
             student_output.logits[role][count:], target, self.config.temperature, ignored[count:]
         )
-
-
-class _LogProbabilities(dict[str, Tensor]):
-    """The networks' softened predictions by role, each computed once, by the first of the two directions that asks."""
-
-    def __init__(self, logits: Logits, temperature: float) -> None:
-        super().__init__()
-        self.logits, self.temperature = logits, temperature
-
-    def __missing__(self, role: str) -> Tensor:
-        self[role] = log_softened(self.logits[role], self.temperature)
-        return self[role]
 
 
 METHOD = SegKC

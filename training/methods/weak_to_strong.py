@@ -19,7 +19,7 @@ from segkc_deploy.training.data.views import View, mixed_views
 from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput
 from segkc_deploy.training.models.groups import NetworkPair, SingleNetwork
 from segkc_deploy.training.recipe import Recipe
-from segkc_deploy.training.terms.losses import pseudo_label_loss, pseudo_labels
+from segkc_deploy.training.terms.losses import log_softened, pseudo_label_loss, pseudo_labels
 from segkc_deploy.training.terms.relation import relation_loss
 from segkc_deploy.training.terms.threshold import LabelWeights, weights_by
 
@@ -78,12 +78,30 @@ class TeacherOutput:
     weights: dict[str, Tensor]
 
 
+class LogProbabilities(dict[str, Tensor]):
+    """The `log_softened` logits by role, each computed once, when the first term asks for it.
+
+    Args:
+        logits: by role.
+        temperature: by which they are softened.
+    """
+
+    def __init__(self, logits: Logits, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.logits, self.temperature = logits, temperature
+
+    def __missing__(self, role: str) -> Tensor:
+        self[role] = log_softened(self.logits[role], self.temperature)
+        return self[role]
+
+
 @dataclass(frozen=True)
 class StudentOutput:
     """The online networks on the labeled images followed by every view, in this order along the batch axis."""
 
     features: Features
     logits: Logits
+    log_probabilities: LogProbabilities
     views: list[View]
     labeled_count: int
 
@@ -150,7 +168,7 @@ class WeakToStrong(Method):
         features = self.online.features(images)
         count = len(batch.labeled["image"])
         logits = self.online.logits(self.perturbed(features, count, len(views)), images.shape[2:])
-        student_output = StudentOutput(features, logits, views, count)
+        student_output = StudentOutput(features, logits, LogProbabilities(logits), views, count)
 
         output = StepOutput()
         for role in self.teacher_of:
@@ -206,12 +224,13 @@ class WeakToStrong(Method):
 
     def _add_supervised(self, output: StepOutput, role: str, student_output: StudentOutput, mask: Tensor) -> None:
         name = f"supervised_{role}"
+        labeled = student_output.labeled
         output.add(
             name,
             getattr(self.weights, name),
-            self.supervised_loss,
-            student_output.labeled(student_output.logits[role]),
-            mask,
+            lambda: self.supervised_loss(
+                labeled(student_output.logits[role]), mask, labeled(student_output.log_probabilities[role])
+            ),
         )
 
     def _add_unlabeled(
@@ -219,19 +238,9 @@ class WeakToStrong(Method):
     ) -> None:
         name = f"{self.unlabeled_term}_{role}"
         weight = getattr(self.weights, name) * _ramp(step, self.config.unlabeled_ramp_steps)
-        output.add(
-            name,
-            weight,
-            self._unlabeled_loss,
-            student_output.of_views(student_output.logits[role]),
-            student_output.views,
-            teacher_output,
-            role,
-        )
+        output.add(name, weight, self._unlabeled_loss, student_output, teacher_output, role)
 
-    def _unlabeled_loss(
-        self, logits: Sequence[Tensor], views: Sequence[View], teacher_output: TeacherOutput, role: str
-    ) -> Tensor:
+    def _unlabeled_loss(self, student_output: StudentOutput, teacher_output: TeacherOutput, role: str) -> Tensor:
         """Mean over the views of the loss against the teacher's pseudo-labels."""
         teacher = self.teacher_of[role]
         weights = teacher_output.weights[teacher]
@@ -243,7 +252,9 @@ class WeakToStrong(Method):
                 view.ignored,
                 self.config.pseudo_label_average,
             )
-            for own, view in zip(logits, views, strict=True)
+            for own, view in zip(
+                student_output.of_views(student_output.log_probabilities[role]), student_output.views, strict=True
+            )
         ]
         return torch.stack(terms).mean()
 

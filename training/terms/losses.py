@@ -10,7 +10,12 @@ from torch import Tensor
 
 def cross_entropy(logits: Tensor, mask: Tensor, ignore_index: int) -> Tensor:
     """Mean cross-entropy over the pixels whose class is not `ignore_index`; zero where there is none."""
-    total = F.cross_entropy(logits.float(), mask, ignore_index=ignore_index, reduction="sum")
+    return negative_log_likelihood(log_softened(logits), mask, ignore_index)
+
+
+def negative_log_likelihood(log_probability: Tensor, mask: Tensor, ignore_index: int) -> Tensor:
+    """`cross_entropy` of logits whose log-probabilities (N, C, H, W) are at hand."""
+    total = F.nll_loss(log_probability, mask, ignore_index=ignore_index, reduction="sum")
     return total / (mask != ignore_index).sum().clamp(min=1)
 
 
@@ -30,7 +35,7 @@ def ohem_loss(logits: Tensor, mask: Tensor, ignore_index: int, threshold: float,
 
 
 def pseudo_label_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor, ignored: Tensor, average: Literal["valid", "confident"]
+    log_probability: Tensor, labels: Tensor, weights: Tensor, ignored: Tensor, average: Literal["valid", "confident"]
 ) -> Tensor:
     """Cross-entropy against pseudo-labels, weighted, summed, and divided by a number of pixels.
 
@@ -38,14 +43,14 @@ def pseudo_label_loss(
     arXiv 2001.07685; UniMatch V2).
 
     Args:
-        logits: (N, C, H, W).
+        log_probability: (N, C, H, W), `log_softened` logits.
         labels: int64 (N, H, W), classes given by the teacher.
         weights: (N, H, W), from 0 to 1, how much each label counts.
         ignored: bool (N, H, W), true on padding.
         average: divide by the number of pixels that are not ignored (`valid`), or by the sum of their weights
             (`confident`).
     """
-    per_pixel = F.cross_entropy(logits.float(), labels, reduction="none")
+    per_pixel = F.nll_loss(log_probability, labels, reduction="none")
     valid = (~ignored).to(per_pixel.dtype)
     counted = weights * valid
     if average == "valid":
@@ -96,8 +101,8 @@ def prediction_distillation(logits: Tensor, target_logits: Tensor, temperature: 
     return divergence(log_probability, log_target, temperature, ignored)
 
 
-def log_softened(logits: Tensor, temperature: float) -> Tensor:
-    """Return log softmax(logits / T) in FP32."""
+def log_softened(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return log softmax(logits / T) in FP32, (N, C, H, W)."""
     logits = logits.float()
     return F.log_softmax(logits if temperature == 1 else logits / temperature, dim=1)
 
