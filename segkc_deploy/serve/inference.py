@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.params import Depends
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
@@ -32,8 +33,25 @@ from segkc_deploy.serve.served_model import ServedModel
 from segkc_deploy.serve.service import Service
 from segkc_deploy.serve.stages import Stages
 
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "A request of the Open Inference Protocol: JSON, which the bytes of binary tensors may follow.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
 #: A served artifact has no versions; this is the one of Triton's repository.
 _VERSION = "1"
+
+
+class Refusal(BaseModel):
+    """Why a request was refused, as the protocol words it."""
+
+    error: str
 
 
 def inference_routes(
@@ -44,7 +62,7 @@ def inference_routes(
     Args:
         service: what predicts.
         locked: what is asked of who does more than look whether the service is there.
-        problems: how refusals look, for OpenAPI.
+        problems: the refusals and what they mean, for OpenAPI.
     """
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
@@ -99,9 +117,9 @@ def inference_routes(
     @router.post(
         "/models/{name}/infer",
         dependencies=locked,
-        responses=problems,
+        responses={status: problem | {"model": Refusal} for status, problem in problems.items()},
         response_model=InferResponse,
-        openapi_extra={"requestBody": {"content": {"application/json": {"schema": InferRequest.model_json_schema()}}}},
+        openapi_extra=_BODY,
         summary="Predict images at the network's size",
     )
     async def infer(request: Request, name: str) -> Response:

@@ -169,6 +169,18 @@ def test_a_model_that_others_exported_is_refused(served: RunningService, monkeyp
         segkc_deploy.connect(model_url(served))
 
 
+def test_openapi_describes_the_answer_and_refusals(served: RunningService) -> None:
+    schema = json.loads(served.request("GET", "/openapi.json").body)
+    answers = schema["paths"]["/v2/models/{name}/infer"]["post"]["responses"]
+    names = {status: answer["content"]["application/json"]["schema"]["$ref"] for status, answer in answers.items()}
+    assert names["200"].endswith("/InferResponse")
+    assert {names[status] for status in ("400", "404", "413", "429", "503")} == {"#/components/schemas/Refusal"}
+    assert all(
+        reference.split("/")[-1] in schema["components"]["schemas"]
+        for reference in set(names.values()) - {"#/components/schemas/HTTPValidationError"}
+    )
+
+
 def request_json(**changes: object) -> bytes:
     tensor = {"name": "images", "shape": [1, *SIZE, 3], "datatype": "UINT8", "data": IMAGES[0].tolist()} | changes
     return json.dumps({"inputs": [tensor]}).encode()
