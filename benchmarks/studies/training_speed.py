@@ -4,7 +4,8 @@
 
 Loader: views of one image by the usual pipeline on Pillow images and by this package's, one after the other in every
 round, on one core. The usual one ends with standardized floats; this package does that on the device, where a GPU
-trains. Step: a whole step of SegKC beside the forwards and backwards of its networks alone, on random weights.
+trains. Step: a whole step of SegKC beside the forwards and backwards of its networks alone, and a step of a single
+network beside the same written the straightforward way in FP32, on random weights.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from segkc_deploy.benchmarks.measure.latency import summarize
 from segkc_deploy.benchmarks.report.markdown_table import markdown
 from segkc_deploy.benchmarks.studies import pil_pipeline
 from segkc_deploy.benchmarks.studies.benchmark_rows import current_commit
+from segkc_deploy.benchmarks.studies.plain_loop import plain_step
 from segkc_deploy.benchmarks.studies.random_batch import CLASSES, random_batch
 from segkc_deploy.benchmarks.studies.training_speed_rows import SpeedResult, SpeedRow
 from segkc_deploy.data.images import read_image
@@ -114,6 +116,33 @@ def step_rows(recipe: Recipe, rounds: int) -> list[SpeedRow]:
     return _rows(what, {"forwards and backwards alone": networks, "whole step": whole}, rounds, 1, "step")
 
 
+def single_network_rows(recipe: Recipe, rounds: int) -> list[SpeedRow]:
+    """Return two rows: a straightforward step of one network in FP32, and this package's at the recipe's precision."""
+    recipe = without_pretrained(recipe)
+    torch.manual_seed(0)
+    method, plain = (build_method(recipe, num_classes=CLASSES, ignore_index=255).train() for _ in range(2))
+    method = method.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(method.online.parameters(), lr=1e-5, fused=True)
+    batch = random_batch(recipe, method.strong_views)
+    networks = plain.networks()
+
+    def ours(step: int) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            total = method(batch, step).total()
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.update_ema(step)
+
+    contenders = {
+        "straightforward, fp32": plain_step(networks["junior"], networks["junior_ema"], batch),
+        f"segkc-deploy, {recipe.precision}": ours,
+    }
+    images = f"{recipe.batch.labeled} + {recipe.batch.unlabeled} images"
+    what = f"step, {recipe.method['name']}, {recipe.junior.backbone}, crop {recipe.crop_size[0]}, {images}"
+    return _rows(what, contenders, rounds, 1, "step")
+
+
 def _rows(
     what: str, contenders: Mapping[str, Callable[[int], object]], rounds: int, count: int, unit: str
 ) -> list[SpeedRow]:
@@ -165,6 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = loader_rows(photographs, options.rounds, Path(folder))
         overrides = [f"crop_size=[{options.crop}, {options.crop}]", "method.strong_views=1", "precision=fp32"]
         rows += step_rows(load_recipe(options.recipe, overrides), max(options.rounds // 3, 1))
+        crop = f"crop_size=[{options.single_crop}, {options.single_crop}]"
+        overrides = [crop, "batch.labeled=2", "batch.unlabeled=2", "precision=bf16"]
+        rows += single_network_rows(load_recipe(options.single, overrides), max(options.rounds // 6, 1))
     except SegKCError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -188,9 +220,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--images", type=Path, required=True, help="a folder of photographs, resized for the loader")
     parser.add_argument("--results", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--rounds", type=int, default=30, help="rounds of the loader; a third as many of the step")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=30,
+        help="rounds of the loader; a third as many of the step, a sixth of a single network's",
+    )
     parser.add_argument("--recipe", default="own-data-cpu", help="the recipe whose step is timed")
     parser.add_argument("--crop", type=int, default=160, help="the side of its crop")
+    parser.add_argument("--single", default="unimatch-v2-dinov2-s-voc", help="the single network's recipe")
+    parser.add_argument("--single-crop", type=int, default=224, help="the side of its crop")
     parser.add_argument("--remark", default="an otherwise idle machine", help="what else the machine did")
     return parser
 
