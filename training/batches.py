@@ -55,11 +55,12 @@ def batches(
         draws = Draws(split.unlabeled // split.accumulation, micro_batches, rank, split.ranks)
         dataset = UnlabeledDataset(sets, recipe, strong_views)
         unlabeled = iter(draw_loader(dataset, draws, workers - labeled_workers, pin_memory))
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     for labeled_part, unlabeled_part in zip(labeled, unlabeled, strict=False):
         parts = [part for part in (labeled_part, unlabeled_part) if part is not None]
         for part in parts:
             skipped.add(part.skipped)
-        yield Batch(*(_on_device(part, device) for part in parts))
+        yield Batch(*(_on_device(part, device, stream) for part in parts))
 
 
 def _workers(recipe: Recipe, ranks: int) -> int:
@@ -68,10 +69,23 @@ def _workers(recipe: Recipe, ranks: int) -> int:
     return max(total // ranks, min(total, 1))
 
 
-def _on_device(loaded: Loaded, device: torch.device) -> dict[str, Tensor]:
+def _on_device(loaded: Loaded, device: torch.device, stream: torch.cuda.Stream | None) -> dict[str, Tensor]:
+    """Copy what was loaded to the device, on a GPU by a stream of its own.
+
+    A batch is asked for when the host has enqueued the step before it, on which the GPU still works: copies and
+    conversions of the side stream run beside it.
+    """
     if isinstance(loaded.tensors, UserError):
         raise loaded.tensors
-    return {name: _prepared(tensor.to(device, non_blocking=True)) for name, tensor in loaded.tensors.items()}
+    if stream is None:
+        return {name: _prepared(tensor.to(device)) for name, tensor in loaded.tensors.items()}
+    with torch.cuda.stream(stream):
+        tensors = {name: _prepared(tensor.to(device, non_blocking=True)) for name, tensor in loaded.tensors.items()}
+    step_stream = torch.cuda.current_stream(device)
+    step_stream.wait_stream(stream)
+    for tensor in tensors.values():
+        tensor.record_stream(step_stream)  # its memory belongs to the side stream, which must not take it back too soon
+    return tensors
 
 
 def _prepared(tensor: Tensor) -> Tensor:

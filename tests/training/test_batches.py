@@ -1,0 +1,49 @@
+"""The batches of a training: the same on every device."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_data import tiny_recipe
+
+from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.training.batch_split import split_batch
+from segkc_deploy.training.batches import batches
+from segkc_deploy.training.data.skipped_files import SkippedFiles
+from segkc_deploy.training.methods.base import Batch
+
+
+def first_batches(data: Path, device: str) -> list[Batch]:
+    recipe, sets = tiny_recipe(), load_data_spec(data).resolve()
+    split = split_batch(recipe, 1, uses_unlabeled=True)
+    made = batches(recipe, sets, None, 1, split, 0, range(3), torch.device(device), SkippedFiles(0))
+    return list(made)
+
+
+def test_images_are_floats_masks_are_classes_and_padding_is_boolean(data: Path) -> None:
+    for batch in first_batches(data, "cpu"):
+        assert batch.unlabeled is not None
+        image, mask = batch.labeled["image"], batch.labeled["mask"]
+        assert image.shape == (2, 3, 32, 64) and image.is_contiguous(memory_format=torch.channels_last)
+        assert 0 <= float(image.min()) < float(image.max()) <= 1
+        assert mask.dtype == torch.int64 and mask.shape == (2, 32, 64)
+        assert batch.unlabeled["ignored"].dtype == torch.bool
+        assert batch.unlabeled.keys() == {"weak", "strong_1", "ignored"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+def test_a_gpu_gets_the_same_batches_while_it_works(data: Path) -> None:
+    busy = torch.rand(2048, 2048, device="cuda")
+    expected, found = first_batches(data, "cpu"), []
+    recipe, sets = tiny_recipe(), load_data_spec(data).resolve()
+    split = split_batch(recipe, 1, uses_unlabeled=True)
+    for batch in batches(recipe, sets, None, 1, split, 0, range(3), torch.device("cuda"), SkippedFiles(0)):
+        assert batch.unlabeled is not None
+        found.append({name: tensor.clone() for name, tensor in (batch.labeled | batch.unlabeled).items()})
+        for _ in range(50):
+            busy = busy @ busy / busy.norm()
+    for own, batch in zip(found, expected, strict=True):
+        assert batch.unlabeled is not None
+        for name, tensor in (batch.labeled | batch.unlabeled).items():
+            torch.testing.assert_close(own[name].cpu(), tensor)
