@@ -26,7 +26,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="GPUs that share the images of each step.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs of this machine that share each step; not under torchrun or SLURM.")
+    ] = 1,
     track: Annotated[
         list[str] | None, typer.Option(help="Send the curves to mlflow or wandb as well; repeatable.")
     ] = None,
