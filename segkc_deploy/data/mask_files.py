@@ -56,8 +56,8 @@ def raw_mask(path: Path, colors: Mapping[Color, int] | None = None, by_color: bo
     if tiff.is_tiff(encoded):
         header = tiff.read_header(encoded, path, "mask")
         _refuse_unclear(encoded, path, header)
-        by_tifffile = header.planar or header.bands not in {1, 3, 4} or header.photometric == tiff.MIN_IS_WHITE
-        if header.kind != "u" or header.bits > 16 or by_tifffile:
+        misread_by_pillow = header.planar or header.by_imagecodecs or header.photometric == tiff.MIN_IS_WHITE
+        if header.kind != "u" or header.bits > 16 or header.bands not in {1, 3, 4} or misread_by_pillow:
             return _tiff_values(encoded, path, header)
     try:
         with _opened(encoded, path) as image:

@@ -15,6 +15,7 @@ from PIL import Image, features
 from segkc_deploy.data import pixel_limit
 from segkc_deploy.data.headers import upright_size
 from segkc_deploy.data.images import IMAGE_SUFFIXES, read_image
+from segkc_deploy.data.mask_files import raw_mask
 from segkc_deploy.errors import ConfigError, DataError, MissingDependencyError
 
 RGB = blocks(11)
@@ -194,6 +195,12 @@ def test_compressions_that_pillow_lacks(tmp_path: Path, compression: str) -> Non
     pytest.importorskip("imagecodecs")
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", compression=compression)
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), RGB)
+
+
+def test_masks_in_a_compression_that_pillow_lacks(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    tifffile.imwrite(tmp_path / "a.tif", RGB[..., 0], compression="lerc")
+    np.testing.assert_array_equal(raw_mask(tmp_path / "a.tif"), RGB[..., 0])
 
 
 def test_a_pointer_of_git_lfs_is_recognized(tmp_path: Path) -> None:
