@@ -27,7 +27,8 @@ def rare_classes(report: SetReport, names: tuple[str, ...]) -> str:
     message = (
         f"classes with less than {100 * _RARE_SHARE:g}% of the labeled pixels, which plain cross-entropy hardly learns:"
         f" {', '.join(f'{name} ({100 * share:.2f}%)' for name, (share, _) in rare.items())}; try"
-        " -o supervision.dice=1 -o weak.rare_class_crops=0.5"
+        " -o supervision.class_weights=log -o supervision.largest_class_weight=5 -o supervision.dice=1"
+        " -o weak.rare_class_crops=0.5"
     )
     small = [f"{name} ({pixels:.0f})" for name, (_, pixels) in rare.items() if pixels < _SMALL_PIXELS]
     if small and report.sizes is not None:

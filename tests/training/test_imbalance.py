@@ -188,7 +188,8 @@ def test_check_warns_of_a_rare_class_and_names_the_settings(tmp_path: Path) -> N
     assert finding.level == "warning"
     assert "rare (0.02%)" in finding.message
     recipe = tiny_recipe()
-    for setting in ("supervision.dice=1", "weak.rare_class_crops=0.5"):
+    weights = ("supervision.class_weights=log", "supervision.largest_class_weight=5")
+    for setting in (*weights, "supervision.dice=1", "weak.rare_class_crops=0.5"):
         assert f"-o {setting}" in finding.message
         recipe = with_overrides(recipe, [setting], "check")
     # Four pixels of 96 x 64 ones are a small object.
@@ -202,7 +203,7 @@ def test_check_warns_of_a_rare_class_and_names_the_settings(tmp_path: Path) -> N
 def test_the_settings_that_check_names_go_with_the_recipes_for_own_images(tmp_path: Path, recipe: str) -> None:
     (finding,) = [one for one in check(_sets(tmp_path), workers=1).findings if one.kind == "rare-class"]
     settings = re.findall(r"-o (\S+\w\]?)", finding.message)
-    assert len(settings) == 4
+    assert len(settings) == 6
     changed = load_recipe(recipe, [*settings, "weak.flip=0"])
     assert (changed.supervision.dice, changed.weak.scale, changed.validation.size) == (1, (1, 3), (128, 192))
 
