@@ -76,8 +76,11 @@ class RowMaker:
             spec_file, scores = self.directory.spec(trial), files.scores(role)
             known["miou_merged"] = evaluate_merged(files.run.path, spec_file, role, scores, merge, self.device)
             known["merged"] = merge
+        labeling = self.directory.study.labeling_trial(trial)
+        # Pseudo-labels cost the training of the network that made them, too.
+        paid = [*sessions, *(self.directory.files(labeling).read_sessions() if labeling else ())]
         for name in ("seconds", "processor_seconds"):
-            seconds = [getattr(session, name) for session in sessions]
+            seconds = [getattr(session, name) for session in paid]
             if None not in seconds:
                 known[name] = sum(seconds)
         return StudyRow.model_validate(known)

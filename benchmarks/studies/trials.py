@@ -149,11 +149,12 @@ class StudyDirectory:
             raise ConfigError(f"it learns pseudo-labels of {labeling.name}, which is not finished; train that first")
         run = self.files(labeling).run.path
         command = [sys.executable, "-m", "segkc_deploy", "pseudo-label", str(run), "--out", str(files.pseudo_labels)]
-        return [*command, "--device", device, "--overwrite"]
+        # Every pixel counts: a threshold chosen on the validation images would let the trial learn from them.
+        return [*command, "--confidence", "0", "--device", device, "--overwrite"]
 
     def data_facts(self, trial: Trial) -> dict[str, Any]:
-        """Return how many images there are, and a digest of which ones with which classes."""
-        spec = self.spec(trial)
+        """Return how many images people labeled and how many others there are, and a digest of them and the classes."""
+        spec = self.specs[trial.labels, trial.seed]
         if spec not in self._data:
             self._data[spec] = _facts(load_data_spec(spec).resolve())
         return self._data[spec]
