@@ -338,6 +338,9 @@ class FakeStudyDirectory:
     def state(self, trial: Trial) -> State:
         return "finished" if (self.files(trial).run.path / "done").exists() else "new"
 
+    def command_before(self, trial: Trial, device: str) -> None:
+        """Nothing is labeled first."""
+
     def command(self, trial: Trial, state: State, loaders: int, device: str) -> list[str]:
         run = self.files(trial).run
         run.path.mkdir(parents=True, exist_ok=True)
