@@ -3,7 +3,7 @@
 `python -m segkc_deploy.benchmarks.studies.inference_speed --images FOLDER --out WORK --results RESULTS.json`
 
 All variants of a network run interleaved, each in a process of its own. Without `--run` and `--random`, the networks
-are DINOv2-S with DPT at 518×518 and EfficientNet-Lite0 with FPN at 512×512, with random weights.
+are the juniors of the recipes for one's own images, with random weights: DINOv2-S at 518×518, the others at 512×512.
 """
 
 import argparse

@@ -19,12 +19,27 @@ _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 #: Images for verification and calibration, of a random and of a trained network.
 _IMAGES = {False: (4, 8), True: (20, 32)}
 
-#: Networks with random weights, by the name of their folder.
+#: Networks with random weights, by the name of their folder: the juniors of the recipes for one's own images.
 RANDOM = {
     "dinov2-s-dpt": ("DINOv2-S + DPT", NetworkSpec(backbone="vit_small_patch14_dinov2", decoder="dpt"), (518, 518)),
+    "convnext-nano-fpn": (
+        "ConvNeXt-Nano + FPN",
+        NetworkSpec(backbone="convnext_nano", decoder_channels=64),
+        (512, 512),
+    ),
     "efficientnet-lite0-fpn": (
         "EfficientNet-Lite0 + FPN",
         NetworkSpec(backbone="tf_efficientnet_lite0", decoder_channels=32),
+        (512, 512),
+    ),
+    "mobilenetv4-s-fpn": (
+        "MobileNetV4-S + FPN",
+        NetworkSpec(backbone="mobilenetv4_conv_small", decoder_channels=32),
+        (512, 512),
+    ),
+    "mobilenetv4-xs-fpn": (
+        "MobileNetV4-S x0.5 + FPN",
+        NetworkSpec(backbone="mobilenetv4_conv_small_050", decoder_channels=24),
         (512, 512),
     ),
 }
