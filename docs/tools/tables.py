@@ -212,32 +212,6 @@ def _scaling() -> ScalingResult:
     return ScalingResult.model_validate_json((RESULTS / "scaling.json").read_bytes())
 
 
-def juniors() -> str:
-    """Return what the junior of each recipe for one's own images costs, by engine."""
-    rows = json.loads((RESULTS / "inference-speed.json").read_text())["rows"]
-    lines = []
-    for name, group in _grouped([row for row in rows if row["image"] == JUNIOR_IMAGE], "network"):
-        times = {row["variant"]: row["p50_ms"] for row in group}
-        cells = [f"{times[variant]:.1f}" if times.get(variant) else "–" for variant in JUNIOR_VARIANTS]
-        best = min(time for variant in JUNIOR_VARIANTS if (time := times.get(variant)))
-        first, recipe = group[0], JUNIOR_RECIPES[name.partition(",")[0]]
-        numbers = (f"{first['params_m']:.2f} M", f"{first['gflop']:.1f}", *cells, f"{1e3 / best:.0f}")
-        lines.append((name.partition(",")[0], f"`{recipe}`", *numbers))
-    header = ("junior", "recipe", "parameters", "GFLOP", *(f"{variant}, ms" for variant in JUNIOR_VARIANTS), "images/s")
-    return table(header, lines, right_from=2)
-
-
-JUNIOR_IMAGE = "500x375"
-JUNIOR_VARIANTS = ("onnx fp32", "openvino fp32", "openvino bf16", "openvino int8")
-JUNIOR_RECIPES = {
-    "DINOv2-S + DPT": "own-data-24gb",
-    "ConvNeXt-Nano + FPN": "own-data-24gb-convnext-nano",
-    "EfficientNet-Lite0 + FPN": "own-data-cpu",
-    "MobileNetV4-S + FPN": "own-data-cpu-mobilenetv4-s",
-    "MobileNetV4-S x0.5 + FPN": "own-data-cpu-mobilenetv4-xs",
-}
-
-
 def _study(name: str) -> list[dict[str, Any]]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
@@ -263,7 +237,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "gradients": gradients,
     "ranks": ranks,
     "scaling-on-paper": scaling_on_paper,
-    "juniors": juniors,
 }
 
 
