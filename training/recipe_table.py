@@ -60,7 +60,7 @@ def _short(backbone: str) -> str:
     """A backbone's name in few letters: vit_small_patch14_dinov2 is dinov2-s."""
     stem = backbone.split(".")[0].replace("mobilenetv4_conv", "mnv4").replace("tf_efficientnet_lite", "lite")
     stem = re.sub(r"^vit_(\w+)_patch14_dinov2$", r"dinov2_\1", stem)
-    for size in ("tiny", "small", "medium", "base", "large"):
+    for size in ("nano", "tiny", "small", "medium", "base", "large"):
         stem = stem.replace(f"_{size}", f"_{size[0]}")
     return stem.replace("_", "-")
 
