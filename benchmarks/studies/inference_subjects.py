@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkc_deploy.data.images import read_image
-from segkc_deploy.export.export_run import export_run
+from segkc_deploy.export.export_run import SharedWork, export_run
 from segkc_deploy.export.random_run import write_random_run
 from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.export.verify import Limits
@@ -79,6 +79,7 @@ def given_subject(name: str, run: Path, data: Path, out: Path) -> Subject:
 
 def _subject(name: str, run: Path, data: Path, artifacts: Path, size: tuple[int, int] | None, trained: bool) -> Subject:
     verify, calibrate = _IMAGES[trained]
+    shared = SharedWork()
     for engine, precision in _ARTIFACTS:
         path = artifacts / f"junior-{precision}{_SUFFIXES[engine]}"
         if path.exists():
@@ -92,6 +93,6 @@ def _subject(name: str, run: Path, data: Path, artifacts: Path, size: tuple[int,
             verify_images=verify,
             calibration_images=calibrate,
         )
-        export_run(run, data, settings, artifacts)
+        export_run(run, data, settings, artifacts, shared=shared)
     manifest = read_manifest(artifacts / "junior-fp32.onnx")
     return Subject(name, run, artifacts, manifest.contract.size, manifest.parameters, manifest.flops)
