@@ -212,6 +212,33 @@ def _scaling() -> ScalingResult:
     return ScalingResult.model_validate_json((RESULTS / "scaling.json").read_bytes())
 
 
+def juniors() -> str:
+    """Return what the junior of each recipe for one's own images costs, by engine."""
+    files = ("inference-speed-dinov2.json", "inference-speed.json")
+    rows = [row for name in files for row in json.loads((RESULTS / name).read_text())["rows"]]
+    lines = []
+    for name, group in _grouped([row for row in rows if row["image"] == JUNIOR_IMAGE], "network"):
+        times = {row["variant"]: row["p50_ms"] for row in group}
+        network = name.partition(",")[0]
+        costs = (f"{group[0]['params_m']:.2f} M", f"{group[0]['gflop']:.1f}")
+        cells = [f"{times[variant]:.1f}" if times[variant] else "–" for variant in JUNIOR_VARIANTS]
+        fastest = min(time for variant in JUNIOR_VARIANTS if (time := times[variant]))
+        lines.append((network, f"`{JUNIOR_RECIPES[network]}`", *costs, *cells, f"{1e3 / fastest:.0f}"))
+    header = ("junior", "recipe", "parameters", "GFLOP", *(f"{variant}, ms" for variant in JUNIOR_VARIANTS), "images/s")
+    return table(header, lines, right_from=2)
+
+
+JUNIOR_IMAGE = "500x375"
+JUNIOR_VARIANTS = ("onnx fp32", "openvino fp32", "openvino bf16", "openvino int8")
+JUNIOR_RECIPES = {
+    "DINOv2-S + DPT": "own-data-24gb",
+    "ConvNeXt-Nano + FPN": "own-data-24gb-convnext-nano",
+    "EfficientNet-Lite0 + FPN": "own-data-cpu",
+    "MobileNetV4-S + FPN": "own-data-cpu-mobilenetv4-s",
+    "MobileNetV4-S x0.5 + FPN": "own-data-cpu-mobilenetv4-xs",
+}
+
+
 def _study(name: str) -> list[dict[str, Any]]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
@@ -233,6 +260,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "steel": steel,
     "facades": facades,
     "pseudo-labels": pseudo_labels,
+    "juniors": juniors,
     "resume": resume_overrides,
     "gradients": gradients,
     "ranks": ranks,
