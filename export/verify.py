@@ -28,9 +28,10 @@ _SHAPE_WITHIN = 0.05
 #: How many images make a batch where any number is taken.
 _SOME = 3
 
-#: Images on which the graph is emulated, at most. Emulation costs more than the artifact itself, and what rounding does
-#: to a graph shows on few images: each has as many samples as it has pixels.
+#: Images on which the graph is emulated: so many, and more where they are small, up to these pixels in all. Emulation
+#: costs more than the artifact itself, and what rounding does to a graph shows on few large images.
 GRAPH_IMAGES = 16
+GRAPH_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,15 @@ def verify(artifact: Predictor, reference: Predictor, logits: Logits | None, ima
     Args:
         artifact: the built artifact.
         reference: the PyTorch network behind the same contract; it gives its logits besides.
-        logits: those of the graph in its final precision, where the artifact was made from it; compared on
-            `GRAPH_IMAGES` images.
+        logits: those of the graph in its final precision, where the artifact was made from it; compared on some of the
+            images (`GRAPH_IMAGES`, `GRAPH_PIXELS`).
         images: those of `verification` are compared, at their own size.
     """
     labels = images.sets.labels
     scores = {name: ConfusionMatrix(labels.num_classes, labels.ignore_index) for name in ("network", "artifact")}
-    emulated = spread(images.verification, GRAPH_IMAGES) if logits is not None else ()
+    height, width = artifact.contract.size
+    some = max(GRAPH_IMAGES, GRAPH_PIXELS // (height * width))
+    emulated = spread(images.verification, some) if logits is not None else ()
     found = _Comparison()
     for sample in track(images.verification, "verifying on real images"):
         image, truth = read_sample(sample, images.sets)

@@ -103,7 +103,8 @@ def predict_each(
     _require(predictor, outputs)
     ready = prefetch(partial(_get_ready, predictor), images)
     inferred = _infer(predictor, ready, predictor.batch_size(batch_size), shrinking)
-    return prefetch(partial(_finish, predictor, folder, outputs), inferred)
+    # One thread, so that the record lists the files in the images' order.
+    return prefetch(partial(_finish, predictor, folder, outputs), inferred, threads=1)
 
 
 def _require(predictor: Predictor, outputs: Outputs) -> None:

@@ -9,13 +9,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def prefetch(read: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4) -> Iterator[Result]:
-    """Yield `read(item)` for each item, in order, with up to `ahead` further items being read by two threads.
+def prefetch(
+    read: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4, threads: int = 2
+) -> Iterator[Result]:
+    """Yield `read(item)` for each item, in order, with up to `ahead` further items being read by `threads` threads.
 
-    `items` are taken in the calling thread, so a generator that computes what is to be written works while two threads
-    write what it gave before. An exception that `read` raises is raised when its item's turn comes.
+    `items` are taken in the calling thread, so a generator that computes what is to be written works while other
+    threads write what it gave before; one thread writes in order. An exception that `read` raises is raised when its
+    item's turn comes.
     """
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
