@@ -7,12 +7,14 @@ https://github.com/kserve/open-inference-protocol, and Triton's extension for bi
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from segkc_deploy.errors import DataError
+
+_Message = TypeVar("_Message", bound=BaseModel)
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -94,11 +96,7 @@ def decode_request(body: bytes, json_length: str | None) -> tuple[InferRequest, 
     Raises:
         DataError: the body is no such message.
     """
-    header, rest = _split(body, json_length)
-    try:
-        request = InferRequest.model_validate_json(header)
-    except ValidationError as error:
-        raise DataError(f"no inference request: {_first(error)}") from None
+    request, rest = _message(InferRequest, body, json_length, "request")
     return request, _arrays(request.inputs, rest)
 
 
@@ -108,12 +106,17 @@ def decode_response(body: bytes, json_length: str | None) -> dict[str, np.ndarra
     Raises:
         DataError: the body is no such message.
     """
+    response, rest = _message(InferResponse, body, json_length, "answer")
+    return _arrays(response.outputs, rest)
+
+
+def _message(kind: type[_Message], body: bytes, json_length: str | None, name: str) -> tuple[_Message, memoryview]:
+    """Return the JSON of a body as a message, and the bytes that follow it."""
     header, rest = _split(body, json_length)
     try:
-        response = InferResponse.model_validate_json(header)
+        return kind.model_validate_json(header), rest
     except ValidationError as error:
-        raise DataError(f"no inference answer: {_first(error)}") from None
-    return _arrays(response.outputs, rest)
+        raise DataError(f"no inference {name}: {_first(error)}") from None
 
 
 def _first(error: ValidationError) -> str:

@@ -170,25 +170,23 @@ def _infer(
     """
     batch: list[_Ready] = []
     for one in ready:
+        if batch and (len(batch) == batch_size or not _share_a_batch(batch[0], one)):
+            yield from _infer_batch(predictor, batch)
+            batch = []
         if isinstance(one, str):
-            yield from _infer_batch(predictor, batch)
-            batch = []
             yield one
-            continue
-        shrinking.look_at(one.image.path, one.pixels.shape[:2])
-        if batch and batch[0].network_input.shape != one.network_input.shape:
-            yield from _infer_batch(predictor, batch)
-            batch = []
-        batch.append(one)
-        if len(batch) == batch_size:
-            yield from _infer_batch(predictor, batch)
-            batch = []
-    yield from _infer_batch(predictor, batch)
+        else:
+            shrinking.look_at(one.image.path, one.pixels.shape[:2])
+            batch.append(one)
+    if batch:
+        yield from _infer_batch(predictor, batch)
+
+
+def _share_a_batch(first: _Ready, other: _Ready | str) -> bool:
+    return isinstance(other, _Ready) and first.network_input.shape == other.network_input.shape
 
 
 def _infer_batch(predictor: Predictor, batch: Sequence[_Ready]) -> Iterator[_Inferred | str]:
-    if not batch:
-        return
     try:
         outputs = predictor.infer(np.concatenate([one.network_input for one in batch]))
     except MemoryError:

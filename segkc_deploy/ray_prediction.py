@@ -109,8 +109,8 @@ def _reasons(ray: Any, job: RayJob, images: Sequence[SourceImage]) -> Iterator[s
     console.print(f"{workers} Ray workers, each with {cpus} CPUs and {gpus} GPUs", soft_wrap=True)
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), 16 * workers))
     with warnings.catch_warnings():
-        # Without a bound, images that end their worker would be tried for ever. Ray 2.60 says that the argument will go
-        # and names no other one, hence the bound on Ray's version.
+        # Without a limit Ray would retry forever an image that crashes its worker. Ray 2.60 deprecates this argument
+        # without a replacement, hence the upper bound on Ray's version.
         warnings.simplefilter("ignore", DeprecationWarning)
         results = dataset.map(
             _Worker,

@@ -76,7 +76,8 @@ def as_markdown(result: InferenceResult) -> str:
         f"Batch 1, from a decoded image to its mask at the image's own size. All variants of a network ran interleaved,"
         f" {result.rounds} rounds of {result.runs} runs, each in a process of its own. `times faster` is the median of"
         " the rounds' ratios to the first row. `roofline` is the time of the network's products at the machine's peak"
-        " in percent of the whole time.",
+        " in percent of the whole time. `same pixels` have the first row's class; where that one resizes with Pillow, a"
+        " network with random weights magnifies the difference between the two ways to resize.",
         "",
         markdown(
             ("peak", "GFLOP/s", "measured with"),

@@ -7,6 +7,7 @@ are the juniors of the recipes for one's own images, with random weights: DINOv2
 """
 
 import argparse
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,13 +31,13 @@ from segkc_deploy.benchmarks.studies.inference_contender import BaselineName, In
 from segkc_deploy.benchmarks.studies.inference_rows import InferenceResult, InferenceRow, as_markdown
 from segkc_deploy.benchmarks.studies.inference_subjects import RANDOM, Subject, given_subject, random_subjects
 from segkc_deploy.errors import ConfigError, SegKCError
-from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.progress import console
 
 #: (height, width) of the images that are predicted.
 SIZES = ((375, 500), (1024, 2048))
 _PEAK_SECONDS = 1.0
+_MODULE = "segkc_deploy.benchmarks.studies.inference_speed"
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,7 @@ def _roofline_ms(flops: int, precision: str, peaks: Sequence[Peak]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write the results as JSON and Markdown, and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m segkc_deploy.benchmarks.studies.inference_speed", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog=f"python -m {_MODULE}", description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs; the first one is timed")
     parser.add_argument("--out", type=Path, required=True, help="folder for the networks and their artifacts")
     parser.add_argument("--results", type=Path, required=True, help="file for the results; .md stands beside it")
@@ -194,7 +193,7 @@ def _measure(options: argparse.Namespace) -> InferenceResult:
     return InferenceResult(
         machine=describe_machine(),
         remark=options.remark,
-        command=command_line(),
+        command=shlex.join(["python", "-m", _MODULE, *sys.argv[1:]]),
         commit=current_commit(),
         threads=options.threads,
         rounds=options.rounds,

@@ -73,8 +73,10 @@ def convert_precision(
     if images.calibrates_on_verification:
         console.print("no training images were given, so ranges are calibrated on the verification images")
     if precision in ("fp16", "bf16"):
+        # BF16 has the range of float32: what one image shows to be finite comes near its end on no other.
+        shown = images.calibration[:1] if precision == "bf16" else images.calibration
         mixed = to_mixed_precision(
-            reference, cast(Literal["fp16", "bf16"], precision), list(_batches(images, images.calibration, size))
+            reference, cast(Literal["fp16", "bf16"], precision), list(_batches(images, shown, size))
         )
         return ConvertedGraph(mixed.model, reference, mixed.fallbacks)
     if not images.labeled:

@@ -20,9 +20,6 @@ from segkc_deploy.export.precision.fp32_fallback import FP32Fallback
 from segkc_deploy.export.precision.ranges import measure_ranges
 from segkc_deploy.manifest import FallbackNode
 
-#: A format whose largest number is above this holds whatever float32 computes on real images.
-_FLOAT32_RANGE = 1e38
-
 
 @dataclass(frozen=True)
 class MixedPrecision:
@@ -45,13 +42,11 @@ def to_mixed_precision(
         model: float32 base graph, uint8 (N, H, W, 3) images to float32 logits.
         precision: the 16-bit format.
         batches: uint8 arrays (n, H, W, 3) of real images; a dozen images show a network's range. For BF16, which
-            has the range of float32, the first array is enough, and the others are not looked at.
+            has the range of float32, one image is enough.
     """
     target = FORMATS[precision]
     model = decompose_attention(model)
-    # BF16 has the range of float32: what one image shows to be finite comes near its end on no other.
-    shown = batches if target.largest < _FLOAT32_RANGE else batches[:1]
-    reasons = FP32Fallback(model, target, measure_ranges(model, shown)).reasons()
+    reasons = FP32Fallback(model, target, measure_ranges(model, batches)).reasons()
     mixed = cast_graph(model, target, reasons)
     onnx.checker.check_model(mixed, full_check=True)
     fallbacks = (
