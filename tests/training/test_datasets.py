@@ -26,14 +26,15 @@ def test_every_epoch_takes_every_image_once_in_a_new_order(sets: ImageSets) -> N
 
 def test_an_epochs_order_is_drawn_once_and_is_what_it_always_was(sets: ImageSets) -> None:
     dataset = UnlabeledDataset(sets, tiny_recipe(seed=5), 1)
-    drawn = epoch_order.cache_info().misses
+    # Another test of this process may have drawn the same orders.
+    epoch_order.cache_clear()
     for draw in range(18):
         epoch, position = divmod(draw, 6)
         # A run that began with an earlier version resumes with these images.
         order = np.random.default_rng([5, 1, 0, epoch]).permutation(6)
         assert dataset.sample_of(draw) == sets.unlabeled[order[position]]
         assert dataset.sample_of(draw, attempt=4) == sets.unlabeled[order[(position + 4) % 6]]
-    assert epoch_order.cache_info().misses == drawn + 3
+    assert epoch_order.cache_info().misses == 3
     assert epoch_order.cache_info().maxsize == 4
 
 
