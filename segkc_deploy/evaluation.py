@@ -17,6 +17,9 @@ from segkc_deploy.metrics import ConfusionMatrix, ImageCounts, Scores
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import track
 
+#: Returns the image and the mask of a sample, as `read_sample` does.
+ReadSample = Callable[[Sample, ImageSets], tuple[np.ndarray, np.ndarray | None]]
+
 
 @dataclass(frozen=True)
 class ScoredImage:
@@ -110,16 +113,17 @@ def count_pixels(
     samples: Sequence[Sample],
     description: str,
     on_image: Callable[[ScoredImage], None] | None = None,
+    read: ReadSample = read_sample,
 ) -> tuple[ConfusionMatrix, set[tuple[int, int]]]:
     """Return the confusion matrix of `samples`, some or all of `sets.val`, and the sizes (height, width) they have.
 
-    The matrices of parts of a set add up to that of the whole; for the arguments and errors see `evaluate`.
+    The matrices of parts of a set add up to that of the whole. `read` gives what `read_sample` does; for the other
+    arguments and the errors see `evaluate`.
     """
     labels = sets.labels
     total = ConfusionMatrix(labels.num_classes, labels.ignore_index)
-    read = partial(_read, sets)
     sizes: set[tuple[int, int]] = set()
-    for sample, image, truth in track(prefetch(read, samples), description, total=len(samples)):
+    for sample, image, truth in track(prefetch(partial(_read, sets, read), samples), description, total=len(samples)):
         prediction = predict(image)
         matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
         try:
@@ -147,8 +151,8 @@ def scores_of(total: ConfusionMatrix, sets: ImageSets) -> Scores:
     return scores
 
 
-def _read(sets: ImageSets, sample: Sample) -> tuple[Sample, np.ndarray, np.ndarray]:
-    image, mask = read_sample(sample, sets)
+def _read(sets: ImageSets, read: ReadSample, sample: Sample) -> tuple[Sample, np.ndarray, np.ndarray]:
+    image, mask = read(sample, sets)
     if mask is None:
         raise DataError(f"{sample.image}: a validation image needs a mask")
     return sample, image, mask

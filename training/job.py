@@ -13,6 +13,8 @@ from segkc_deploy.errors import ConfigError, DataError, UserError
 from segkc_deploy.pixel_format import require_same_format
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
 from segkc_deploy.training.data.band_statistics import measured_input, unmeasured_input
+from segkc_deploy.training.data.cache_room import make_room
+from segkc_deploy.training.data.decoded_cache import DecodedCache
 from segkc_deploy.training.evaluation.prediction import check_protocol
 from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.methods.base import Method
@@ -38,6 +40,7 @@ class Job:
         accelerator: `cuda` or `cpu`.
         resume: continue from the last checkpoint.
         track: what else receives the values.
+        cache: what the decoded cache has room for, in words; empty without one.
     """
 
     recipe: Recipe
@@ -49,6 +52,7 @@ class Job:
     accelerator: str
     resume: bool
     track: tuple[str, ...] = ()
+    cache: str = ""
 
 
 def prepare(
@@ -71,7 +75,7 @@ def prepare(
         ranks: devices that share each step.
         resume: a checkpoint will fill the networks.
         track: what else receives the values.
-        measure: read images of other bands than RGB for the statistics of their bands.
+        measure: read images of other bands than RGB for the statistics of their bands, and make room in the cache.
 
     Raises:
         UserError: the recipe, the data and the device do not fit each other.
@@ -94,7 +98,9 @@ def prepare(
         check_size(recipe.crop_size, network.size_multiple)
         check_protocol(recipe.validation, network)
         _try(network, recipe)
-    return method, Job(recipe, sets, census, run, total_steps(recipe, sets), split, accelerator, resume, track)
+    cache = DecodedCache.of(recipe.cache) if measure else None
+    room = make_room(cache, sets) if cache else ""
+    return method, Job(recipe, sets, census, run, total_steps(recipe, sets), split, accelerator, resume, track, room)
 
 
 def build(recipe: Recipe, sets: ImageSets, census: Census | None, resume: bool) -> Method:

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from segkc_deploy.data.census import Census
+from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError, NonFiniteLossError, TrainingStoppedError
 from segkc_deploy.training.batch_split import BatchSplit, random_seed
 from segkc_deploy.training.batches import batches
+from segkc_deploy.training.data.decoded_cache import DecodedCache
 from segkc_deploy.training.data.skipped_files import SkippedFiles
 from segkc_deploy.training.data_facts import changes_in_words, data_facts
 from segkc_deploy.training.evaluation.panels import comparison_panels
@@ -85,6 +87,7 @@ class Trainer:
         self.writer = CheckpointWriter(run)
         self.validated_step = 0
         self.skipped = SkippedFiles(recipe.unreadable_files)
+        self.cache = DecodedCache.of(recipe.cache)
 
     def resume(self) -> tuple[int, str]:
         """Restore the newest undamaged checkpoint; return the steps taken and a remark about a damaged one."""
@@ -221,12 +224,13 @@ class Trainer:
         self._write_networks(step)
         if self.sets.val:
             self.method.eval()
+            read = self.cache.sample if self.cache else read_sample
             predictors = {
                 name: mask_predictor(network, self.fabric.device, self.recipe.validation)
                 for name, network in self.method.networks().items()
             }
             self.scores = {
-                name: shared_miou(predict, self.sets, self.fabric, f"validating {name}")
+                name: shared_miou(predict, self.sets, self.fabric, f"validating {name}", read)
                 for name, predict in predictors.items()
             }
             log.validation(step, self.scores)

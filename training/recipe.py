@@ -213,6 +213,15 @@ class ValidationConfig(_Section):
         return self
 
 
+class CacheConfig(_Section):
+    """Decoded images and masks that are kept on disk, for files that take longer to decode than to read."""
+
+    size_gib: float = Field(default=0.0, ge=0, description="GiB of decoded images kept on disk; by default 0, none")
+    folder: str | None = Field(
+        default=None, min_length=1, description="where they are kept; by default ~/.cache/segkc-deploy/decoded"
+    )
+
+
 class Recipe(_Section):
     """Networks, method, optimizer, augmentation, schedule and evaluation protocol of one training."""
 
@@ -239,6 +248,7 @@ class Recipe(_Section):
     compile: bool = Field(default=False, description="torch.compile the networks; pays after some hundred steps")
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=0, description="data loading processes; by default the cores - 1")
+    cache: CacheConfig = CacheConfig()
     unreadable_files: int = Field(
         default=10, ge=0, description="damaged image or mask files that training may skip before it stops"
     )

@@ -13,7 +13,7 @@ from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 
 #: The recipe values that a resumed run may be given. None of them changes what is trained, and each may be why the run
 #: has to be resumed.
-FREE_OVERRIDES = ("workers", "unreadable_files", "validation.most_pixels")
+FREE_OVERRIDES = ("workers", "cache.size_gib", "cache.folder", "unreadable_files", "validation.most_pixels")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _resumed(run: RunDirectory, data: Path | None, recipe: str | None, overrides
         check_same_recipe(run, stored, _given(run, recipe, overrides))
         return Beginning(stored, data, True, False)
     if any(override.partition("=")[0] not in FREE_OVERRIDES for override in overrides):
-        allowed = [f"-o {name}=N" for name in FREE_OVERRIDES]
+        allowed = [f"-o {name}=…" for name in FREE_OVERRIDES]
         raise ConfigError(
             f"--resume: a run continues with the values it began with; only {', '.join(allowed[:-1])} and {allowed[-1]}"
             " may be given"

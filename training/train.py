@@ -231,6 +231,8 @@ def _log_start(log: RunLog, job: Job, trainer: Trainer, first_step: int) -> None
     )
     log.line(job.split.in_words())
     log.line(learning_rate_in_words(recipe))
+    if job.cache:
+        log.line(job.cache)
     if (weights := trainer.method.class_weights) is not None:
         pairs = zip(sets.labels.names, weights.tolist(), strict=True)
         log.line("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))

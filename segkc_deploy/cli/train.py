@@ -22,6 +22,9 @@ def train(
     batch: Annotated[int | None, typer.Option(min=1, help="Labeled, and as many unlabeled, images a step.")] = None,
     size: Annotated[str | None, typer.Option(help="Crop, 518 or 360x480 (height x width).")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Data loading processes.")] = None,
+    cache: Annotated[
+        float | None, typer.Option(min=0, help="GiB of decoded images kept on disk; for -o cache.size_gib.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Chooses first weights, order and augmentation.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.")] = False,
@@ -51,7 +54,7 @@ def train(
 
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
-    overrides = _overrides(steps, epochs, batch, size, workers, seed) + (override or [])
+    overrides = _overrides(steps, epochs, batch, size, workers, cache, seed) + (override or [])
     if dry_run:
         for line in estimate_run(data, recipe, overrides, device, devices):
             typer.echo(line)
@@ -66,7 +69,13 @@ def train(
 
 
 def _overrides(
-    steps: int | None, epochs: int | None, batch: int | None, size: str | None, workers: int | None, seed: int | None
+    steps: int | None,
+    epochs: int | None,
+    batch: int | None,
+    size: str | None,
+    workers: int | None,
+    cache: float | None,
+    seed: int | None,
 ) -> list[str]:
     """The options that most runs change, as the recipe values they stand for."""
     from segkc_deploy.cli.sizes import parse_size
@@ -78,5 +87,6 @@ def _overrides(
         values |= {"batch.labeled": batch, "batch.unlabeled": batch}
     if size is not None:
         values["crop_size"] = list(parse_size(size))
-    values |= {name: value for name, value in (("workers", workers), ("seed", seed)) if value is not None}
+    others = {"workers": workers, "cache.size_gib": cache, "seed": seed}
+    values |= {name: value for name, value in others.items() if value is not None}
     return [f"{name}={'null' if value is None else value}" for name, value in values.items()]

@@ -48,6 +48,14 @@ def mask_values(sample: Sample, coding: MaskCoding) -> np.ndarray:
     return raw_mask(sample.mask, coding.colors, coding.by_color)
 
 
+def is_mask_image(path: Path) -> bool:
+    """Return whether a mask is one image file: neither an annotation file nor one of several PNGs of a task."""
+    from segkc_deploy.data.annotations.reading import ANNOTATION_SUFFIXES
+    from segkc_deploy.data.annotations.task_pngs import is_task_png
+
+    return path.suffix.lower() not in ANNOTATION_SUFFIXES and not is_task_png(path)
+
+
 def raw_mask(path: Path, colors: Mapping[Color, int] | None = None, by_color: bool = False) -> np.ndarray:
     """Return the values of a mask image; see `mask_values`."""
     from segkc_deploy.data import tiff

@@ -21,6 +21,7 @@ from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError, UnreadableFileError, UserError
 from segkc_deploy.training.data.augment import strong_view, weak_view
+from segkc_deploy.training.data.decoded_cache import DecodedCache
 from segkc_deploy.training.recipe import Recipe
 
 #: Streams of random numbers; their values enter every seed, so they never change.
@@ -56,6 +57,7 @@ class DrawDataset(Dataset[Loaded]):
 
     def __init__(self, samples: tuple[Sample, ...], sets: ImageSets, recipe: Recipe, stream: int) -> None:
         assert samples, "an empty set has no draws"
+        self.cache = DecodedCache.of(recipe.cache)
         self.samples = samples
         self.sets = sets
         self.recipe = recipe
@@ -117,7 +119,7 @@ class LabeledDataset(DrawDataset):
 
     def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
         sample, wanted = self._choose(draw) if attempt == 0 else (self.sample_of(draw, attempt), None)
-        image, mask = read_sample(sample, self.sets)
+        image, mask = self.cache.sample(sample, self.sets) if self.cache else read_sample(sample, self.sets)
         assert mask is not None
         image, mask = weak_view(
             image,
@@ -150,7 +152,8 @@ class UnlabeledDataset(DrawDataset):
         self.strong_views = strong_views
 
     def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
-        image = read_image(self.sample_of(draw, attempt).image, self.sets.pixels)
+        path, pixels = self.sample_of(draw, attempt).image, self.sets.pixels
+        image = self.cache.image(path, pixels) if self.cache else read_image(path, pixels)
         rng = self.generator(draw)
         valid = np.zeros(image.shape[:2], dtype=np.uint8)
         weak, padding = weak_view(image, valid, self.recipe.crop_size, 255, self.recipe.weak, rng)

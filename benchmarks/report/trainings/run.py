@@ -21,7 +21,7 @@ ROLES = ("junior", "senior")
 NETWORKS = ("junior", "junior_ema", "senior", "senior_ema")
 
 #: What makes no other training of a recipe: how it is called, seeded, loaded, logged and kept.
-_SAME_TRAINING = ("summary", "seed", "workers", "log_every", "checkpoint_every", "unreadable_files")
+_SAME_TRAINING = ("summary", "seed", "workers", "cache", "log_every", "checkpoint_every", "unreadable_files")
 
 
 class TrainingRun(BaseModel):
