@@ -49,6 +49,10 @@ _SAME_MODULE = {
 }
 
 
+#: Extras of `pyproject.toml` that add to what the jobs do.
+OPTIONAL_EXTRAS = ("annotations", "geo", "heic", "hub", "mlflow", "ray", "tiff", "video", "wandb")
+
+
 @dataclass(frozen=True)
 class Missing:
     """Something that is not there, and the command that brings it or what else to do."""
@@ -59,11 +63,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Ability:
-    """An engine that runs here or a job that can be done here, or what keeps it from that.
+    """An engine that runs here, a job that can be done here or an extra that it can use, or what keeps it from that.
 
     Attributes:
-        name: such as `trt` or `train`.
-        kind: `engine` or `job`.
+        name: such as `trt`, `train` or `video`.
+        kind: `engine`, `job` or `extra`.
         found: the packages it uses with their versions, and remarks.
         missing: nothing if it works.
     """
@@ -107,7 +111,8 @@ def diagnose(run: bool = True) -> Diagnosis:
             machine["gpus"] = gpus
         except ConfigError as error:
             obstacle = str(error)
-    abilities = (*_engines(obstacle), *_jobs(obstacle))
+    extras = (_extra_ability(extra, extra, "extra") for extra in OPTIONAL_EXTRAS)
+    abilities = (*_engines(obstacle), *_jobs(obstacle), *extras)
     return Diagnosis(machine, obstacle, _tried(abilities) if run else abilities, tuple(stored_choices()))
 
 
@@ -211,12 +216,12 @@ def _package(name: str, install: str) -> str | Missing:
     return f"{name} {version}" if version else Missing(name, install)
 
 
-def _extra_ability(name: str, extra: str) -> Ability:
+def _extra_ability(name: str, extra: str, kind: str = "job") -> Ability:
     """Return whether everything that the package's own metadata names for an extra is installed."""
     try:
         requirements = list(_requirements(extra))
     except metadata.PackageNotFoundError:
-        return Ability(name, "job", (), (Missing(f"the package {_PACKAGE}", "pip install -e ."),))
+        return Ability(name, kind, (), (Missing(f"the package {_PACKAGE}", "pip install -e ."),))
     found, lost = [], []
     for requirement in requirements:
         names = (requirement.name, *_SAME_MODULE.get(requirement.name, ()))
@@ -227,7 +232,7 @@ def _extra_ability(name: str, extra: str) -> Ability:
         else:
             lost.append(f"{requirement.name}{requirement.specifier}{f' (installed: {version})' if version else ''}")
     install = f'pip install "{_PACKAGE}[{extra}]"' if extra else f"pip install {_PACKAGE}"
-    return Ability(name, "job", tuple(found), tuple(Missing(what, install) for what in lost))
+    return Ability(name, kind, tuple(found), tuple(Missing(what, install) for what in lost))
 
 
 def _requirements(extra: str) -> Iterator[Requirement]:

@@ -1,4 +1,4 @@
-"""Whether an engine or a job that is installed really works: one inference is run, the packages are imported.
+"""Whether an engine, a job or an extra that is installed really works: one inference is run, the packages are imported.
 
 `python -m segkc_deploy.probes NAME` ends with exit code 0 if it does, or with the reason as the last line on stderr.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 180
 
-#: What each job imports, besides this package.
+#: What each job and each optional extra imports, besides this package.
 _MODULES = {
     "predict": ("cv2", "onnxruntime", "packaging", "PIL", "pydantic", "rich", "tifffile", "typer", "yaml"),
     "train": (
@@ -31,11 +31,20 @@ _MODULES = {
     "export": ("ml_dtypes", "onnx", "onnxscript", "onnxslim", "torch"),
     "benchmark": ("jinja2", "onnx", "psutil", "pynvml", "scipy"),
     "serve": ("fastapi", "httptools", "prometheus_client", "uvicorn"),
+    "annotations": ("pycocotools.mask",),
+    "geo": ("rasterio",),
+    "heic": ("pillow_heif",),
+    "hub": ("huggingface_hub",),
+    "mlflow": ("mlflow",),
+    "ray": ("ray.data",),
+    "tiff": ("imagecodecs",),
+    "video": ("av",),
+    "wandb": ("wandb",),
 }
 
 
 def failure_of(name: str) -> str:
-    """Return in one line why an engine or job does not work, and what to do; "" if it works.
+    """Return in one line why an engine, job or extra does not work, and what to do; "" if it works.
 
     The probe is a process of its own: a library that crashes takes nothing else with it.
     """
@@ -53,7 +62,7 @@ def failure_of(name: str) -> str:
 
 
 def main(name: str) -> None:
-    """Try the engine or job `name`; exit with the reason where it fails in a way that has a known fix."""
+    """Try the engine, job or extra `name`; exit with the reason where it fails in a way that has a known fix."""
     try:
         PROBES[name]()
     except SegKCError as error:

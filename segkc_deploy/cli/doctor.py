@@ -1,4 +1,4 @@
-"""`segkc-deploy doctor`: what this machine has, and what each engine and each job still needs."""
+"""`segkc-deploy doctor`: what this machine has, and what each engine, job and optional extra still needs."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from segkc_deploy.doctor import Ability, Diagnosis
     from segkc_deploy.engine_choice import EngineChoice
 
-_TITLES = {"engine": "engines: what can run here", "job": "jobs"}
+_TITLES = {"engine": "engines: what can run here", "job": "jobs", "extra": "optional extras"}
 
 
 @app.command("doctor")
@@ -20,7 +20,7 @@ def doctor_command(
         bool, typer.Option("--run/--no-run", help="Run one inference with each engine, or look at packages alone.")
     ] = True,
 ) -> None:
-    """Say what this machine has, and what each engine and each job still needs.
+    """Say what this machine has, and what each engine, job and optional extra still needs.
 
     Each engine that is installed runs one inference, and each job's packages are imported, so "works" means that it
     did. Changes nothing. Exits with 0 whatever is missing.

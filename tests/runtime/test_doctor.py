@@ -19,6 +19,7 @@ from segkc_deploy.errors import ConfigError
 
 ENGINES = ["onnx on the CPU", "onnx on CUDA", "onnx on TensorRT", "trt", "trt-rtx", "openvino", "aoti"]
 JOBS = ["predict", "train", "export", "benchmark", "serve"]
+EXTRAS = ["annotations", "geo", "heic", "hub", "mlflow", "ray", "tiff", "video", "wandb"]
 NO_GPU = "there is no NVIDIA driver (libcuda.so.1 was not found); install it"
 
 
@@ -84,13 +85,13 @@ def test_the_command_names_every_engine_and_job_and_what_is_installed_works(run:
     assert finished.code == 0
     assert finished.err == ""
     named = re.findall(r"^  (?:works|lacks)  (\S+(?: \S+)*)", finished.out, re.MULTILINE)
-    assert [re.split(r"  +", line)[0] for line in named] == ENGINES + JOBS
+    assert [re.split(r"  +", line)[0] for line in named] == ENGINES + JOBS + EXTRAS
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in finished.out
 
 
 def test_json_says_the_same(run: CommandLine) -> None:
     stored = json.loads(run("doctor", "--json", "--no-run").out)
-    assert [ability["name"] for ability in stored["abilities"]] == ENGINES + JOBS
+    assert [ability["name"] for ability in stored["abilities"]] == ENGINES + JOBS + EXTRAS
     for ability in stored["abilities"]:
         assert ability["works"] == (not ability["missing"])
         assert all(entry["what"] and entry["fix"] for entry in ability["missing"])
@@ -111,8 +112,8 @@ def test_an_empty_machine_lacks_everything_and_says_so(site: Site) -> None:
     site.requires = ["numpy>=1.26", 'torch>=2.11; extra == "train"', 'onnx>=1.18; extra == "export"', "jinja2"]
     diagnosis = diagnose()
     assert diagnosis.gpu_obstacle == NO_GPU
-    # These two ask for nothing.
-    assert [ability.name for ability in diagnosis.abilities if ability.works] == ["benchmark", "serve"]
+    # These ask for nothing.
+    assert [ability.name for ability in diagnosis.abilities if ability.works] == ["benchmark", "serve", *EXTRAS]
     assert all(missing.fix for ability in diagnosis.abilities for missing in ability.missing)
 
 
@@ -276,6 +277,13 @@ def test_the_extras_in_its_commands_exist() -> None:
     named = set(re.findall(r"(?:segkc-deploy|\{_PACKAGE\})\[(\w[\w-]*)\]", text)) | {"train", "export", "benchmark"}
     assert named <= set(extras)
     assert {"train", "trt"} <= named
+
+
+def test_every_extra_is_listed() -> None:
+    root = Path(__file__).parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {*ENGINES, *JOBS, *EXTRAS} >= set(extras) - {"all", "dev"}
+    assert set(EXTRAS) <= set(extras)
 
 
 def test_modules_are_found_without_importing_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
