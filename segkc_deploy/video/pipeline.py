@@ -94,9 +94,9 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
     summary.unlink(missing_ok=True)
     with (
         interruptible() as interrupted,
+        _overlay(out, video, options) as film,  # first: it may be refused, and then nothing is left
         _writing(lines),
         lines.open("w", encoding="utf-8") as text,
-        _overlay(out, video, options) as film,
     ):
         files = (lines,) if film is None else (lines, film.path)
         writer = _Writer(predictor, masks, options, film, text)

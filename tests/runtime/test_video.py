@@ -162,6 +162,7 @@ def test_a_video_is_never_replaced_by_its_own_overlay(command: CommandLine, tmp_
     artifact = make_artifact(tmp_path / "artifact", size=SIZE)
     line = command.refused("predict", artifact, "--source", source, "--out", tmp_path, "--overwrite")
     assert "would replace the video that is predicted" in line
+    assert not (tmp_path / "clip.jsonl").exists()
     assert source.read_bytes() == before
 
 
