@@ -26,6 +26,7 @@ import psutil  # type: ignore[import-untyped]
 import typer
 
 from segkc_deploy import atomic
+from segkc_deploy.benchmarks.measure.median_interval import median_interval
 from segkc_deploy.data.images import decode_image
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.predictor import Predictor, load
@@ -76,7 +77,10 @@ def started_service(artifact: Path, threads: int | None = None) -> Iterator[tupl
 
 
 def compare(port: int, predictor: Predictor, body: bytes, turns: int) -> dict[str, Any]:
-    """Return latencies in milliseconds of the service and of the same work without it, asked in turn."""
+    """Return latencies in milliseconds of the service and of the same work without it, and the median difference.
+
+    Both are asked in turn, so the interval is that of the differences between neighbors.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     ways: dict[str, Callable[[], Any]] = {
         "service": lambda: _ask(connection, body),
@@ -90,8 +94,12 @@ def compare(port: int, predictor: Predictor, body: bytes, turns: int) -> dict[st
             if turn >= 10:  # the first ones warm up
                 taken[name].append(time.perf_counter() - started)
     connection.close()
-    added = 1000 * (np.median(taken["service"]) - np.median(taken["bare"]))
-    return {name: percentiles(values) for name, values in taken.items()} | {"added_p50_ms": round(float(added), 3)}
+    added = 1000 * (np.array(taken["service"]) - np.array(taken["bare"]))
+    interval = median_interval(added)
+    return {name: percentiles(values) for name, values in taken.items()} | {
+        "added_p50_ms": round(float(np.median(added)), 3),
+        "added_p50_interval_ms": interval and [round(value, 3) for value in interval],
+    }
 
 
 def bear(port: int, process: psutil.Process, body: bytes, clients: int, seconds: float) -> dict[str, Any]:

@@ -15,7 +15,8 @@ def test_it_compares_with_bare_inference_and_counts_every_answer(tmp_path):
     measure(artifact, tmp_path / "image.png", clients=3, seconds=1.5, turns=5, threads=1, out=tmp_path / "load.json")
     result = json.loads((tmp_path / "load.json").read_text())
     alone, load = result["alone"], result["load"]
-    assert abs(alone["service"]["p50_ms"] - alone["bare"]["p50_ms"] - alone["added_p50_ms"]) < 0.01
+    interval = alone["added_p50_interval_ms"]
+    assert interval is None or interval[0] <= alone["added_p50_ms"] <= interval[1]
     assert set(load["statuses"]) == {"200"}
     assert load["statuses"]["200"] >= 3
     assert load["others"] == 0
