@@ -11,6 +11,7 @@ from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import UserError
 from segkc_deploy.machine import available_cores
 from segkc_deploy.training.batch_split import BatchSplit
+from segkc_deploy.training.data.augment_batch import DRAW_DTYPE, make_strong_views
 from segkc_deploy.training.data.datasets import Draws, LabeledDataset, Loaded, UnlabeledDataset, draw_loader
 from segkc_deploy.training.data.skipped_files import SkippedFiles
 from segkc_deploy.training.evaluation.prediction import to_float_images
@@ -53,7 +54,7 @@ def batches(
     unlabeled: Iterator[Loaded | None] = repeat(None)
     if strong_views:
         draws = Draws(split.unlabeled // split.accumulation, micro_batches, rank, split.ranks)
-        dataset = UnlabeledDataset(sets, recipe, strong_views)
+        dataset = UnlabeledDataset(sets, recipe, strong_views, draws_only=device.type == "cuda")
         unlabeled = iter(draw_loader(dataset, draws, workers - labeled_workers, pin_memory))
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     for labeled_part, unlabeled_part in zip(labeled, unlabeled, strict=False):
@@ -78,9 +79,9 @@ def _on_device(loaded: Loaded, device: torch.device, stream: torch.cuda.Stream |
     if isinstance(loaded.tensors, UserError):
         raise loaded.tensors
     if stream is None:
-        return {name: _prepared(tensor.to(device)) for name, tensor in loaded.tensors.items()}
+        return prepared(loaded.tensors, device)
     with torch.cuda.stream(stream):
-        tensors = {name: _prepared(tensor.to(device, non_blocking=True)) for name, tensor in loaded.tensors.items()}
+        tensors = prepared(loaded.tensors, device)
     step_stream = torch.cuda.current_stream(device)
     step_stream.wait_stream(stream)
     for tensor in tensors.values():
@@ -88,8 +89,21 @@ def _on_device(loaded: Loaded, device: torch.device, stream: torch.cuda.Stream |
     return tensors
 
 
+def prepared(loaded: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Return a batch on the device.
+
+    Images (N, H, W, bands) become channels-last floats (N, bands, H, W) and masks int64; booleans stay. Strong views
+    that were only drawn are made of the weak views.
+    """
+    drawn = {name: tensor for name, tensor in loaded.items() if tensor.dtype == DRAW_DTYPE}
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in loaded.items() if name not in drawn}
+    made = {name: make_strong_views(moved["weak"], draws) for name, draws in drawn.items()}
+    return {name: _prepared(tensor) for name, tensor in moved.items()} | {
+        name: views.contiguous(memory_format=torch.channels_last) for name, views in made.items()
+    }
+
+
 def _prepared(tensor: Tensor) -> Tensor:
-    """Turn images (N, H, W, bands) into channels-last floats (N, bands, H, W) and masks into int64; keep booleans."""
     if tensor.ndim == 4:
         return to_float_images(tensor.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
     return tensor.long() if tensor.dtype == torch.uint8 else tensor

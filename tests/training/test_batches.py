@@ -46,4 +46,7 @@ def test_a_gpu_gets_the_same_batches_while_it_works(data: Path) -> None:
     for own, batch in zip(found, expected, strict=True):
         assert batch.unlabeled is not None
         for name, tensor in (batch.labeled | batch.unlabeled).items():
-            torch.testing.assert_close(own[name].cpu(), tensor)
+            if name.startswith("strong_"):  # made on the GPU, see test_augment_batch
+                assert 255 * (own[name].cpu() - tensor).abs().mean() < 1
+            else:
+                torch.testing.assert_close(own[name].cpu(), tensor)

@@ -4,6 +4,9 @@ The weak view is geometry alone; a strong view is the weak one with its colors a
 mask fits both.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -13,7 +16,7 @@ from segkc_deploy.training.data.resample import Span, crop_of_resized_image, cro
 from segkc_deploy.training.recipe import StrongAugmentation, WeakAugmentation
 
 #: CCIR 601 luma, what OpenCV and torchvision both use for gray.
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def weak_view(
@@ -59,16 +62,50 @@ def _holding(place: int, starts: range, length: int) -> range:
     return range(max(starts.start, place - length + 1), min(starts.stop, place + 1))
 
 
+class StrongDraw(NamedTuple):
+    """What the random numbers of a strong view decide, so that it can be made elsewhere: by `augment_batch`, on a GPU.
+
+    Attributes:
+        order: the numbers of the changes in `amounts`, the first one first; empty without jitter.
+        amounts: the factors of brightness, contrast and saturation, and the shift of the hue.
+        grayscale: whether all color is taken away then.
+        blur_sigma: in pixels, of the blur that ends it; 0 is none.
+    """
+
+    order: tuple[int, ...] = ()
+    amounts: tuple[float, ...] = (1.0, 1.0, 1.0, 0.0)
+    grayscale: bool = False
+    blur_sigma: float = 0.0
+
+
+def draw_strong_view(config: StrongAugmentation, rng: np.random.Generator) -> StrongDraw:
+    """Draw what changes a strong view of an RGB image."""
+    draw = StrongDraw()
+    if rng.random() < config.jitter_probability:
+        amounts = [
+            rng.uniform(max(1 - config.brightness, 0), 1 + config.brightness),
+            rng.uniform(max(1 - config.contrast, 0), 1 + config.contrast),
+            rng.uniform(max(1 - config.saturation, 0), 1 + config.saturation),
+            rng.uniform(-config.hue, config.hue),
+        ]
+        draw = StrongDraw(tuple(rng.permutation(len(amounts)).tolist()), tuple(amounts))
+    draw = draw._replace(grayscale=bool(rng.random() < config.grayscale_probability))
+    if rng.random() < config.blur_probability:
+        draw = draw._replace(blur_sigma=rng.uniform(*config.blur_sigma))
+    return draw
+
+
 def strong_view(image: np.ndarray, config: StrongAugmentation, rng: np.random.Generator) -> np.ndarray:
     """Jitter, desaturate and blur an image (H, W, 3); CutMix follows on the batch. Other bands: `augment_bands`."""
     if image.dtype != np.uint8 or image.shape[2] != 3:
         return strong_view_of_bands(image, config, rng)
-    if rng.random() < config.jitter_probability:
-        image = _color_jitter(image, config, rng)
-    if rng.random() < config.grayscale_probability:
+    draw = draw_strong_view(config, rng)
+    for index in draw.order:
+        image = _CHANGES[index](image, draw.amounts[index])
+    if draw.grayscale:
         image = adjust_saturation(image, 0.0)
-    if rng.random() < config.blur_probability:
-        image = cv2.GaussianBlur(image, (0, 0), sigmaX=rng.uniform(*config.blur_sigma))
+    if draw.blur_sigma:
+        image = cv2.GaussianBlur(image, (0, 0), sigmaX=draw.blur_sigma)
     return image
 
 
@@ -79,14 +116,14 @@ def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the image's mean gray: factor * image + (1 - factor) * mean."""
-    mean = float(np.asarray(cv2.mean(image)[:3]) @ _LUMA)
+    mean = float(np.asarray(cv2.mean(image)[:3]) @ LUMA)
     table = np.clip(np.arange(256) * factor + (1 - factor) * mean, 0, 255).round().astype(np.uint8)
     return cv2.LUT(image, table)
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the image's own gray: factor * image + (1 - factor) * gray."""
-    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * _LUMA)
+    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * LUMA)
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
@@ -96,14 +133,10 @@ def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
-def _color_jitter(image: np.ndarray, config: StrongAugmentation, rng: np.random.Generator) -> np.ndarray:
-    changes = [
-        (adjust_brightness, rng.uniform(max(1 - config.brightness, 0), 1 + config.brightness)),
-        (adjust_contrast, rng.uniform(max(1 - config.contrast, 0), 1 + config.contrast)),
-        (adjust_saturation, rng.uniform(max(1 - config.saturation, 0), 1 + config.saturation)),
-        (adjust_hue, rng.uniform(-config.hue, config.hue)),
-    ]
-    for index in rng.permutation(len(changes)):
-        change, amount = changes[index]
-        image = change(image, amount)
-    return image
+#: By their numbers in `StrongDraw`.
+_CHANGES: tuple[Callable[[np.ndarray, float], np.ndarray], ...] = (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    adjust_hue,
+)

@@ -9,8 +9,10 @@ from segkc_deploy.training.recipe import StrongAugmentation
 _ATTEMPTS = 100
 
 
-def cutmix_boxes(count: int, size: tuple[int, int], config: StrongAugmentation) -> Tensor:
-    """Draw one box for each of `count` images and return them as bool masks (count, H, W), true inside.
+def cutmix_boxes(
+    count: int, size: tuple[int, int], config: StrongAugmentation, device: torch.device | None = None
+) -> Tensor:
+    """Draw one box for each of `count` images and return them as bool masks (count, H, W) on `device`, true inside.
 
     With probability 1 - `cutmix_probability` a mask is empty. As in UniMatch's code (arXiv 2208.09910), the box's area
     is uniform in `cutmix_area` (share of the image); its ratio of height to width, uniform in `cutmix_ratio`, and its
@@ -18,8 +20,8 @@ def cutmix_boxes(count: int, size: tuple[int, int], config: StrongAugmentation) 
     checkpoint holds.
     """
     height, width = size
-    boxes = torch.zeros(count, height, width, dtype=torch.bool)
-    for box in boxes:
+    boxes = torch.zeros(4, count, dtype=torch.int64)
+    for index in range(count):
         if torch.rand(()).item() >= config.cutmix_probability:
             continue
         area = _uniform(*config.cutmix_area) * height * width
@@ -28,9 +30,12 @@ def cutmix_boxes(count: int, size: tuple[int, int], config: StrongAugmentation) 
             box_height, box_width = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
             top, left = (int(torch.randint(side, ()).item()) for side in (height, width))
             if min(box_height, box_width) > 0 and top + box_height <= height and left + box_width <= width:
-                box[top : top + box_height, left : left + box_width] = True
+                boxes[:, index] = torch.tensor([top, top + box_height, left, left + box_width])
                 break
-    return boxes
+    # Corners instead of masks go to the device: they are few enough for the host not to wait for it.
+    tops, bottoms, lefts, rights = boxes.to(device, non_blocking=True)[..., None]
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    return ((rows >= tops) & (rows < bottoms))[:, :, None] & ((columns >= lefts) & (columns < rights))[:, None]
 
 
 def paste(values: Tensor, boxes: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from segkc_deploy.data.images import read_image
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError, UnreadableFileError, UserError
-from segkc_deploy.training.data.augment import strong_view, weak_view
+from segkc_deploy.training.data.augment import draw_strong_view, strong_view, weak_view
+from segkc_deploy.training.data.augment_batch import packed
 from segkc_deploy.training.data.decoded_cache import DecodedCache
 from segkc_deploy.training.recipe import Recipe
 
@@ -144,12 +145,14 @@ class LabeledDataset(DrawDataset):
 class UnlabeledDataset(DrawDataset):
     """`weak` and `strong_1` … `strong_n`, uint8 (H, W, 3) or as the data's pixels are, of one geometry.
 
-    `ignored` is bool (H, W), true on padding.
+    `ignored` is bool (H, W), true on padding. With `draws_only` the strong views of RGB images are what
+    `augment_batch.packed` makes of their draws, for `augment_batch.make_strong_views`.
     """
 
-    def __init__(self, sets: ImageSets, recipe: Recipe, strong_views: int) -> None:
+    def __init__(self, sets: ImageSets, recipe: Recipe, strong_views: int, draws_only: bool = False) -> None:
         super().__init__(sets.unlabeled, sets, recipe, UNLABELED_STREAM)
         self.strong_views = strong_views
+        self.draws_only = draws_only and sets.pixels.is_rgb
 
     def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
         path, pixels = self.sample_of(draw, attempt).image, self.sets.pixels
@@ -159,7 +162,10 @@ class UnlabeledDataset(DrawDataset):
         weak, padding = weak_view(image, valid, self.recipe.crop_size, 255, self.recipe.weak, rng)
         example = {"weak": torch.from_numpy(weak), "ignored": torch.from_numpy(padding == 255)}
         for view in range(1, self.strong_views + 1):
-            example[f"strong_{view}"] = torch.from_numpy(strong_view(weak, self.recipe.strong, rng))
+            if self.draws_only:
+                example[f"strong_{view}"] = packed(draw_strong_view(self.recipe.strong, rng))
+            else:
+                example[f"strong_{view}"] = torch.from_numpy(strong_view(weak, self.recipe.strong, rng))
         return example
 
 

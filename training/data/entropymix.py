@@ -23,33 +23,37 @@ def patches_by_entropy(
         grid: patches per side.
         select: which one wins; of equal ones the first view's.
     """
-    rows, columns = (patch_of(side, grid).to(entropies[0].device) for side in entropies[0].shape[1:])
+    rows, columns = (patch_of(side, grid, entropies[0].device) for side in entropies[0].shape[1:])
     first, second = (
-        patch_means(entropy, ~skipped, rows, columns) for entropy, skipped in zip(entropies, ignored, strict=True)
+        patch_means(entropy, ~skipped, rows, columns, grid) for entropy, skipped in zip(entropies, ignored, strict=True)
     )
     chosen = first >= second if select == "high" else first <= second
     return chosen[:, rows][:, :, columns]
 
 
-def random_patches(count: int, size: tuple[int, int], grid: int) -> Tensor:
-    """Choose for each patch of `count` images one of two views by chance; bool (count, H, W).
+def random_patches(count: int, size: tuple[int, int], grid: int, device: torch.device | None = None) -> Tensor:
+    """Choose for each patch of `count` images one of two views by chance; bool (count, H, W) on `device`.
 
     Uses torch's global generator on the CPU, whose state a checkpoint holds.
     """
-    rows, columns = (patch_of(side, grid) for side in size)
-    chosen = torch.rand(count, int(rows[-1]) + 1, int(columns[-1]) + 1) < 0.5
+    rows, columns = (patch_of(side, grid, device) for side in size)
+    chosen = torch.rand(count, *(min(grid, side) for side in size)) < 0.5
+    chosen = chosen.to(device, non_blocking=True)
     return chosen[:, rows][:, :, columns]
 
 
-def patch_of(length: int, grid: int) -> Tensor:
+def patch_of(length: int, grid: int, device: torch.device | None = None) -> Tensor:
     """Return for each of `length` pixels along a side the patch, 0 to `grid` - 1, that it lies in."""
-    return torch.arange(length) * min(grid, length) // length
+    return torch.arange(length, device=device) * min(grid, length) // length
 
 
-def patch_means(values: Tensor, valid: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the mean of `values` (N, H, W) over each patch's valid pixels, (N, rows, columns); 0 where none is."""
-    row_members = F.one_hot(rows).to(values.dtype)
-    column_members = F.one_hot(columns).to(values.dtype)
+def patch_means(values: Tensor, valid: Tensor, rows: Tensor, columns: Tensor, grid: int) -> Tensor:
+    """Return the mean of `values` (N, H, W) over each patch's valid pixels, (N, rows, columns); 0 where none is.
+
+    `rows` and `columns` are what `patch_of` returns for the sides and `grid`.
+    """
+    row_members = F.one_hot(rows, min(grid, len(rows))).to(values.dtype)
+    column_members = F.one_hot(columns, min(grid, len(columns))).to(values.dtype)
 
     def sums(pixels: Tensor) -> Tensor:
         return row_members.T @ pixels @ column_members

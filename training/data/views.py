@@ -49,7 +49,7 @@ def cutmixed(image: Tensor, ignored: Tensor, config: StrongAugmentation) -> View
     """Paste a box of the next image into each image."""
     if not config.uses_cutmix:
         return View(image, ignored, lambda values: values)
-    boxes = cutmix_boxes(len(image), (image.shape[2], image.shape[3]), config).to(image.device)
+    boxes = cutmix_boxes(len(image), (image.shape[2], image.shape[3]), config, image.device)
     return View(paste(image, boxes), paste(ignored, boxes), lambda values: paste(values, boxes))
 
 
@@ -57,7 +57,7 @@ def entropy_mixed(first: View, second: View, config: EntropyMixConfig, entropy: 
     """Take each patch from one of two views, by the entropy of what is predicted on it or by chance."""
     if config.select == "random":
         size = (first.image.shape[2], first.image.shape[3])
-        choice = random_patches(len(first.image), size, config.grid).to(first.image.device)
+        choice = random_patches(len(first.image), size, config.grid, first.image.device)
     else:
         entropies = (entropy(first.image), entropy(second.image))
         choice = patches_by_entropy(entropies, (first.ignored, second.ignored), config.grid, config.select)
