@@ -100,7 +100,7 @@ def evaluate(
         if on_image is not None:
             on_image(scored)
 
-    total, sizes = count_pixels(predict, sets, sets.val, description, count_more)
+    (total,), sizes = count_pixels([predict], sets, sets.val, description, count_more)
     scores = scores_of(total, sets)
     intersections, unions = zip(*counts, strict=True)
     image_counts = ImageCounts(np.stack(intersections), np.stack(unions))
@@ -108,33 +108,35 @@ def evaluate(
 
 
 def count_pixels(
-    predict: Callable[[np.ndarray], np.ndarray],
+    predictors: Sequence[Callable[[np.ndarray], np.ndarray]],
     sets: ImageSets,
     samples: Sequence[Sample],
     description: str,
     on_image: Callable[[ScoredImage], None] | None = None,
     read: ReadSample = read_sample,
-) -> tuple[ConfusionMatrix, set[tuple[int, int]]]:
-    """Return the confusion matrix of `samples`, some or all of `sets.val`, and the sizes (height, width) they have.
+) -> tuple[list[ConfusionMatrix], set[tuple[int, int]]]:
+    """Return the confusion matrix of each predictor and the sizes (height, width) of the images.
 
-    The matrices of parts of a set add up to that of the whole. `read` gives what `read_sample` does; for the other
-    arguments and the errors see `evaluate`.
+    The images are `samples`, some or all of `sets.val`; each is read once for all predictors. The matrices of parts of
+    a set add up to that of the whole. `read` gives what `read_sample` does; for the other arguments and the errors see
+    `evaluate`.
     """
     labels = sets.labels
-    total = ConfusionMatrix(labels.num_classes, labels.ignore_index)
+    totals = [ConfusionMatrix(labels.num_classes, labels.ignore_index) for _ in predictors]
     sizes: set[tuple[int, int]] = set()
     for sample, image, truth in track(prefetch(partial(_read, sets, read), samples), description, total=len(samples)):
-        prediction = predict(image)
-        matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
-        try:
-            matrix.update(truth, prediction)
-        except DataError as error:
-            raise DataError(f"{sample.image}: {error}") from None
-        total += matrix
         sizes.add(truth.shape)
-        if on_image is not None:
-            on_image(ScoredImage(sample, image, truth, prediction, matrix))
-    return total, sizes
+        for predict, total in zip(predictors, totals, strict=True):
+            prediction = predict(image)
+            matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index)
+            try:
+                matrix.update(truth, prediction)
+            except DataError as error:
+                raise DataError(f"{sample.image}: {error}") from None
+            total.counts += matrix.counts
+            if on_image is not None:
+                on_image(ScoredImage(sample, image, truth, prediction, matrix))
+    return totals, sizes
 
 
 def scores_of(total: ConfusionMatrix, sets: ImageSets) -> Scores:

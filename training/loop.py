@@ -229,10 +229,7 @@ class Trainer:
                 name: mask_predictor(network, self.fabric.device, self.recipe.validation)
                 for name, network in self.method.networks().items()
             }
-            self.scores = {
-                name: shared_miou(predict, self.sets, self.fabric, f"validating {name}", read)
-                for name, predict in predictors.items()
-            }
+            self.scores = shared_miou(predictors, self.sets, self.fabric, read)
             log.validation(step, self.scores)
             if self.fabric.is_global_zero:
                 shown = {role: predictors[name] for role, name in shipped_networks(self.recipe, self.method).items()}

@@ -7,9 +7,10 @@ import pytest
 from tiny_artifact import LABELS, expected_mask, make_artifact
 
 from segkc_deploy.boundary import BoundaryCounts
+from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.errors import DataError
-from segkc_deploy.evaluation import evaluate
+from segkc_deploy.evaluation import count_pixels, evaluate
 from segkc_deploy.metrics import ConfusionMatrix
 from segkc_deploy.prefetch import prefetch
 
@@ -48,6 +49,20 @@ def counted(pairs, predict=expected_mask):
     for image, mask in pairs:
         matrix.update(mask, predict(image))
     return matrix.scores()
+
+
+def test_an_image_is_read_once_for_all_predictors(sets, pairs):
+    read = []
+
+    def reading(sample, sets):
+        read.append(sample)
+        return read_sample(sample, sets)
+
+    predictors = [expected_mask, lambda image: np.zeros(image.shape[:2], np.uint8), expected_mask]
+    matrices, sizes = count_pixels(predictors, sets, sets.val, "counting", read=reading)
+    assert sorted(read, key=lambda sample: sample.id) == list(sets.val)
+    assert [matrix.scores() for matrix in matrices] == [counted(pairs, predict) for predict in predictors]
+    assert sizes == {SIZE}
 
 
 def test_all_validation_images_count_in_one_matrix(sets, pairs):

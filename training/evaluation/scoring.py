@@ -1,6 +1,6 @@
 """Scores of networks in training: each rank counts its share of the validation images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -12,27 +12,27 @@ from segkc_deploy.evaluation import ReadSample, count_pixels, scores_of
 
 
 def shared_miou(
-    predict: Callable[[np.ndarray], np.ndarray],
+    predictors: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     sets: ImageSets,
     fabric: Fabric,
-    description: str,
     read: ReadSample = read_sample,
-) -> float:
-    """Return the mIoU (percent) over all validation images, the same on every rank and however many there are.
+) -> dict[str, float]:
+    """Return each network's mIoU (percent) over all validation images, the same on every rank, however many there are.
 
     Args:
-        predict: from an image, uint8 (H, W, 3), to its mask, uint8 (H, W).
+        predictors: by name, from an image, uint8 (H, W, 3), to its mask, uint8 (H, W).
         sets: with validation images.
         fabric: the launched one; all its ranks have to call this.
-        description: what the progress bar says.
         read: gives what `read_sample` does.
 
     Raises:
         DataError: an image or mask cannot be used, or no mask has a labeled pixel.
     """
     own = sets.val[fabric.global_rank :: fabric.world_size]
-    total, _ = count_pixels(predict, sets, own, description, read=read)
-    counts = fabric.all_reduce(torch.from_numpy(total.counts).to(fabric.device), reduce_op="sum")
+    totals, _ = count_pixels(list(predictors.values()), sets, own, "validating", read=read)
+    of_this_rank = torch.from_numpy(np.stack([total.counts for total in totals])).to(fabric.device)
+    counts = fabric.all_reduce(of_this_rank, reduce_op="sum")
     assert isinstance(counts, torch.Tensor)
-    total.counts = counts.cpu().numpy()
-    return scores_of(total, sets).miou
+    for total, of_all_ranks in zip(totals, counts.cpu().numpy(), strict=True):
+        total.counts = of_all_ranks
+    return {name: scores_of(total, sets).miou for name, total in zip(predictors, totals, strict=True)}
