@@ -26,6 +26,8 @@ IMAGE_SUFFIXES = frozenset(
 MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
+#: What libjpeg decodes at half the size; a camera's MPO file is a JPEG with further pictures behind it.
+_HALVED = ("JPEG", "MPO")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 # Our own limit holds for all formats (`pixel_limit`); Pillow's would refuse a TIFF of a size that a JPEG may have.
@@ -71,6 +73,32 @@ def decode_image(encoded: bytes, path: Path | str) -> np.ndarray:
         raise UnreadableFileError(f"{path}: not a readable image: its last bytes are missing or damaged")
     # OpenCV before version 5 ignores the EXIF data of a WebP, and reads neither GIF nor AVIF in every build.
     image = _with_opencv(encoded) if file_format in {"JPEG", "MPO", "PNG", "BMP", "DIB"} else _with_pillow(encoded)
+    if image is None:
+        raise UnreadableFileError(f"{path}: not a readable image: {_reason(encoded)}")
+    return image
+
+
+def has_half_size(path: Path) -> bool:
+    """Return whether `read_half_size` reads an image: a JPEG with even sides. It looks at the header alone."""
+    try:
+        with Image.open(path, formats=_HALVED) as image:
+            return image.width % 2 == image.height % 2 == 0
+    except PILLOW_ERRORS:
+        return False
+
+
+def read_half_size(path: Path) -> np.ndarray:
+    """Return a JPEG image at half its size, uint8 (H / 2, W / 2, 3) RGB, in a third of the time of `read_image`.
+
+    The decoder leaves the higher frequencies out, which comes close to the mean of each 2 by 2 pixels.
+
+    Raises:
+        UnreadableFileError: the file is missing, cut short or damaged.
+        DataError: it is larger than the pixel limit.
+    """
+    encoded = read_bytes(path, "image")
+    require_within_limit(path, _identify(encoded, path)[1])
+    image = _with_opencv(encoded, cv2.IMREAD_REDUCED_COLOR_2)
     if image is None:
         raise UnreadableFileError(f"{path}: not a readable image: {_reason(encoded)}")
     return image
@@ -180,9 +208,9 @@ def _bands_to_rgb(values: np.ndarray, header: "TiffHeader") -> np.ndarray:
     return tiff.turned(np.broadcast_to(values, (*values.shape[:2], 3)), header.orientation)
 
 
-def _with_opencv(encoded: bytes) -> np.ndarray | None:
+def _with_opencv(encoded: bytes, flags: int = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) -> np.ndarray | None:
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except cv2.error:
         return None
     if image is None or image.dtype not in (np.uint8, np.uint16):

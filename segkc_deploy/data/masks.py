@@ -76,14 +76,14 @@ def read_sample(sample: Sample, sets: ImageSets) -> tuple[np.ndarray, np.ndarray
     if sample.mask is None:
         return image, None
     mask = read_mask(sample, sets.coding)
-    require_size_of_image(sample, image, mask)
+    require_size_of_image(sample, image.shape[:2], mask)
     return image, mask
 
 
-def require_size_of_image(sample: Sample, image: np.ndarray, mask: np.ndarray) -> None:
-    """Raise a DataError unless a mask (H, W) has the size of its image (H, W, bands)."""
-    if mask.shape != image.shape[:2]:
-        raise DataError(size_mismatch(sample, image.shape[:2], mask.shape))
+def require_size_of_image(sample: Sample, image_size: tuple[int, ...], mask: np.ndarray) -> None:
+    """Raise a DataError unless a mask (H, W) has the (height, width) of its image."""
+    if mask.shape != image_size:
+        raise DataError(size_mismatch(sample, image_size, mask.shape))
 
 
 def size_mismatch(sample: Sample, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> str:

@@ -5,6 +5,7 @@ mask fits both.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -28,14 +29,14 @@ def weak_view(
     rng: np.random.Generator,
     wanted_class: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale, pad, crop and flip an image (H, W, bands) with its mask (H, W).
+    """Scale, pad, crop and flip an image (H, W, bands), or its half (H / 2, W / 2, bands), with its mask (H, W).
 
     The long side is scaled by a factor uniform in `config.scale`; what the crop then lacks is padded right and below
     with black, `ignore_index` in the mask. Returns both at `crop_size` (height, width). The crop holds a pixel of
     `wanted_class`, drawn at random, where the scaled mask has one. Only the crop is resized, see `resample`.
     """
     factor = rng.uniform(*config.scale)
-    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
+    height, width = (max(round(side * factor), 1) for side in mask.shape)
     crop_height, crop_width = crop_size
     tops, lefts = range(max(height - crop_height, 0) + 1), range(max(width - crop_width, 0) + 1)
     if wanted_class is not None:
@@ -45,9 +46,11 @@ def weak_view(
             row, column = (int(value) for value in places[rng.integers(len(places))])
             tops, lefts = _holding(row, tops, crop_height), _holding(column, lefts, crop_width)
     top, left = int(rng.integers(tops.start, tops.stop)), int(rng.integers(lefts.start, lefts.stop))
-    rows = Span(image.shape[0], height, top, min(crop_height, height))
-    columns = Span(image.shape[1], width, left, min(crop_width, width))
-    image, mask = crop_of_resized_image(image, rows, columns), crop_of_resized_mask(mask, rows, columns)
+    rows = Span(mask.shape[0], height, top, min(crop_height, height))
+    columns = Span(mask.shape[1], width, left, min(crop_width, width))
+    mask = crop_of_resized_mask(mask, rows, columns)
+    rows, columns = replace(rows, source=image.shape[0]), replace(columns, source=image.shape[1])
+    image = crop_of_resized_image(image, rows, columns)
     bottom, right = crop_height - image.shape[0], crop_width - image.shape[1]
     if bottom or right:
         image = np.pad(image, ((0, bottom), (0, right), (0, 0)))

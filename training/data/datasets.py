@@ -7,6 +7,7 @@ same augmentation in every run, whatever the number of workers, so a run resumes
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -16,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from segkc_deploy.data.census import Census
-from segkc_deploy.data.images import read_image
-from segkc_deploy.data.masks import read_sample
+from segkc_deploy.data.images import has_half_size, read_half_size, read_image
+from segkc_deploy.data.masks import read_mask, require_size_of_image
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.errors import DataError, UnreadableFileError, UserError
 from segkc_deploy.training.data.augment import draw_strong_view, strong_view, weak_view
@@ -28,6 +29,10 @@ from segkc_deploy.training.recipe import Recipe
 #: Streams of random numbers; their values enter every seed, so they never change.
 LABELED_STREAM, UNLABELED_STREAM = 0, 1
 _ORDER, _AUGMENTATION, _RARE = 0, 1, 2
+
+#: From this factor down a JPEG is decoded at half its size. Where a resized pixel spans four of the half's along each
+#: side, values differ by less than a gray level on average, in sharp photographs too; from 1/4 to 1/2 it would be two.
+_HALVED_BELOW = 1 / 8
 
 
 class Loaded(NamedTuple):
@@ -92,6 +97,17 @@ class DrawDataset(Dataset[Loaded]):
         """Return the random numbers of draw number `draw`."""
         return np.random.default_rng([self.recipe.seed, self.stream, _AUGMENTATION, draw])
 
+    def image(self, path: Path, draw: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """Return an image and its (height, width), or the image at half that size where the draw shrinks it a lot."""
+        # The first number that `weak_view` draws.
+        factor = self.generator(draw).uniform(*self.recipe.weak.scale)
+        if factor <= _HALVED_BELOW and self.sets.pixels.is_rgb and has_half_size(path):
+            half = self.cache.half_size_image(path) if self.cache else read_half_size(path)
+            return half, (2 * half.shape[0], 2 * half.shape[1])
+        pixels = self.sets.pixels
+        image = self.cache.image(path, pixels) if self.cache else read_image(path, pixels)
+        return image, (image.shape[0], image.shape[1])
+
 
 # A batch may end one epoch and begin the next, and a process without workers loads both streams.
 @lru_cache(maxsize=4)
@@ -120,8 +136,10 @@ class LabeledDataset(DrawDataset):
 
     def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
         sample, wanted = self._choose(draw) if attempt == 0 else (self.sample_of(draw, attempt), None)
-        image, mask = self.cache.sample(sample, self.sets) if self.cache else read_sample(sample, self.sets)
-        assert mask is not None
+        image, size = self.image(sample.image, draw)
+        coding = self.sets.coding
+        mask = self.cache.mask(sample, coding) if self.cache else read_mask(sample, coding)
+        require_size_of_image(sample, size, mask)
         image, mask = weak_view(
             image,
             mask,
@@ -155,10 +173,9 @@ class UnlabeledDataset(DrawDataset):
         self.draws_only = draws_only and sets.pixels.is_rgb
 
     def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
-        path, pixels = self.sample_of(draw, attempt).image, self.sets.pixels
-        image = self.cache.image(path, pixels) if self.cache else read_image(path, pixels)
+        image, size = self.image(self.sample_of(draw, attempt).image, draw)
         rng = self.generator(draw)
-        valid = np.zeros(image.shape[:2], dtype=np.uint8)
+        valid = np.zeros(size, dtype=np.uint8)
         weak, padding = weak_view(image, valid, self.recipe.crop_size, 255, self.recipe.weak, rng)
         example = {"weak": torch.from_numpy(weak), "ignored": torch.from_numpy(padding == 255)}
         for view in range(1, self.strong_views + 1):

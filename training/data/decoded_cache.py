@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from segkc_deploy import __version__, atomic
-from segkc_deploy.data.images import read_image
+from segkc_deploy.data.images import read_half_size, read_image
 from segkc_deploy.data.mask_files import is_mask_image
 from segkc_deploy.data.masks import read_mask, require_size_of_image
 from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
@@ -89,16 +89,24 @@ class DecodedCache:
         """Return what `read_image` does."""
         return self.read(path, image_kind(pixels), lambda: read_image(path, pixels))
 
+    def half_size_image(self, path: Path) -> np.ndarray:
+        """Return what `read_half_size` does."""
+        return self.read(path, "image, half its size", lambda: read_half_size(path))
+
+    def mask(self, sample: Sample, coding: MaskCoding) -> np.ndarray:
+        """Return what `read_mask` does; masks drawn from annotation files are not kept."""
+        assert sample.mask is not None
+        if not is_mask_image(sample.mask):
+            return read_mask(sample, coding)
+        return self.read(sample.mask, mask_kind(coding), lambda: read_mask(sample, coding))
+
     def sample(self, sample: Sample, sets: ImageSets) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return what `read_sample` does; masks drawn from annotation files are not kept."""
+        """Return what `read_sample` does."""
         image = self.image(sample.image, sets.pixels)
         if sample.mask is None:
             return image, None
-        if is_mask_image(sample.mask):
-            mask = self.read(sample.mask, mask_kind(sets.coding), lambda: read_mask(sample, sets.coding))
-        else:
-            mask = read_mask(sample, sets.coding)
-        require_size_of_image(sample, image, mask)
+        mask = self.mask(sample, sets.coding)
+        require_size_of_image(sample, image.shape[:2], mask)
         return image, mask
 
     def read(self, source: Path, kind: str, decode: Callable[[], np.ndarray]) -> np.ndarray:
