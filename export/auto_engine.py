@@ -22,6 +22,7 @@ from segkc_deploy.engine_choice import (
     store_choice,
     this_machine,
 )
+from segkc_deploy.engines import ENGINES
 from segkc_deploy.errors import BuildError, ConfigError, MissingDependencyError, VerificationError
 from segkc_deploy.export.export_run import Exported, SharedWork, export_run
 from segkc_deploy.export.real_images import real_images
@@ -91,7 +92,7 @@ def export_fastest(
         images = _some_images(run, data, verify_source)
         timed = _time_all(artifacts, images)
         fastest, best = min(timed, key=lambda pair: pair[1].latency_ms or 0.0)
-        streams, images_per_s = _best_streams(fastest.path, images)
+        streams, images_per_s = _best_streams(fastest, images)
         final = _move(fastest, out)
     others = sorted((one for _, one in timed if one is not best), key=lambda one: one.latency_ms or 0.0)
     choice = EngineChoice(
@@ -224,10 +225,11 @@ def _verified(manifest: Manifest) -> str:
     return text
 
 
-def _best_streams(path: Path, images: Sequence[np.ndarray]) -> tuple[int, float]:
+def _best_streams(exported: Exported, images: Sequence[np.ndarray]) -> tuple[int, float]:
     """Return how many images at once give the most images/s when they share the processors, and that number."""
-    cores = available_cores() if cuda_obstacle() else 1
-    found = {streams: _images_per_s(path, images, streams, max(cores // streams, 1)) for streams in {1, 2, cores}}
+    cores = available_cores()
+    tried = {1, 2, cores} if ENGINES[exported.manifest.engine].streams and cuda_obstacle() else {1}
+    found = {streams: _images_per_s(exported.path, images, streams, max(cores // streams, 1)) for streams in tried}
     streams = max(found, key=lambda count: found[count])
     return streams, found[streams]
 
@@ -235,18 +237,18 @@ def _best_streams(path: Path, images: Sequence[np.ndarray]) -> tuple[int, float]
 def _images_per_s(path: Path, images: Sequence[np.ndarray], streams: int, threads: int) -> float:
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(streams))
-        predictors = [stack.enter_context(load(path, threads=threads)) for _ in range(streams)]
-        list(pool.map(lambda predictor: predictor.predict(images[0]), predictors))
+        predictor = stack.enter_context(load(path, threads=threads, streams=streams))
+        list(pool.map(predictor.predict, [images[0]] * streams))
         start = time.perf_counter()
 
-        def work(predictor: Predictor) -> int:
+        def work(_: int) -> int:
             done = 0
             while time.perf_counter() - start < _STREAM_SECONDS:
                 predictor.predict(images[done % len(images)])
                 done += 1
             return done
 
-        return sum(pool.map(work, predictors)) / (time.perf_counter() - start)
+        return sum(pool.map(work, range(streams))) / (time.perf_counter() - start)
 
 
 def _move(exported: Exported, out: Path) -> Exported:

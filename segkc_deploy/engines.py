@@ -30,6 +30,7 @@ class EngineEntry:
         page: the page in `docs/` about it, or nothing.
         aliases: other names for `--engine`.
         cuda_graphs: whether the runner records CUDA graphs.
+        streams: whether the runner runs several batches at once on a CPU.
     """
 
     name: str
@@ -45,6 +46,7 @@ class EngineEntry:
     page: str = ""
     aliases: tuple[str, ...] = ()
     cuda_graphs: bool = False
+    streams: bool = False
 
 
 _ENTRIES = (
@@ -62,6 +64,7 @@ _ENTRIES = (
         built_on="any machine",
         runs_on="ONNX Runtime on a CPU or with CUDA, and whatever else reads ONNX",
         aliases=("onnxruntime",),
+        streams=True,
     ),
     EngineEntry(
         name="trt",
@@ -104,6 +107,7 @@ _ENTRIES = (
         built_on="any machine",
         runs_on="CPUs",
         page="openvino.md",
+        streams=True,
     ),
     EngineEntry(
         name="aoti",

@@ -7,6 +7,7 @@ the background after it, so that the network waits for neither.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.prediction_record import Further, ResultFolder, remove_earlier, results_there
 from segkc_deploy.predictor import Predictor
-from segkc_deploy.prefetch import prefetch
+from segkc_deploy.prefetch import prefetch, run_streams
 from segkc_deploy.progress import console, track
 from segkc_deploy.result_files import Outputs, write_results
 from segkc_deploy.shrinking import SHRINK_NOTICE, ShrinkNotice
@@ -102,7 +103,8 @@ def predict_each(
     """
     _require(predictor, outputs)
     ready = prefetch(partial(_get_ready, predictor), images)
-    inferred = _infer(predictor, ready, predictor.batch_size(batch_size), shrinking)
+    batches = _batches(ready, predictor.batch_size(batch_size), shrinking)
+    inferred = chain.from_iterable(run_streams(predictor.streams, partial(_infer, predictor), batches))
     # One thread, so that the record lists the files in the images' order.
     return prefetch(partial(_finish, predictor, folder, outputs), inferred, threads=1)
 
@@ -161,17 +163,17 @@ def _get_ready(predictor: Predictor, image: SourceImage) -> _Ready | str:
         return _too_large(image, pixels)
 
 
-def _infer(
-    predictor: Predictor, ready: Iterable[_Ready | str], batch_size: int, shrinking: ShrinkNotice
-) -> Iterator[_Inferred | str]:
-    """Run the network on batches of successive images and yield what it gives for each, in order.
+def _batches(
+    ready: Iterable[_Ready | str], batch_size: int, shrinking: ShrinkNotice
+) -> Iterator[Sequence[_Ready] | str]:
+    """Yield successive images in batches, in order, and between them why an image is left out.
 
     Where the network takes images of any size, one of another size begins a new batch.
     """
     batch: list[_Ready] = []
     for one in ready:
         if batch and (len(batch) == batch_size or not _share_a_batch(batch[0], one)):
-            yield from _infer_batch(predictor, batch)
+            yield batch
             batch = []
         if isinstance(one, str):
             yield one
@@ -179,25 +181,27 @@ def _infer(
             shrinking.look_at(one.image.path, one.pixels.shape[:2])
             batch.append(one)
     if batch:
-        yield from _infer_batch(predictor, batch)
+        yield batch
 
 
 def _share_a_batch(first: _Ready, other: _Ready | str) -> bool:
     return isinstance(other, _Ready) and first.network_input.shape == other.network_input.shape
 
 
-def _infer_batch(predictor: Predictor, batch: Sequence[_Ready]) -> Iterator[_Inferred | str]:
+def _infer(predictor: Predictor, batch: Sequence[_Ready] | str) -> list[_Inferred | str]:
+    """Run the network on a batch and return what it gives for each image, or why an image is left out."""
+    if isinstance(batch, str):
+        return [batch]
     try:
         outputs = predictor.infer(np.concatenate([one.network_input for one in batch]))
     except MemoryError:
         if len(batch) == 1:
-            yield _too_large(batch[0].image, batch[0].pixels)
-        else:
-            for one in batch:
-                yield from _infer_batch(predictor, [one])
-        return
-    for place, one in enumerate(batch):
-        yield _Inferred(one, {name: values[place : place + 1] for name, values in outputs.items()})
+            return [_too_large(batch[0].image, batch[0].pixels)]
+        return [result for one in batch for result in _infer(predictor, [one])]
+    return [
+        _Inferred(one, {name: values[place : place + 1] for name, values in outputs.items()})
+        for place, one in enumerate(batch)
+    ]
 
 
 def _finish(predictor: Predictor, folder: ResultFolder, outputs: Outputs, inferred: _Inferred | str) -> str | None:

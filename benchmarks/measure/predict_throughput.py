@@ -25,6 +25,7 @@ from segkc_deploy.data.images import read_image
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.prediction_files import predict_files
 from segkc_deploy.predictor import Predictor, load
+from segkc_deploy.prefetch import run_streams
 from segkc_deploy.result_files import Outputs
 from segkc_deploy.sources import find_images
 from segkc_deploy.video.pipeline import VideoOptions, predict_video
@@ -39,12 +40,13 @@ def measure(
     ] = 20,
     batch: Annotated[int, typer.Option(min=1, help="Images that run at once.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
+    streams: Annotated[int, typer.Option(min=1, help="Batches that run at once, by the network alone too.")] = 1,
     device: Annotated[str, typer.Option(help="Where the network runs.")] = "auto",
     overlay: Annotated[bool, typer.Option(help="Whether overlays are written.")] = True,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result.")] = None,
 ) -> None:
     """Measure `predict`; see the module's docstring."""
-    with load(artifact, device, threads) as predictor:
+    with load(artifact, device, threads, streams=streams) as predictor:
         inputs = network_inputs(predictor, source, batch)
         engine, pipeline, memory = [], [], []
         for number in range(rounds + 1):
@@ -56,7 +58,7 @@ def measure(
         ran_on = predictor.description
     images = sum(map(len, inputs))
     result = {"artifact": artifact.name, "ran_on": ran_on, "images": images, "batch": batch, "threads": threads}
-    result |= {"overlay": overlay, "rounds": rounds} | shares(images, engine, pipeline)
+    result |= {"streams": streams, "overlay": overlay, "rounds": rounds} | shares(images, engine, pipeline)
     result |= {"memory_mib": [round(value, 1) for value in memory], "machine": describe_machine()}
     if out is not None:
         atomic.write_text(out, json.dumps(result, indent=2) + "\n")
@@ -82,8 +84,8 @@ def _pixels(source: str) -> Iterator[np.ndarray]:
 def time_engine(predictor: Predictor, inputs: list[np.ndarray]) -> float:
     """Return the seconds that the network alone takes."""
     started = time.perf_counter()
-    for images in inputs:
-        predictor.infer(images)
+    for _ in run_streams(predictor.streams, predictor.infer, inputs):
+        pass
     return time.perf_counter() - started
 
 

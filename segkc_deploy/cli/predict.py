@@ -35,6 +35,13 @@ def predict_command(
         typer.Option(help="Where it runs; tensorrt is ONNX Runtime's provider."),
     ] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
+    streams: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Batches that run at once on a CPU. [default: as many as fit for folders and video files, else 1]",
+        ),
+    ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="With a URL: a file with the key that the server asks for as X-API-Key.")
     ] = None,
@@ -96,6 +103,8 @@ def predict_command(
 
     if ray_workers and not ray:
         raise ConfigError("--ray-workers is for --ray")
+    if streams is not None and (ray or tile):
+        raise ConfigError(f"--streams is not for {'--ray, use --ray-workers' if ray else '--tile'}")
     opened = partial(_open, artifact, device, threads, api_key_file)
     strength, further = alpha if overlay else None, tuple(also or ())
     if names_video(source):
@@ -107,6 +116,9 @@ def predict_command(
             raise ConfigError(f"{source}: a stream cannot be resumed; leave --resume out and choose another --out")
         if ray:
             raise ConfigError(f"{source}: --ray is for images; a video is predicted by one machine")
+        if not Path(source).is_file():
+            streams = streams or 1  # a live picture is to be shown soon
+        opened = partial(opened, streams=streams)
         _predict_video(source, out, overwrite, resume, opened, (batch, strength, frames, smooth))
         return
 
@@ -121,7 +133,9 @@ def predict_command(
         prepare_folder(out, overwrite or resume)
         failed, ran_on = predict_files_on_ray(job, images, resume), "Ray"
     else:
-        with opened() as predictor:
+        if tile or len(images) <= batch:
+            streams = streams or 1
+        with opened(streams=streams) as predictor:
             prepare_folder(out, overwrite or resume)
             if tile:
                 failed = predict_files_tiled(predictor, images, out, tile_stride, batch, outputs, resume)
@@ -140,7 +154,9 @@ def _is_url(artifact: str) -> bool:
     return artifact.startswith(("http://", "https://"))
 
 
-def _open(artifact: str, device: str, threads: int | None, api_key_file: Path | None) -> "Predictor":
+def _open(
+    artifact: str, device: str, threads: int | None, api_key_file: Path | None, streams: int | None = 1
+) -> "Predictor":
     """Return the predictor of an artifact, or of a server's model by its URL."""
     from segkc_deploy.api_key import read_key
     from segkc_deploy.errors import ConfigError
@@ -149,9 +165,10 @@ def _open(artifact: str, device: str, threads: int | None, api_key_file: Path | 
     if not _is_url(artifact):
         if api_key_file is not None:
             raise ConfigError(f"--api-key-file is for a server's model; {artifact} is run here")
-        return load(artifact, device, threads)
-    if (device, threads) != ("auto", None):
-        raise ConfigError(f"{artifact}: --device and --threads are for artifacts run here; the server has its own")
+        return load(artifact, device, threads, streams=streams)
+    if (device, threads) != ("auto", None) or (streams or 1) > 1:
+        options = "--device, --threads and --streams"
+        raise ConfigError(f"{artifact}: {options} are for artifacts run here; the server has its own")
     return connect(artifact, read_key(api_key_file) if api_key_file else None)
 
 

@@ -8,7 +8,11 @@ from typing import Self
 
 import numpy as np
 
+from segkc_deploy.machine import available_cores
 from segkc_deploy.manifest import Manifest
+
+#: Most streams that are chosen here: each needs memory of its own.
+_MOST_STREAMS = 16
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,15 @@ class RunnerOptions:
     threads: int | None = None
     cuda_graph: bool = False
     outputs: tuple[str, ...] | None = None
+    streams: int | None = 1
+
+    def on_cpu(self) -> tuple[int | None, int]:
+        """Return the CPU threads of one inference, None for the engine's own choice, and how many run at once."""
+        if self.streams == 1:
+            return self.threads, 1
+        cores = available_cores()
+        streams = self.streams or min(max(cores // (self.threads or 1), 1), _MOST_STREAMS)
+        return self.threads or max(cores // streams, 1), streams
 
 
 class Runner(ABC):
@@ -32,6 +45,8 @@ class Runner(ABC):
     #: how long the network took on the GPU in the last `infer`, in milliseconds, without the copies to and from the
     #: host; None unless `time_device` asked for it and the backend tells it
     last_device_ms: float | None = None
+    #: how many threads may be in `infer` at once
+    streams: int = 1
 
     @classmethod
     def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:

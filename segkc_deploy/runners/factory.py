@@ -16,6 +16,7 @@ def create_runner(
     threads: int | None = None,
     cuda_graph: bool = False,
     outputs: tuple[str, ...] | None = None,
+    streams: int | None = 1,
 ) -> Runner:
     """Return the runner for the artifact at `path`, not yet activated. Only the engine's own library is imported.
 
@@ -23,7 +24,7 @@ def create_runner(
 
     Raises:
         ArtifactError: the engine is not known.
-        ConfigError: CUDA graphs are asked of an engine without them.
+        ConfigError: CUDA graphs or streams are asked of an engine without them.
     """
     entry = ENGINES.get(manifest.engine)
     if entry is None:
@@ -33,5 +34,8 @@ def create_runner(
     if cuda_graph and not entry.cuda_graphs:
         able = ", ".join(other.name for other in ENGINES.values() if other.cuda_graphs)
         raise ConfigError(f"{path}: CUDA graphs are for the engine {able}; run this one without")
-    options = RunnerOptions(device, threads, cuda_graph, outputs)
+    if not entry.streams and (streams or 1) > 1:
+        able = " and ".join(other.name for other in ENGINES.values() if other.streams)
+        raise ConfigError(f"{path}: streams are for the engines {able} on a CPU; run this one without")
+    options = RunnerOptions(device, threads, cuda_graph, outputs, streams if entry.streams else 1)
     return cast(Runner, import_class(entry.runner).for_artifact(path, manifest, options))

@@ -44,11 +44,12 @@ class OnnxRuntimeRunner(Runner):
             them in the user's cache folder), or `auto`: CUDA where it can really be loaded, else the CPU.
         threads: how many CPU threads one inference uses; ONNX Runtime's own choice if None.
         outputs: names of the outputs to compute; all of them if None.
+        streams: how many threads may be in `infer` at once, on the CPU; None: see `RunnerOptions.on_cpu`.
     """
 
     @classmethod
     def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
-        return cls(path, options.device, options.threads, options.outputs)
+        return cls(path, options.device, options.threads, options.outputs, options.streams)
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class OnnxRuntimeRunner(Runner):
         device: str = "auto",
         threads: int | None = None,
         outputs: tuple[str, ...] | None = None,
+        streams: int | None = 1,
     ) -> None:
         if device not in get_args(Device):
             raise ConfigError(f"device {device!r} is not known; use {', '.join(get_args(Device))}")
@@ -63,7 +65,7 @@ class OnnxRuntimeRunner(Runner):
             raise ConfigError(f"threads is {threads}; use 1 or more")
         self._path = Path(path)
         self._device = cast(Device, device)
-        self._threads = threads
+        self._options = RunnerOptions(threads=threads, streams=streams)
         self._outputs = outputs
         self._session: Any = None
         self._run_options: Any = None
@@ -82,6 +84,8 @@ class OnnxRuntimeRunner(Runner):
             session, obstacle = self._open_on_gpu(onnxruntime, _TENSORRT if self._device == "tensorrt" else _CUDA)
             if session is None and self._device != "auto":
                 raise ConfigError(f"device {self._device} cannot be used: {obstacle}; or use the device cpu")
+            if session is not None and (self._options.streams or 1) > 1:
+                raise ConfigError(f"{self._path}: streams are for the CPU; use the device cpu, or run it without")
         if session is None:
             session = self._open_on_cpu(onnxruntime)
         _check_interface(session, self._path)
@@ -110,16 +114,19 @@ class OnnxRuntimeRunner(Runner):
         """Free the session."""
         self._session = None
 
-    def _open(self, onnxruntime: ModuleType, providers: list[Any]) -> Any:
+    def _open(self, onnxruntime: ModuleType, providers: list[Any], threads: int | None, streams: int = 1) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _LOG_FATAL_ONLY
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if streams > 1:  # a thread that waits for work would take the core from another inference
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(str(self._path), options, providers=providers, enable_fallback=0)
 
     def _open_on_cpu(self, onnxruntime: ModuleType) -> Any:
+        threads, self.streams = self._options.on_cpu()
         try:
-            return self._open(onnxruntime, [_CPU])
+            return self._open(onnxruntime, [_CPU], threads, self.streams)
         except _onnxruntime_errors() as error:
             raise ArtifactError(
                 f"{self._path}: onnxruntime cannot load it: {_one_line(error)}; copy it again or export again"
@@ -132,7 +139,7 @@ class OnnxRuntimeRunner(Runner):
         remarks = preload_cuda_libraries(onnxruntime)
         try:
             with _captured_stderr() as log:
-                session = self._open(onnxruntime, _providers(provider))
+                session = self._open(onnxruntime, _providers(provider), self._options.threads)
         except _onnxruntime_errors() as error:
             # The TensorRT provider raises where its libraries are missing; the CUDA one leaves the work to the CPU.
             if "install TensorRT" in str(error):

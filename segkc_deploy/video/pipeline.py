@@ -1,7 +1,7 @@
 """Predict a video in stages that run at the same time, each in threads of its own.
 
-Decoding; resizing for the network; the network (the calling thread); masks and lines of JSON; overlay and encoding.
-Frames pass through all of them in order.
+Decoding; resizing for the network; the network (the calling thread, or one for each of its streams); masks and lines of
+JSON; overlay and encoding. Frames pass through all of them in order.
 """
 
 import json
@@ -21,7 +21,7 @@ from segkc_deploy import atomic
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.overlay import blend
 from segkc_deploy.predictor import Predictor
-from segkc_deploy.prefetch import prefetch
+from segkc_deploy.prefetch import prefetch, run_streams
 from segkc_deploy.progress import track
 from segkc_deploy.video.frame_lines import Detail, frame_line
 from segkc_deploy.video.interrupt import interruptible
@@ -104,12 +104,12 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
             batches = _batches(
                 track(items, "Predicting frames", unit="frames"), predictor.batch_size(options.batch_size)
             )
-            for item in prefetch(partial(_prepared, predictor), batches, ahead=_QUEUE // 2):
+            prepared = prefetch(partial(_prepared, predictor), batches, ahead=_QUEUE // 2)
+            for item in run_streams(predictor.streams, partial(_predicted, predictor), prepared):
+                write(item)
                 if isinstance(item, AudioPacket):
-                    write(item)
                     continue
-                write((item.frames, predictor.infer(item.images)))
-                frames += len(item.frames)
+                frames += len(item[0])
                 if interrupted():
                     break
         seconds = time.perf_counter() - started
@@ -153,6 +153,10 @@ def _prepared(predictor: Predictor, item: list[Frame] | AudioPacket) -> _Prepare
     if isinstance(item, AudioPacket):
         return item
     return _Prepared(item, predictor.preprocess([frame.pixels for frame in item]))
+
+
+def _predicted(predictor: Predictor, item: _Prepared | AudioPacket) -> _Predicted:
+    return item if isinstance(item, AudioPacket) else (item.frames, predictor.infer(item.images))
 
 
 class _Masks:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -327,6 +328,15 @@ def test_an_artifact_of_an_older_version_keeps_its_graphs_precision(artifact: Pa
 def test_a_batch_of_another_size_is_refused(artifact: Path) -> None:
     with OpenVINORunner(artifact, threads=1) as runner, pytest.raises(ArtifactError, match=r"batch of shape \(1, 4"):
         runner.infer(random_images(1, (4, 12)))
+
+
+def test_threads_share_its_streams(artifact: Path) -> None:
+    """More threads than streams wait for one; each gets the masks of its own images."""
+    batches = [np.random.default_rng(seed).integers(0, 256, (2, *SIZE, 3), np.uint8) for seed in range(12)]
+    with OpenVINORunner(artifact, streams=2) as runner, ThreadPoolExecutor(4) as threads:
+        assert runner.streams == 2
+        for images, outputs in zip(batches, threads.map(runner.infer, batches), strict=True):
+            assert np.array_equal(outputs["masks"], np.stack([expected_mask(image) for image in images]))
 
 
 @pytest.mark.parametrize("suffix", [".xml", ".bin"])
