@@ -4,8 +4,8 @@
 
 Loader: views of one image by the usual pipeline on Pillow images and by this package's, one after the other in every
 round, on one core. The usual one ends with standardized floats; this package does that on the device, where a GPU
-trains. Step: a whole step of SegKC beside the forwards and backwards of its networks alone, and a step of a single
-network beside the same written the straightforward way in FP32, on random weights.
+trains, and makes the strong views there. Step: a whole step of SegKC beside the forwards and backwards of its networks
+alone, and a step of a single network beside the same written the straightforward way in FP32, on random weights.
 """
 
 import argparse
@@ -34,7 +34,9 @@ from segkc_deploy.benchmarks.studies.training_speed_rows import SpeedResult, Spe
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import DataError, SegKCError
 from segkc_deploy.machine import describe_machine
+from segkc_deploy.pixel_format import RGB
 from segkc_deploy.training.data import augment
+from segkc_deploy.training.data.decoded_cache import DecodedCache
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.recipe import Recipe, StrongAugmentation, WeakAugmentation, without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe
@@ -55,24 +57,32 @@ def load_by_pillow(path: Path, side: int, seed: int) -> list[np.ndarray]:
     return [pil_pipeline.normalized(view) for view in views]
 
 
-def load_by_opencv(path: Path, side: int, seed: int) -> list[np.ndarray]:
+def load_by_opencv(
+    path: Path, side: int, seed: int, read: Callable[[Path], np.ndarray] = read_image, strong_views: int = STRONG_VIEWS
+) -> list[np.ndarray]:
     """Return the same views by this package's pipeline, uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
-    image = read_image(path)
+    image = read(path)
     weak, _ = augment.weak_view(image, np.zeros(image.shape[:2], np.uint8), (side, side), 255, _WEAK, rng)
-    return [weak, *(augment.strong_view(weak, _STRONG, rng) for _ in range(STRONG_VIEWS))]
+    return [weak, *(augment.strong_view(weak, _STRONG, rng) for _ in range(strong_views))]
 
 
 def loader_rows(photographs: Sequence[Path], rounds: int, folder: Path) -> list[SpeedRow]:
-    """Return two rows for each of `LOADED`; `photographs` are resized to these sizes in `folder`."""
+    """Return four rows for each of `LOADED`; `photographs` are resized to these sizes in `folder`."""
+    cached = partial(DecodedCache(folder, 2**40).image, pixels=RGB)
     rows = []
     for size, suffix, side in LOADED:
         files = [
             _resized(path, size, folder / f"{number}-{size[0]}{suffix}") for number, path in enumerate(photographs)
         ]
+        time.sleep(2)  # the cache keeps no younger files
+        from_cache = partial(load_by_opencv, read=cached)
+        on_gpu = partial(from_cache, strong_views=0)
         contenders = {
             "Pillow pipeline": partial(_load_all, load_by_pillow, files, side),
             "segkc-deploy": partial(_load_all, load_by_opencv, files, side),
+            "segkc-deploy, decoded cache": partial(_load_all, from_cache, files, side),
+            "the same, strong views on a GPU": partial(_load_all, on_gpu, files, side),
         }
         what = f"loader, {size[0]}×{size[1]} {suffix[1:].upper()}, crop {side}, {STRONG_VIEWS} strong views"
         rows += _rows(what, contenders, rounds, len(files), "image")
