@@ -22,7 +22,8 @@ from segkc_deploy import atomic
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.errors import DataError, SegKCError
+from segkc_deploy.error_messages import one_line_errors
+from segkc_deploy.errors import DataError
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.training.evaluation.prediction import probability_predictor
 from segkc_deploy.training.files.network_file import load_network
@@ -154,12 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the data spec with validation images")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args(arguments)
-    try:
-        sets = load_data_spec(options.data).resolve()
-        found = qualities(options.run, sets)
-    except SegKCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    sets = load_data_spec(options.data).resolve()
+    found = qualities(options.run, sets)
     print(table(found, sets.labels.names), end="")
     if options.json:
         command = f"python -m segkc_deploy.training.pseudo_label_quality RUN --data {options.data.name}"
@@ -168,4 +165,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

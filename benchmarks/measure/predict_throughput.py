@@ -22,6 +22,7 @@ import typer
 from segkc_deploy import atomic
 from segkc_deploy.benchmarks.measure.median_interval import median_interval
 from segkc_deploy.data.images import read_image
+from segkc_deploy.error_messages import one_line_errors
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.prediction_files import predict_files
 from segkc_deploy.predictor import Predictor, load
@@ -116,4 +117,5 @@ def shares(images: int, engine: list[float], pipeline: list[float]) -> dict[str,
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    with one_line_errors():
+        typer.run(measure)

@@ -28,6 +28,7 @@ import typer
 from segkc_deploy import atomic
 from segkc_deploy.benchmarks.measure.median_interval import median_interval
 from segkc_deploy.data.images import decode_image
+from segkc_deploy.error_messages import one_line_errors
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.predictor import Predictor, load
 
@@ -167,4 +168,5 @@ def _bare(predictor: Predictor, body: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    with one_line_errors():
+        typer.run(measure)

@@ -22,6 +22,7 @@ from segkc_deploy.benchmarks.studies.study import Trial, chosen_trials, load_stu
 from segkc_deploy.benchmarks.studies.study_rows import replace_rows
 from segkc_deploy.benchmarks.studies.trial_rows import RowMaker, row_order
 from segkc_deploy.benchmarks.studies.trials import StudyDirectory
+from segkc_deploy.error_messages import one_line_errors
 from segkc_deploy.errors import SegKCError
 from segkc_deploy.progress import console
 
@@ -29,21 +30,17 @@ from segkc_deploy.progress import console
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the chosen trials and return the exit code: 1 if one failed."""
     options = _parser().parse_args(arguments)
-    try:
-        study = load_study(options.study)
-        trials = chosen_trials(study, options.only)
-        directory = StudyDirectory(study, options.out, options.data_root, options.lists)
-        results_file = _Results(directory, options)
-        if options.collect:
-            outcomes = [_collected(directory, trial, results_file) for trial in trials]
-        else:
-            seconds = None if options.limit_minutes is None else 60 * options.limit_minutes
-            parallelism = Parallelism(options.workers, options.pin, options.device, seconds)
-            _stop_on_signals()
-            outcomes = train_trials(directory, trials, parallelism, results_file.enter)
-    except SegKCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    study = load_study(options.study)
+    trials = chosen_trials(study, options.only)
+    directory = StudyDirectory(study, options.out, options.data_root, options.lists)
+    results_file = _Results(directory, options)
+    if options.collect:
+        outcomes = [_collected(directory, trial, results_file) for trial in trials]
+    else:
+        seconds = None if options.limit_minutes is None else 60 * options.limit_minutes
+        parallelism = Parallelism(options.workers, options.pin, options.device, seconds)
+        _stop_on_signals()
+        outcomes = train_trials(directory, trials, parallelism, results_file.enter)
     return _summary(outcomes, results_file, options.results)
 
 
@@ -120,4 +117,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

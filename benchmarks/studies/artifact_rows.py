@@ -10,6 +10,7 @@ from pathlib import Path
 
 from segkc_deploy.benchmarks.studies.row_command import add_rows, study_parser
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow
+from segkc_deploy.error_messages import one_line_errors
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.manifest import Manifest, read_manifest
 
@@ -64,4 +65,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

@@ -12,6 +12,7 @@ from segkc_deploy.benchmarks.schema import BenchmarkResult
 from segkc_deploy.benchmarks.store.result_file import read_result
 from segkc_deploy.benchmarks.studies.row_command import add_rows, study_parser
 from segkc_deploy.benchmarks.studies.study_rows import study_rows
+from segkc_deploy.error_messages import one_line_errors
 from segkc_deploy.errors import ConfigError
 
 
@@ -50,4 +51,5 @@ def current_commit() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

@@ -30,7 +30,8 @@ from segkc_deploy.benchmarks.studies.benchmark_rows import current_commit
 from segkc_deploy.benchmarks.studies.inference_contender import BaselineName, InferenceJob
 from segkc_deploy.benchmarks.studies.inference_rows import InferenceResult, InferenceRow, as_markdown
 from segkc_deploy.benchmarks.studies.inference_subjects import RANDOM, Subject, given_subject, random_subjects
-from segkc_deploy.errors import ConfigError, SegKCError
+from segkc_deploy.error_messages import one_line_errors
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.progress import console
 
@@ -163,11 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20, help="rounds for each size of the image")
     parser.add_argument("--remark", default="", help="a sentence about the machine's state")
     options = parser.parse_args(arguments)
-    try:
-        result = _measure(options)
-    except SegKCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    result = _measure(options)
     atomic.write_text(options.results, result.model_dump_json(indent=1) + "\n")
     atomic.write_text(options.results.with_suffix(".md"), as_markdown(result))
     print(f"{options.results}: {len(result.rows)} rows")
@@ -204,4 +201,5 @@ def _measure(options: argparse.Namespace) -> InferenceResult:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

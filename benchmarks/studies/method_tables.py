@@ -18,6 +18,7 @@ from segkc_deploy.benchmarks.studies.analysis import OURS, VARIANT, StudyAnalysi
 from segkc_deploy.benchmarks.studies.headroom import LEAST_HEADROOM, headroom_table
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow, read_rows
 from segkc_deploy.benchmarks.studies.tables import print_tables
+from segkc_deploy.error_messages import one_line_errors
 
 _RULE = f"""\
 mIoU in percent on all validation images, at the last step (never the best one): mean ± sample standard deviation over
@@ -206,4 +207,5 @@ def main(paths: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with one_line_errors():
+        sys.exit(main(sys.argv[1:]))

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from segkc_deploy import atomic
 from segkc_deploy.benchmarks.studies.benchmark_rows import current_commit
 from segkc_deploy.benchmarks.studies.random_batch import CLASSES, random_batch
+from segkc_deploy.error_messages import one_line_errors
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
 from segkc_deploy.training.methods.registry import build_method
@@ -146,4 +147,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

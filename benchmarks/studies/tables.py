@@ -9,7 +9,7 @@ from pathlib import Path
 from segkc_deploy.benchmarks.report.markdown_table import markdown
 from segkc_deploy.benchmarks.report.seeds import mean_and_spread
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow, read_rows
-from segkc_deploy.errors import SegKCError
+from segkc_deploy.error_messages import one_line_errors
 
 
 def study_table(rows: Sequence[StudyRow]) -> str:
@@ -67,12 +67,8 @@ def print_tables(paths: Sequence[str], module: str, text_of: Callable[[Path], st
     if not paths:
         print(f"usage: python -m {module} FILE.json...", file=sys.stderr)
         return 2
-    try:
-        for path in paths:
-            print(text_of(Path(path)))
-    except SegKCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    for path in paths:
+        print(text_of(Path(path)))
     return 0
 
 
@@ -86,4 +82,5 @@ def main(paths: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with one_line_errors():
+        sys.exit(main(sys.argv[1:]))

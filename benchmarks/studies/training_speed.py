@@ -32,7 +32,8 @@ from segkc_deploy.benchmarks.studies.plain_loop import plain_step
 from segkc_deploy.benchmarks.studies.random_batch import CLASSES, random_batch
 from segkc_deploy.benchmarks.studies.training_speed_rows import SpeedResult, SpeedRow
 from segkc_deploy.data.images import read_image
-from segkc_deploy.errors import DataError, SegKCError
+from segkc_deploy.error_messages import one_line_errors
+from segkc_deploy.errors import DataError
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.pixel_format import RGB
 from segkc_deploy.training.data import augment
@@ -196,20 +197,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    try:
-        photographs = sorted(path for path in options.images.glob("*") if path.is_file())[:_IMAGES]
-        if not photographs:
-            raise DataError(f"{options.images}: no photographs; name a folder with some")
-        with tempfile.TemporaryDirectory() as folder:
-            rows = loader_rows(photographs, options.rounds, Path(folder))
-        overrides = [f"crop_size=[{options.crop}, {options.crop}]", "method.strong_views=1", "precision=fp32"]
-        rows += step_rows(load_recipe(options.recipe, overrides), max(options.rounds // 3, 1))
-        crop = f"crop_size=[{options.single_crop}, {options.single_crop}]"
-        overrides = [crop, "batch.labeled=2", "batch.unlabeled=2", "precision=bf16"]
-        rows += single_network_rows(load_recipe(options.single, overrides), max(options.rounds // 6, 1))
-    except SegKCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    photographs = sorted(path for path in options.images.glob("*") if path.is_file())[:_IMAGES]
+    if not photographs:
+        raise DataError(f"{options.images}: no photographs; name a folder with some")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = loader_rows(photographs, options.rounds, Path(folder))
+    overrides = [f"crop_size=[{options.crop}, {options.crop}]", "method.strong_views=1", "precision=fp32"]
+    rows += step_rows(load_recipe(options.recipe, overrides), max(options.rounds // 3, 1))
+    crop = f"crop_size=[{options.single_crop}, {options.single_crop}]"
+    overrides = [crop, "batch.labeled=2", "batch.unlabeled=2", "precision=bf16"]
+    rows += single_network_rows(load_recipe(options.single, overrides), max(options.rounds // 6, 1))
     machine: dict[str, Any] = describe_machine()
     result = SpeedResult(
         machine=machine,
@@ -245,4 +242,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

@@ -1,8 +1,5 @@
-"""The command line: one file a command; errors become exit codes here and nowhere else."""
+"""The command line: one file a command."""
 
-import sys
-
-from segkc_deploy.broken_imports import explain
 from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     benchmark,
     card,
@@ -25,30 +22,10 @@ from segkc_deploy.cli import (  # noqa: F401  (each adds itself)
     train,
 )
 from segkc_deploy.cli.app import app
-from segkc_deploy.errors import SegKCError
+from segkc_deploy.error_messages import one_line_errors
 
 
 def main() -> None:
     """Run the command line; a mistake of the user's ends in one line on stderr and exit code 2."""
-    try:
+    with one_line_errors():
         app()
-    except SegKCError as error:
-        _tell(str(error))
-        sys.exit(error.exit_code)
-    except ImportError as error:
-        if (fix := explain(error)) is None:
-            raise
-        _tell(fix)
-        sys.exit(2)
-    except OSError as error:
-        # A folder that may not be written, a disk that is full: the user can fix these. Anything else is a bug.
-        _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        sys.exit(2)
-
-
-def _tell(message: str) -> None:
-    from rich.markup import escape
-
-    from segkc_deploy.progress import console
-
-    console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)

@@ -31,7 +31,7 @@ from segkc_deploy.benchmarks.studies.benchmark_rows import main as study_main
 from segkc_deploy.benchmarks.studies.study_rows import append_rows, read_rows, study_rows
 from segkc_deploy.benchmarks.studies.tables import main as tables_main
 from segkc_deploy.benchmarks.studies.tables import study_table
-from segkc_deploy.errors import ConfigError
+from segkc_deploy.errors import ConfigError, UserError
 from segkc_deploy.manifest import Verification
 
 EVIL = '<script>alert(1)</script> & $x_1$ | "quoted"'
@@ -304,7 +304,8 @@ def test_table_has_mean_and_spread_over_seeds(tmp_path: Path, capsys: pytest.Cap
         lines[4] == f"| segkc | junior | 1/8 | 0, 1, 2 | 1000 | 352×480 | 3.40 | 62.00 ± {np.std(mious, ddof=1):.2f} |"
     )
     assert lines[5] == "| supervised | junior | 1/8 | 0 | 1000 | 352×480 | 3.40 | 50.00 |"
-    assert tables_main([str(tmp_path / "missing.json")]) == 2
+    with pytest.raises(UserError, match=r"missing\.json"):
+        tables_main([str(tmp_path / "missing.json")])
 
 
 def test_latency_columns_appear_where_present(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ from segkc_deploy.benchmarks.studies.trials import (
     train_trial,
 )
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.errors import ConfigError
+from segkc_deploy.error_messages import one_line_errors
+from segkc_deploy.errors import ConfigError, UserError
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.recipe import without_pretrained
@@ -123,7 +124,8 @@ def test_mistakes_are_told_in_a_line(
 ) -> None:
     path = write_study(tmp_path, **changes)
     options = [*write_data(tmp_path), "--out", str(tmp_path / "out"), "--results", str(tmp_path / "r.json")]
-    assert main([str(path), *options, *(["--only", only] if only else [])]) == 2
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        main([str(path), *options, *(["--only", only] if only else [])])
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -606,7 +608,8 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     methods, _, ablations = text.partition("## Ablations")
     assert "segkc-no-gate" not in methods.partition("## Methods")[2]
     assert "fixmatch" not in ablations
-    assert tables_main([str(tmp_path / "no.json")]) == 2
+    with pytest.raises(UserError, match=r"no\.json"):
+        tables_main([str(tmp_path / "no.json")])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from segkc_deploy.errors import RunDirectoryError
 from segkc_deploy.training.pseudo_label_quality import LabeledPixels, main, quality, rules
 
 
@@ -38,4 +39,5 @@ def test_the_command_judges_a_runs_junior(
     assert found["rules"]["0.95"]["counted"] <= found["rules"]["0.8"]["counted"] < 100
     out = capsys.readouterr().out
     assert out.splitlines()[2].startswith(f"| 0 | 100.0% | {everything['right']:.1f}% |")
-    assert main([str(tmp_path / "none"), "--data", str(data)]) != 0
+    with pytest.raises(RunDirectoryError, match="not a run directory"):
+        main([str(tmp_path / "none"), "--data", str(data)])
