@@ -94,7 +94,7 @@ def _by_use(folder: Path) -> list[_Kept]:
     found = []
     for path in folder.glob(f"[!.]*{SUFFIX}"):
         state = path.stat()
-        found.append(_Kept(path, state.st_size, state.st_mtime))
+        found.append(_Kept(path, state.st_size, state.st_atime))
     return sorted(found, key=lambda entry: entry.used_at)
 
 

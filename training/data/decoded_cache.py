@@ -75,7 +75,7 @@ class DecodedCache:
         self.folder = folder
         self.limit = limit
         self._decoders = "".join(f"{name} {version}, " for name, version in _versions())
-        self._verified: set[tuple[str, str]] = set()
+        self._verified: dict[str, tuple[int, int]] = {}
 
     @classmethod
     def of(cls, config: CacheConfig) -> Self | None:
@@ -138,7 +138,10 @@ class DecodedCache:
         return self.folder / (hashlib.blake2b(name, digest_size=16).hexdigest() + SUFFIX)
 
     def _kept(self, path: Path) -> _Entry | None:
-        """Return an entry, or None where there is none or it is damaged."""
+        """Return an entry, or None where there is none or it is damaged.
+
+        Its checksum is compared when this process meets its file first, which marks it as used.
+        """
         try:
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
@@ -147,20 +150,19 @@ class DecodedCache:
                 # The library would copy the pixels; they lie where its format says, behind the header. Who changes them
                 # changes a copy.
                 mapped = np.memmap(file, _TYPES[tensor["dtype"]], "c", 8 + length, tuple(tensor["shape"]))
+                found = os.fstat(file.fileno())
             entry = _Entry(mapped.view(np.ndarray), SourceState(*json.loads(facts["state"])), facts["source"])
+            checksum = str(facts["crc32"])
         except (OSError, ValueError, KeyError, TypeError, struct.error):
             return None
-        return entry if self._is_intact(path, entry.pixels, facts["crc32"]) else None
-
-    def _is_intact(self, path: Path, pixels: np.ndarray, checksum: str) -> bool:
-        """Compare an entry with its checksum when this process meets it first, and mark it as used."""
-        if (path.name, checksum) not in self._verified:
-            if checksum != _checksum(pixels):
-                return False
+        identity = found.st_ino, found.st_mtime_ns
+        if self._verified.get(path.name) != identity:
+            if checksum != _checksum(entry.pixels):
+                return None
             with suppress(OSError):  # the entry has just given way
-                os.utime(path)
-            self._verified.add((path.name, checksum))
-        return True
+                os.utime(path, ns=(time.time_ns(), found.st_mtime_ns))  # what gives way is chosen by the time of access
+            self._verified[path.name] = identity
+        return entry
 
     def _keep(self, path: Path, source: Path, state: SourceState, pixels: np.ndarray) -> None:
         """Write an entry, unless there is no room or another process writes one: no draw waits for the cache."""
