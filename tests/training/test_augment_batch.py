@@ -19,7 +19,8 @@ from segkc_deploy.training.batches import prepared
 from segkc_deploy.training.data.augment import StrongDraw, draw_strong_view, strong_view
 from segkc_deploy.training.data.augment_batch import make_strong_views, packed
 from segkc_deploy.training.data.datasets import Draws, UnlabeledDataset, draw_loader
-from segkc_deploy.training.recipe import StrongAugmentation
+from segkc_deploy.training.data.views import mixed_views
+from segkc_deploy.training.recipe import EntropyMixConfig, StrongAugmentation
 
 COUNT = 12
 
@@ -113,3 +114,24 @@ def test_draws_travel_with_the_batch_and_change_nothing_else(data: Path) -> None
 def test_other_bands_are_augmented_where_they_are_loaded(data: Path) -> None:
     sets = dataclasses.replace(load_data_spec(data).resolve(), pixels=PixelFormat(4, 16))
     assert not UnlabeledDataset(sets, tiny_recipe(), 1, draws_only=True).draws_only
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+def test_a_gpu_makes_and_mixes_the_same_views_and_nothing_waits_for_it(images: np.ndarray) -> None:
+    config = StrongAugmentation(entropymix=EntropyMixConfig(mode="after-cutmix", grid=4))
+    draws = torch.stack([packed(draw_strong_view(config, np.random.default_rng(n))) for n in range(COUNT)])
+
+    def mixed(weak: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        view = make_strong_views(weak, draws)
+        unlabeled = {"strong_1": view, "strong_2": view.flip(3), "ignored": torch.zeros_like(view[:, 0]) > 0}
+        return torch.cat([view.image for view in mixed_views(unlabeled, 2, config, lambda images: images.sum(dim=1))])
+
+    expected, on_gpu = mixed(torch.from_numpy(images)), torch.from_numpy(images).cuda()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        found = mixed(on_gpu)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert 255 * (found.cpu() - expected).abs().mean() < 1
