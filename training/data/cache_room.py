@@ -12,7 +12,7 @@ from segkc_deploy.data.images import encoded_size, read_bytes
 from segkc_deploy.data.mask_files import is_mask_image
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError, DataError
-from segkc_deploy.training.data.decoded_cache import SUFFIX, DecodedCache, image_kind, mask_kind
+from segkc_deploy.training.data.decoded_cache import HALF_SIZE_KIND, SUFFIX, DecodedCache, image_kind, mask_kind
 
 #: Decoded sizes beyond these would change the estimate hardly at all.
 _MOST_HEADERS = 100
@@ -37,6 +37,7 @@ def make_room(cache: DecodedCache, sets: ImageSets) -> str:
     """
     sources = list(_sources(sets))
     own = {cache.entry(path, kind) for path, kind, _ in sources}
+    own |= {cache.entry(path, HALF_SIZE_KIND) for path, _, _ in sources}
     needed = _decoded_bytes(sources)
     try:
         cache.folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import cv2
 import numpy as np
 from safetensors.numpy import save
 
@@ -39,7 +40,9 @@ _SETTLED_NS = 2_000_000_000
 _LONGEST_HEADER = 2**16
 _TYPES = {"U8": np.uint8, "U16": np.uint16}
 #: Another version of these may decode a file to other pixels.
-_DECODERS = ("pillow", "pillow-heif", "tifffile", "imagecodecs", "opencv-python", "opencv-python-headless")
+_DECODERS = ("pillow", "pillow-heif", "tifffile", "imagecodecs")
+#: What the pixels of `half_size_image` depend on besides their file.
+HALF_SIZE_KIND = "image, half its size"
 
 
 class SourceState(NamedTuple):
@@ -91,7 +94,7 @@ class DecodedCache:
 
     def half_size_image(self, path: Path) -> np.ndarray:
         """Return what `read_half_size` does."""
-        return self.read(path, "image, half its size", lambda: read_half_size(path))
+        return self.read(path, HALF_SIZE_KIND, lambda: read_half_size(path))
 
     def mask(self, sample: Sample, coding: MaskCoding) -> np.ndarray:
         """Return what `read_mask` does; masks drawn from annotation files are not kept."""
@@ -206,7 +209,7 @@ class DecodedCache:
         try:
             return int((self.folder / ".used").read_text())
         except (OSError, ValueError):
-            return sum(entry.stat().st_size for entry in self.folder.glob(f"*{SUFFIX}"))
+            return sum(entry.stat().st_size for entry in self.folder.glob(f"[!.]*{SUFFIX}"))
 
     def set_used(self, count: int) -> None:
         """Note the bytes of all entries; the caller holds the lock."""
@@ -225,7 +228,7 @@ def mask_kind(coding: MaskCoding) -> str:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    yield "segkc-deploy", __version__
+    yield from (("segkc-deploy", __version__), ("opencv", cv2.__version__))  # there are several packages of OpenCV
     for name in _DECODERS:
         try:
             yield name, metadata.version(name)
