@@ -39,7 +39,7 @@ def predict_command(
         int | None,
         typer.Option(
             min=1,
-            help="Batches that run at once on a CPU. [default: as many as fit for folders and video files, else 1]",
+            help="Batches that run at once on a CPU. [default: one a core for folders and video files, without --batch]",
         ),
     ] = None,
     api_key_file: Annotated[
@@ -116,7 +116,7 @@ def predict_command(
             raise ConfigError(f"{source}: a stream cannot be resumed; leave --resume out and choose another --out")
         if ray:
             raise ConfigError(f"{source}: --ray is for images; a video is predicted by one machine")
-        if not Path(source).is_file():
+        if batch > 1 or not Path(source).is_file():
             streams = streams or 1  # a live picture is to be shown soon
         opened = partial(opened, streams=streams)
         _predict_video(source, out, overwrite, resume, opened, (batch, strength, frames, smooth))
@@ -133,7 +133,7 @@ def predict_command(
         prepare_folder(out, overwrite or resume)
         failed, ran_on = predict_files_on_ray(job, images, resume), "Ray"
     else:
-        if tile or len(images) <= batch:
+        if tile or batch > 1 or len(images) == 1:
             streams = streams or 1
         with opened(streams=streams) as predictor:
             prepare_folder(out, overwrite or resume)
