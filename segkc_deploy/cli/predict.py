@@ -39,7 +39,7 @@ def predict_command(
         int | None,
         typer.Option(
             min=1,
-            help="Batches that run at once on a CPU. [default: one a core for folders and video files, without --batch]",
+            help="Batches that run at once on a CPU. [default: one a core for folders and videos, without --batch]",
         ),
     ] = None,
     api_key_file: Annotated[
