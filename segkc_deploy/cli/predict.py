@@ -39,7 +39,7 @@ def predict_command(
         int | None,
         typer.Option(
             min=1,
-            help="Batches that run at once on a CPU. [default: one a core for folders and videos, without --batch]",
+            help="Batches that run at once on a CPU. [default: a core each, for folders and videos without --batch]",
         ),
     ] = None,
     api_key_file: Annotated[
@@ -105,6 +105,8 @@ def predict_command(
         raise ConfigError("--ray-workers is for --ray")
     if streams is not None and (ray or tile):
         raise ConfigError(f"--streams is not for {'--ray, use --ray-workers' if ray else '--tile'}")
+    if threads is not None or batch > 1:  # whoever bounds the threads means all of them
+        streams = streams or 1
     opened = partial(_open, artifact, device, threads, api_key_file)
     strength, further = alpha if overlay else None, tuple(also or ())
     if names_video(source):
@@ -116,7 +118,7 @@ def predict_command(
             raise ConfigError(f"{source}: a stream cannot be resumed; leave --resume out and choose another --out")
         if ray:
             raise ConfigError(f"{source}: --ray is for images; a video is predicted by one machine")
-        if batch > 1 or not Path(source).is_file():
+        if not Path(source).is_file():
             streams = streams or 1  # a live picture is to be shown soon
         opened = partial(opened, streams=streams)
         _predict_video(source, out, overwrite, resume, opened, (batch, strength, frames, smooth))
@@ -133,7 +135,7 @@ def predict_command(
         prepare_folder(out, overwrite or resume)
         failed, ran_on = predict_files_on_ray(job, images, resume), "Ray"
     else:
-        if tile or batch > 1 or len(images) == 1:
+        if tile or len(images) == 1:
             streams = streams or 1
         with opened(streams=streams) as predictor:
             prepare_folder(out, overwrite or resume)
