@@ -104,7 +104,8 @@ class OpenVINORunner(Runner):
         self.description = f"openvino {version} CPU {' + '.join(layer_precisions(compiled[0]))}"
 
     def _compiled(self, openvino: ModuleType, model: Any) -> Any:
-        return compile_for_cpu(openvino, model, self._threads, self._inference_precision)
+        # Pinned, the threads of all of them would share the first cores.
+        return compile_for_cpu(openvino, model, self._threads, self._inference_precision, pinned=self.streams == 1)
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run on `images`, uint8 (N, H, W, 3) RGB, and return the outputs by name.
@@ -150,6 +151,7 @@ def compile_for_cpu(
     model: Any,
     threads: int | None,
     inference_precision: str = GRAPH_PRECISION,
+    pinned: bool = True,
 ) -> Any:
     """Compile `model` for low latency on this CPU.
 
@@ -158,6 +160,7 @@ def compile_for_cpu(
         model: the model.
         threads: how many CPU threads one inference uses; OpenVINO's own choice if None.
         inference_precision: OpenVINO's hint, such as `f32`; `dynamic` keeps the types in the graph.
+        pinned: whether OpenVINO may keep each thread on a core of its own.
     """
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -165,6 +168,8 @@ def compile_for_cpu(
         "EXECUTION_MODE_HINT": "ACCURACY",
         "INFERENCE_PRECISION_HINT": inference_precision,
     }
+    if not pinned:
+        settings["ENABLE_CPU_PINNING"] = False
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     return openvino.Core().compile_model(model, _DEVICE, settings)
