@@ -117,7 +117,7 @@ class Batcher:
 
     async def _run_batch(self, thread: ThreadPoolExecutor, jobs: list[_Job]) -> None:
         started = time.perf_counter()
-        images = np.stack([job.image for job in jobs])
+        images = jobs[0].image[None] if len(jobs) == 1 else np.stack([job.image for job in jobs])
         running = asyncio.get_running_loop().run_in_executor(thread, self._run, images)
         await asyncio.wait([running])
         ran_s = time.perf_counter() - started
