@@ -1,4 +1,4 @@
-"""Errors become one line on stderr and an exit code here and nowhere else."""
+"""Turns errors into one line on stderr and an exit code; nothing else does."""
 
 import sys
 from collections.abc import Iterator

@@ -36,6 +36,6 @@ def run_streams(streams: int, run: Callable[[Item], Result], items: Iterable[Ite
     """Yield `run(item)` for each item, in order, with `streams` of them running at once.
 
     One more waits to run, so that no stream is idle while the oldest result is taken. A single stream runs in the
-    calling thread and none ahead, so that a live picture waits for no later one.
+    calling thread and none ahead, so that a live frame never waits for a later one.
     """
     return map(run, items) if streams == 1 else prefetch(run, items, ahead=streams, threads=streams)

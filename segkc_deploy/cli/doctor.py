@@ -22,8 +22,8 @@ def doctor_command(
 ) -> None:
     """Say what this machine has, and what each engine, job and optional extra still needs.
 
-    Each engine that is installed runs one inference, and each job's packages are imported, so "works" means that it
-    did. Changes nothing. Exits with 0 whatever is missing.
+    Each engine that is installed runs one inference, and the packages of each job and extra are imported, so "works"
+    means that it did. Changes nothing. Exits with 0 whatever is missing.
 
     Example: `segkc-deploy doctor`
     """

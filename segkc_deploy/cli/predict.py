@@ -39,7 +39,8 @@ def predict_command(
         int | None,
         typer.Option(
             min=1,
-            help="Batches that run at once on a CPU. [default: a core each, for folders and videos without --batch]",
+            help="Batches that run at once on a CPU."
+            " [default: one per core for folders and video files, unless --batch or --threads is given]",
         ),
     ] = None,
     api_key_file: Annotated[
@@ -105,8 +106,6 @@ def predict_command(
         raise ConfigError("--ray-workers is for --ray")
     if streams is not None and (ray or tile):
         raise ConfigError(f"--streams is not for {'--ray, use --ray-workers' if ray else '--tile'}")
-    if threads is not None or batch > 1:  # whoever bounds the threads means all of them
-        streams = streams or 1
     opened = partial(_open, artifact, device, threads, api_key_file)
     strength, further = alpha if overlay else None, tuple(also or ())
     if names_video(source):
@@ -118,9 +117,8 @@ def predict_command(
             raise ConfigError(f"{source}: a stream cannot be resumed; leave --resume out and choose another --out")
         if ray:
             raise ConfigError(f"{source}: --ray is for images; a video is predicted by one machine")
-        if not Path(source).is_file():
-            streams = streams or 1  # a live picture is to be shown soon
-        opened = partial(opened, streams=streams)
+        live = not Path(source).is_file()  # its frames should not wait for one another
+        opened = partial(opened, streams=_streams(streams, threads, batch, one_at_a_time=live))
         _predict_video(source, out, overwrite, resume, opened, (batch, strength, frames, smooth))
         return
 
@@ -135,9 +133,8 @@ def predict_command(
         prepare_folder(out, overwrite or resume)
         failed, ran_on = predict_files_on_ray(job, images, resume), "Ray"
     else:
-        if tile or len(images) == 1:
-            streams = streams or 1
-        with opened(streams=streams) as predictor:
+        alone = tile or len(images) == 1
+        with opened(streams=_streams(streams, threads, batch, one_at_a_time=alone)) as predictor:
             prepare_folder(out, overwrite or resume)
             if tile:
                 failed = predict_files_tiled(predictor, images, out, tile_stride, batch, outputs, resume)
@@ -150,6 +147,16 @@ def predict_command(
         typer.echo(f"{done} of {len(images)} images predicted with {ran_on}: {folders}")
     if failed:
         raise DataError(f"{failed} of {len(images)} images were left out (named above); replace or remove them")
+
+
+def _streams(wanted: int | None, threads: int | None, batch: int, one_at_a_time: bool) -> int | None:
+    """Return how many batches run at once; None leaves it to the runner.
+
+    A limit on threads is meant for the whole command, and large batches in every stream could take all memory.
+    """
+    if wanted is None and (threads is not None or batch > 1 or one_at_a_time):
+        return 1
+    return wanted
 
 
 def _is_url(artifact: str) -> bool:
