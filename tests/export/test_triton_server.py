@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared_folder import prepared_folder
 from tiny_artifact import make_artifact
 
 import segkc_deploy
@@ -46,10 +47,7 @@ class TritonPythonModel:
 
 @pytest.fixture(scope="module")
 def home() -> Path:
-    folder = os.environ.get("TRITON_HOME")
-    if not folder:
-        pytest.skip("TRITON_HOME names no folder with a Triton server")
-    return Path(folder)
+    return prepared_folder("TRITON_HOME", "a Triton server")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ package onnxruntime-web.
 """
 
 import base64
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from command_line import CommandLine
+from prepared_folder import prepared_folder
 from running_service import RunningService, running_service
 from test_serve_page import ServedPage
 from tiny_artifact import make_artifact
@@ -28,10 +28,7 @@ SIZE = (60, 80)
 
 
 def web_runtime() -> Path:
-    folder = os.environ.get("ORT_WEB_DIST")
-    if not folder:
-        pytest.skip("ORT_WEB_DIST names no folder with ONNX Runtime Web")
-    return Path(folder)
+    return prepared_folder("ORT_WEB_DIST", "ONNX Runtime Web")
 
 
 @pytest.fixture(scope="module")
