@@ -157,10 +157,7 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 
 
 class _Client:
-    """One connection that stays open; it does little itself, since its time is counted as the service's.
-
-    Python's `http.client` takes 0.4 ms for a request.
-    """
+    """One connection that stays open. Its own time counts as the service's, and `http.client` would add 0.4 ms."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -183,7 +180,7 @@ class _Client:
         return int(parser.get_status_code())
 
     def on_message_complete(self) -> None:
-        """Be told by the parser that the answer is whole."""
+        """Note that the response is complete; the parser calls this."""
         self._complete = True
 
     def close(self) -> None:

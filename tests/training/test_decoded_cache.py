@@ -208,7 +208,8 @@ def test_what_was_not_used_for_longest_gives_way(cache: DecodedCache, sets: Imag
     assert left == [False, False, False, True, True]
     assert [path.exists() for path in unfinished] == [False, True]
     half = make_room(DecodedCache(cache.folder, needed // 2), sets)
-    assert "holds about 50% of the images" in half and half.endswith("The others are decoded for every draw")
+    assert "has room for about 50% of the images" in half
+    assert half.endswith("The rest are decoded each time they are used")
     assert not entries(cache.folder)
 
 

@@ -116,8 +116,8 @@ def _in_words(cache: DecodedCache, needed: int) -> str:
         return f"decoded cache: {cache.folder}, about {_gib(needed)} of {setting}"
     share = cache.limit / needed
     return (
-        f"decoded cache: {cache.folder} holds about {share:.0%} of the images; {_gib(needed)} would hold all, but"
-        f" {setting}. The others are decoded for every draw"
+        f"decoded cache: {cache.folder} has room for about {share:.0%} of the images ({setting}; all of them need"
+        f" {_gib(needed)}). The rest are decoded each time they are used"
     )
 
 

@@ -71,7 +71,7 @@ class _Entry(NamedTuple):
 class DecodedCache:
     """Decoded files below a folder, at most `limit` bytes of them; several processes and trainings may share it.
 
-    What does not fit is decoded for every draw, as without a cache. The pixels are the same either way.
+    What does not fit is decoded each time it is used, as without a cache. The pixels are the same either way.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
