@@ -4,6 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -44,6 +45,12 @@ def loss_against_class_2(junior: torch.nn.Module, data: Batch) -> float:
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     valid = ~data.unlabeled["ignored"].numpy()
     return float((-log_p[:, 2] * valid).sum() / valid.sum())
+
+
+def enlarged_by_opencv(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Enlarge images (N, 3, H, W) bilinearly to `size` (height, width)."""
+    enlarged = [cv2.resize(image.permute(1, 2, 0).numpy(), size[::-1]) for image in images]
+    return torch.from_numpy(np.stack(enlarged)).permute(0, 3, 1, 2)
 
 
 def test_these_methods_are_there() -> None:
@@ -175,6 +182,32 @@ def test_labels_may_come_from_the_online_networks() -> None:
         torch.manual_seed(1)
         losses.append(method(batch(), 0).terms["pseudo_label_junior"].item())
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(("scale", "size"), [(1.0, (32, 64)), (1.5, (64, 96)), (2.0, (64, 128))])
+def test_teachers_see_enlarged_views(scale: float, size: tuple[int, int]) -> None:
+    """Labels and weights keep the views' size; 1.5 times 32 is no size that the network takes, so it sees 64."""
+    weights = {"supervised_junior": 0, "pseudo_label_junior": 1}
+    recipe: dict[str, object] = {"strong": {"cutmix_probability": 0}}
+    settings = {"weights": weights, "confidence_threshold": 0.0, "teacher_scale": scale}
+    method = make("fixmatch", recipe=recipe, **settings)
+    data = batch()
+    assert data.unlabeled is not None
+    seen: list[tuple[int, ...]] = []
+    teacher = method.ema.get_submodule("junior").eval()
+    with torch.no_grad():
+        images = enlarged_by_opencv(data.unlabeled["weak"], size)
+        labels = teacher.decode(teacher.features(images), (32, 64)).argmax(dim=1).numpy()  # type: ignore[operator]
+        teacher.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))  # type: ignore[union-attr]
+    got = method(data, 0).terms["pseudo_label_junior"].item()
+    assert seen == [size]
+
+    junior = make("fixmatch").online.get_submodule("junior")
+    logits = junior(torch.cat([data.labeled["image"], data.unlabeled["strong_1"]]))[2:].detach().double().numpy()
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    losses = -np.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+    valid = ~data.unlabeled["ignored"].numpy()
+    assert got == pytest.approx((losses * valid).sum() / valid.sum(), rel=1e-3)
 
 
 def test_complementary_dropout_reaches_the_views_alone() -> None:

@@ -5,11 +5,13 @@ made it the base of semi-supervised segmentation. A method says which networks l
 (`teacher_of`), and may perturb features and add terms of its own.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
@@ -52,6 +54,12 @@ class WeakToStrongConfig(MethodConfig):
         " confidence in its class; a number, or one per class: those of at least this confidence",
     )
     labels_from_ema: bool = Field(default=True, description="take pseudo-labels from the EMA networks")
+    teacher_scale: float = Field(
+        default=1.0,
+        ge=1,
+        le=4,
+        description="the teachers see the weak views enlarged by this factor; pseudo-labels keep the views' size [R]",
+    )
     pseudo_label_average: Literal["valid", "confident"] = Field(
         default="valid", description="over which pixels the loss on pseudo-labels is averaged"
     )
@@ -139,6 +147,7 @@ class WeakToStrong(Method):
         super().__init__(recipe, online, ignore_index)
         self.config, self.weights = config, weights
         self.strong_views = config.strong_views
+        self._multiple = math.lcm(*(getattr(online, role).size_multiple for role in self.teacher_of))
         self._check_mixing(recipe)
         threshold = config.confidence_threshold
         if isinstance(threshold, list) and len(threshold) != num_classes:
@@ -204,10 +213,20 @@ class WeakToStrong(Method):
         """What the teachers see and say, in evaluation mode: to teach moves no running mean and drops no advice."""
         teachers, was_training = self._teachers, self._teachers.training
         teachers.eval()
-        features = teachers.features(images)
+        features = teachers.features(self._enlarged(images))
         logits = teachers.logits(features, images.shape[2:])
         teachers.train(was_training)
         return features, logits
+
+    def _enlarged(self, images: Tensor) -> Tensor:
+        """Return images (N, 3, H, W) enlarged by `teacher_scale`, each side to a size that every network takes."""
+        if self.config.teacher_scale == 1:
+            return images
+        size = [
+            max(round(side * self.config.teacher_scale / self._multiple), 1) * self._multiple
+            for side in images.shape[2:]
+        ]
+        return F.interpolate(images, size, mode="bilinear")
 
     def _teacher_output(self, weak: Tensor) -> TeacherOutput:
         features, logits = self._teacher_forward(weak)
