@@ -54,26 +54,38 @@ class Quality:
         right: the share of the weight that right labels have, in percent.
         right_of_class: by true class, how much of its pixels right labels cover by weight, in percent; None without
             pixels of the class.
+        area_of_class: by class, the weight of the labels that give it by that of the labels of its true pixels, in
+            percent; None where these have no weight. A network that learns labels with more than 100 learns to see the
+            class where it is not.
     """
 
     counted: float
     right: float
     right_of_class: tuple[float | None, ...]
+    area_of_class: tuple[float | None, ...]
 
 
 def quality(pixels: LabeledPixels, weights: Tensor, num_classes: int) -> Quality:
     """Judge pseudo-labels by their `weights` (N,), from 0 to 1."""
     weights = weights.double()
     right = weights * pixels.right
-    of_class = zip(
-        torch.zeros(num_classes, dtype=torch.float64).index_add_(0, pixels.truth, right).tolist(),
-        torch.bincount(pixels.truth, minlength=num_classes).tolist(),
-        strict=True,
-    )
+
+    def by_class(classes: Tensor, values: Tensor) -> Tensor:
+        return torch.zeros(num_classes, dtype=torch.float64).index_add_(0, classes, values)
+
     return Quality(
         counted=100 * weights.mean().item(),
         right=100 * (right.sum() / weights.sum().clamp(min=1e-9)).item(),
-        right_of_class=tuple(100 * covered / total if total else None for covered, total in of_class),
+        right_of_class=_percentages(
+            by_class(pixels.truth, right), torch.bincount(pixels.truth, minlength=num_classes).double()
+        ),
+        area_of_class=_percentages(by_class(pixels.labels, weights), by_class(pixels.truth, weights)),
+    )
+
+
+def _percentages(parts: Tensor, wholes: Tensor) -> tuple[float | None, ...]:
+    return tuple(
+        100 * part / whole if whole else None for part, whole in zip(parts.tolist(), wholes.tolist(), strict=True)
     )
 
 
@@ -123,11 +135,15 @@ def qualities(run: Path, sets: ImageSets) -> dict[str, Quality]:
 
 def table(found: Mapping[str, Quality], names: Sequence[str]) -> str:
     """Return the qualities as a Markdown table."""
-    header = ["confidence_threshold", "counted", "of these right", *(f"right of {name}" for name in names)]
+    of_classes = [f"{what} of {name}" for what in ("right", "area") for name in names]
+    header = ["confidence_threshold", "counted", "of these right", *of_classes]
     lines = [
         [
             name,
-            *(f"{value:.1f}%" if value is not None else "–" for value in (row.counted, row.right, *row.right_of_class)),
+            *(
+                f"{value:.1f}%" if value is not None else "–"
+                for value in (row.counted, row.right, *row.right_of_class, *row.area_of_class)
+            ),
         ]
         for name, row in found.items()
     ]

@@ -146,9 +146,18 @@ def pseudo_labels() -> str:
         found = json.loads((RESULTS / "pseudo-labels" / f"{name}.json").read_text())
         for rule, quality in found["rules"].items():
             of_class = [value for value in quality["right_of_class"] if value is not None]
-            values = (quality["counted"], quality["right"], statistics.fmean(of_class), min(of_class))
+            areas = [value for value in quality["area_of_class"] if value is not None]
+            values = (quality["counted"], quality["right"], statistics.fmean(of_class), min(of_class), max(areas))
             lines.append((name, f"`{rule}`", *(f"{value:.1f}%" for value in values)))
-    header = ("images", "`confidence_threshold`", "counted", "of these right", "right, mean of classes", "worst class")
+    header = (
+        "images",
+        "`confidence_threshold`",
+        "counted",
+        "of these right",
+        "right, mean of classes",
+        "worst class",
+        "largest area of a class",
+    )
     return table(header, lines, right_from=2)
 
 

@@ -17,6 +17,7 @@ def test_quality_by_hand() -> None:
     assert found.counted == pytest.approx(50)
     assert found.right == pytest.approx(100 * 1.75 / 2)
     assert found.right_of_class == pytest.approx((75, 12.5, None), nan_ok=True)
+    assert found.area_of_class == pytest.approx((100 * 1.75 / 1.5, 100 * 0.25 / 0.5, None), nan_ok=True)
 
 
 def test_soft_weights_take_in_every_image_alike() -> None:
