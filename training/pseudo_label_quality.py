@@ -28,21 +28,21 @@ from segkc_deploy.machine import describe_machine
 from segkc_deploy.training.evaluation.prediction import probability_predictor
 from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
-from segkc_deploy.training.terms.threshold import FixedThreshold, LabelWeights, SoftWeights
+from segkc_deploy.training.terms.losses import PseudoLabels, pseudo_labels
+from segkc_deploy.training.terms.threshold import FixedThreshold, LabelWeights, weights_by
 
 
 @dataclass(frozen=True)
 class LabeledPixels:
-    """Pixels that have a true class: the network's class, its confidence from 0 to 1, and the true class, (N,) each."""
+    """Pixels that have a true class: the network's labels and the true classes, (N,) each."""
 
-    labels: Tensor
-    confidence: Tensor
+    labels: PseudoLabels
     truth: Tensor
 
     @property
     def right(self) -> Tensor:
         """Whether the network's class is the true one."""
-        return self.labels == self.truth
+        return self.labels.classes == self.truth
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def quality(pixels: LabeledPixels, weights: Tensor, num_classes: int) -> Quality
         right_of_class=_percentages(
             by_class(pixels.truth, right), torch.bincount(pixels.truth, minlength=num_classes).double()
         ),
-        area_of_class=_percentages(by_class(pixels.labels, weights), by_class(pixels.truth, weights)),
+        area_of_class=_percentages(by_class(pixels.labels.classes, weights), by_class(pixels.truth, weights)),
     )
 
 
@@ -90,12 +90,13 @@ def _percentages(parts: Tensor, wholes: Tensor) -> tuple[float | None, ...]:
 
 
 def rules(num_classes: int, images: Sequence[LabeledPixels]) -> dict[str, LabelWeights]:
-    """Return the rules by name; `soft` has taken in every image once, all with the same share."""
-    soft = SoftWeights(num_classes, momentum=1 - 1 / len(images))
-    for image in images:
-        soft.update(image.labels, image.confidence, torch.ones_like(image.right))
+    """Return the rules by name; the soft ones have taken in every image once, all with the same share."""
     fixed: dict[str, LabelWeights] = {f"{value:g}": FixedThreshold(value, num_classes) for value in (0, 0.8, 0.95)}
-    return fixed | {"soft": soft}
+    soft = {name: weights_by(name, num_classes, momentum=1 - 1 / len(images)) for name in ("soft", "soft-pair")}
+    for rule in soft.values():
+        for image in images:
+            rule.update(image.labels, torch.ones_like(image.right))
+    return fixed | soft
 
 
 def label_images(run: Path, sets: ImageSets) -> list[LabeledPixels]:
@@ -113,9 +114,10 @@ def label_images(run: Path, sets: ImageSets) -> list[LabeledPixels]:
     for sample in sets.val:
         image, mask = read_sample(sample, sets)
         assert mask is not None
-        confidence, labels = predict(image).max(dim=0)
+        labels = pseudo_labels(predict(image).log()[None])
         known = torch.from_numpy(mask != sets.labels.ignore_index)
-        images.append(LabeledPixels(labels[known], confidence[known], torch.from_numpy(mask.astype(np.int64))[known]))
+        of_known = PseudoLabels(*(tensor[0][known] for tensor in labels))
+        images.append(LabeledPixels(of_known, torch.from_numpy(mask.astype(np.int64))[known]))
     if not any(len(image.truth) for image in images):
         raise DataError(f"{run}: no validation image has a labeled pixel; nothing to compare with")
     return images
@@ -125,11 +127,10 @@ def qualities(run: Path, sets: ImageSets) -> dict[str, Quality]:
     """Return by rule the quality of the junior's pseudo-labels on the validation images."""
     num_classes = sets.labels.num_classes
     images = label_images(run, sets)
-    columns = zip(*((image.labels, image.confidence, image.truth) for image in images), strict=True)
-    pixels = LabeledPixels(*map(torch.cat, columns))
+    labels = PseudoLabels(*map(torch.cat, zip(*(image.labels for image in images), strict=True)))
+    pixels = LabeledPixels(labels, torch.cat([image.truth for image in images]))
     return {
-        name: quality(pixels, rule(pixels.labels, pixels.confidence), num_classes)
-        for name, rule in rules(num_classes, images).items()
+        name: quality(pixels, rule(pixels.labels), num_classes) for name, rule in rules(num_classes, images).items()
     }
 
 

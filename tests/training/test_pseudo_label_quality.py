@@ -8,11 +8,13 @@ import torch
 
 from segkc_deploy.errors import RunDirectoryError
 from segkc_deploy.training.pseudo_label_quality import LabeledPixels, main, quality, rules
+from segkc_deploy.training.terms.losses import PseudoLabels
+from segkc_deploy.training.terms.threshold import SoftWeights
 
 
 def test_quality_by_hand() -> None:
-    labels, truth = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
-    pixels = LabeledPixels(labels, torch.tensor([0.9, 0.8, 0.6, 0.7]), truth)
+    classes, truth = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+    pixels = LabeledPixels(PseudoLabels(classes, torch.tensor([0.9, 0.8, 0.6, 0.7]), 1 - classes), truth)
     found = quality(pixels, torch.tensor([1.0, 0.5, 0.25, 0.25]), num_classes=3)
     assert found.counted == pytest.approx(50)
     assert found.right == pytest.approx(100 * 1.75 / 2)
@@ -23,7 +25,10 @@ def test_quality_by_hand() -> None:
 def test_soft_weights_take_in_every_image_alike() -> None:
     confidences = [torch.tensor([0.2, 0.4]), torch.tensor([0.8, 1.0]), torch.tensor([0.5, 0.5])]
     zeros = torch.zeros(2, dtype=torch.int64)
-    soft = rules(2, [LabeledPixels(zeros, confidence, zeros) for confidence in confidences])["soft"]
+    soft = rules(2, [LabeledPixels(PseudoLabels(zeros, confidence, zeros + 1), zeros) for confidence in confidences])[
+        "soft"
+    ]
+    assert isinstance(soft, SoftWeights)
     assert soft.mean[0].item() == pytest.approx((0.3 + 0.9 + 0.5) / 3)
     assert soft.variance[0].item() == pytest.approx((0.01 + 0.01 + 0) / 3)
 
@@ -34,7 +39,7 @@ def test_the_command_judges_a_runs_junior(
     path = tmp_path / "quality.json"
     assert main([str(run), "--data", str(data), "--json", str(path)]) == 0
     found = json.loads(path.read_text())
-    assert list(found["rules"]) == ["0", "0.8", "0.95", "soft"]
+    assert list(found["rules"]) == ["0", "0.8", "0.95", "soft", "soft-pair"]
     everything = found["rules"]["0"]
     assert everything["counted"] == 100
     assert found["rules"]["0.95"]["counted"] <= found["rules"]["0.8"]["counted"] < 100

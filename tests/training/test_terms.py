@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segkc_deploy.training.terms.complementary_dropout import complementary_dropout
-from segkc_deploy.training.terms.losses import log_softened, ohem_loss, pseudo_label_loss
+from segkc_deploy.training.terms.losses import PseudoLabels, log_softened, ohem_loss, pseudo_label_loss, pseudo_labels
 from segkc_deploy.training.terms.relation import relation_loss
-from segkc_deploy.training.terms.threshold import FixedThreshold, SoftWeights
+from segkc_deploy.training.terms.threshold import FixedThreshold, SoftWeights, weights_by
 
 N, C, H, W = 2, 4, 6, 8
 
@@ -115,41 +115,65 @@ def test_memory_of_the_relation_loss_does_not_grow_with_the_image() -> None:
     assert largest == [1024 * 1024] * 2
 
 
+def labels_of(classes: Tensor, confidence: Tensor, runners_up: Tensor | None = None) -> PseudoLabels:
+    """Labels of which each is its own runner-up, unless others are given."""
+    return PseudoLabels(classes, confidence, classes if runners_up is None else runners_up)
+
+
 def test_a_threshold_is_reached_by_equality() -> None:
-    labels, confidence = torch.tensor([[[0, 1, 2]]]), torch.tensor([[[0.5, 0.49, 0.9]]])
-    assert FixedThreshold(0.5, 3)(labels, confidence).tolist() == [[[1, 0, 1]]]
-    assert FixedThreshold([0.5, 0.4, 0.95], 3)(labels, confidence).tolist() == [[[1, 1, 0]]]
+    labels = labels_of(torch.tensor([[[0, 1, 2]]]), torch.tensor([[[0.5, 0.49, 0.9]]]))
+    assert FixedThreshold(0.5, 3)(labels).tolist() == [[[1, 0, 1]]]
+    assert FixedThreshold([0.5, 0.4, 0.95], 3)(labels).tolist() == [[[1, 1, 0]]]
 
 
-def test_soft_weights_follow_each_classs_mean_and_variance(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("runner_up", [False, True])
+def test_soft_weights_follow_mean_and_variance_of_a_class(rng: np.random.Generator, runner_up: bool) -> None:
     """In float64: three batches count equally, later ones by the momentum; class 2 is never given."""
-    momentum, soft = 0.75, SoftWeights(3, momentum=0.75)
+    momentum, soft = 0.75, SoftWeights(3, momentum=0.75, runner_up=runner_up)
     shape = (2, 7, 9)
     mean, variance = np.zeros(2), np.zeros(2)
     for batch in range(1, 7):
         labels, valid = rng.integers(0, 2, shape), rng.random(shape) < 0.7
         confidence = rng.random(shape) ** (1 + labels) * 0.9
-        soft.update(torch.from_numpy(labels), torch.from_numpy(confidence.astype(np.float32)), torch.from_numpy(valid))
+        given_labels = labels_of(torch.from_numpy(labels), torch.from_numpy(confidence.astype(np.float32)))
+        soft.update(given_labels, torch.from_numpy(valid))
         share = max(1 / batch, 1 - momentum)
         for label in (0, 1):
             given = confidence[valid & (labels == label)]
             mean[label] += share * (given.mean() - mean[label])
             variance[label] += share * (given.var() - variance[label])
-    below = np.minimum(confidence - mean[labels], 0)
-    expected = np.exp(-(below**2) / (2 * variance[labels] / 4))
-    got = soft(torch.from_numpy(labels), torch.from_numpy(confidence.astype(np.float32))).numpy()
+    assert mean[1] < mean[0]
+    runners_up = rng.integers(0, 3, shape)
+    reference = np.maximum(labels, runners_up == 1) if runner_up else labels  # class 1 where it is one of the two
+    below = np.minimum(confidence - mean[reference], 0)
+    expected = np.exp(-(below**2) / (2 * variance[reference] / 4))
+    got = soft(given_labels._replace(runners_up=torch.from_numpy(runners_up))).numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
     assert 0 < (expected < 1).mean() < 1
-    assert soft(torch.full((1, 1, 1), 2), torch.rand(1, 1, 1)).item() == 1
+    never_given = torch.full((1, 1, 1), 2)
+    assert soft(labels_of(never_given, torch.rand(1, 1, 1))).item() == 1
+    assert (soft(labels_of(never_given, torch.zeros(1, 1, 1), never_given - 1)).item() < 1) == runner_up
     assert soft.state_dict().keys() == {"mean", "variance", "batches"}
+
+
+def test_both_sides_of_a_border_count_alike() -> None:
+    """Between a common and a rare class, labels of one confidence have one weight, whichever of the two they give."""
+    soft = weights_by("soft-pair", 2, momentum=0.9)
+    classes = torch.tensor([0, 0, 1, 1])
+    soft.update(labels_of(classes, torch.tensor([0.95, 0.99, 0.6, 0.8])), torch.ones(4, dtype=torch.bool))
+    for confidence in (0.55, 0.65, 0.9):
+        logits = torch.tensor([[confidence, 1 - confidence], [1 - confidence, confidence]]).log()[..., None, None]
+        common, rare = soft(pseudo_labels(logits)).flatten().tolist()
+        assert common == rare
+    assert common == 1
 
 
 def test_a_class_of_one_confidence_keeps_finite_weights() -> None:
     soft = SoftWeights(2, momentum=0.9)
-    labels, confidence = torch.zeros(1, 2, 2, dtype=torch.int64), torch.full((1, 2, 2), 0.8)
-    soft.update(labels, confidence, torch.ones(1, 2, 2, dtype=torch.bool))
-    assert soft(labels, confidence).tolist() == [[[1, 1], [1, 1]]]
-    assert soft(labels, confidence - 0.1).max().item() == pytest.approx(0, abs=1e-6)
+    classes, confidence = torch.zeros(1, 2, 2, dtype=torch.int64), torch.full((1, 2, 2), 0.8)
+    soft.update(labels_of(classes, confidence), torch.ones(1, 2, 2, dtype=torch.bool))
+    assert soft(labels_of(classes, confidence)).tolist() == [[[1, 1], [1, 1]]]
+    assert soft(labels_of(classes, confidence - 0.1)).max().item() == pytest.approx(0, abs=1e-6)
 
 
 def test_complementary_dropout_shares_out_the_channels() -> None:

@@ -21,7 +21,7 @@ from segkc_deploy.training.data.views import View, mixed_views
 from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput
 from segkc_deploy.training.models.groups import NetworkPair, SingleNetwork
 from segkc_deploy.training.recipe import Recipe
-from segkc_deploy.training.terms.losses import log_softened, pseudo_label_loss, pseudo_labels
+from segkc_deploy.training.terms.losses import PseudoLabels, log_softened, pseudo_label_loss, pseudo_labels
 from segkc_deploy.training.terms.relation import relation_loss
 from segkc_deploy.training.terms.threshold import LabelWeights, weights_by
 
@@ -48,10 +48,11 @@ class WeakToStrongConfig(MethodConfig):
     """Settings that all methods with unlabeled images have."""
 
     strong_views: int = Field(default=2, ge=1, le=2)
-    confidence_threshold: Literal["soft"] | _Threshold | list[_Threshold] = Field(
+    confidence_threshold: Literal["soft", "soft-pair"] | _Threshold | list[_Threshold] = Field(
         default="soft",
         description="which pseudo-labels count. soft: each by a weight from 0 to 1 that follows the teacher's usual"
-        " confidence in its class; a number, or one per class: those of at least this confidence",
+        " confidence in its class; soft-pair: in its class or the next probable one, whichever is lower; a number, or"
+        " one per class: those of at least this confidence",
     )
     labels_from_ema: bool = Field(default=True, description="take pseudo-labels from the EMA networks")
     teacher_scale: float = Field(
@@ -76,13 +77,12 @@ class WeakToStrongConfig(MethodConfig):
 class TeacherOutput:
     """What the teachers say about the weak views, without gradient.
 
-    `labels`, `confidences` and `weights`, how much each label counts from 0 to 1, are (N, H, W), by the teacher's role.
+    `labels`, and `weights`, how much each label counts from 0 to 1, are (N, H, W), by the teacher's role.
     """
 
     features: Features
     logits: Logits
-    labels: dict[str, Tensor]
-    confidences: dict[str, Tensor]
+    labels: dict[str, PseudoLabels]
     weights: dict[str, Tensor]
 
 
@@ -230,11 +230,9 @@ class WeakToStrong(Method):
 
     def _teacher_output(self, weak: Tensor) -> TeacherOutput:
         features, logits = self._teacher_forward(weak)
-        labels, confidences, weights = {}, {}, {}
-        for role in self.teacher_of:
-            labels[role], confidences[role] = pseudo_labels(logits[role])
-            weights[role] = self.label_weights[role](labels[role], confidences[role])
-        return TeacherOutput(features, logits, labels, confidences, weights)
+        labels = {role: pseudo_labels(logits[role]) for role in self.teacher_of}
+        weights = {role: self.label_weights[role](labels[role]) for role in self.teacher_of}
+        return TeacherOutput(features, logits, labels, weights)
 
     def _entropy(self, images: Tensor) -> Tensor:
         """The entropy of the teachers' predictions, their mean where there are two."""
@@ -266,7 +264,7 @@ class WeakToStrong(Method):
         terms = [
             pseudo_label_loss(
                 own,
-                view.apply_mixing(teacher_output.labels[teacher]),
+                view.apply_mixing(teacher_output.labels[teacher].classes),
                 view.apply_mixing(weights),
                 view.ignored,
                 self.config.pseudo_label_average,
@@ -316,7 +314,7 @@ class WeakToStrong(Method):
             )
         for teacher, module in self.label_weights.items():
             assert isinstance(module, LabelWeights)
-            module.update(teacher_output.labels[teacher], teacher_output.confidences[teacher], valid)
+            module.update(teacher_output.labels[teacher], valid)
 
 
 def _ramp(step: int, steps: int) -> float:

@@ -1,7 +1,7 @@
 """The loss terms that methods are made of. Logits are (N, C, H, W); masks of classes (N, H, W); results are scalars."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,10 +58,26 @@ def pseudo_label_loss(
     return (per_pixel * counted).sum() / counted.sum().clamp(min=1)
 
 
-def pseudo_labels(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the most probable class (N, H, W) and its probability (N, H, W), without gradient."""
-    confidence, labels = logits.detach().float().softmax(dim=1).max(dim=1)
-    return labels, confidence
+class PseudoLabels(NamedTuple):
+    """What a teacher gives each pixel, three tensors of one shape: int64 `classes`, their `confidence` from 0 to 1, and
+    `runners_up`, int64, the second most probable classes.
+    """
+
+    classes: Tensor
+    confidence: Tensor
+    runners_up: Tensor
+
+
+def pseudo_labels(logits: Tensor) -> PseudoLabels:
+    """Return the most probable class, its probability, and the next class, (N, H, W) each, without gradient.
+
+    Args:
+        logits: (N, C, H, W) of at least two classes.
+    """
+    logits = logits.detach().float()
+    confidence, classes = logits.softmax(dim=1).max(dim=1)
+    others = logits.scatter(1, classes[:, None], -torch.inf)
+    return PseudoLabels(classes, confidence, others.argmax(dim=1))
 
 
 def feature_distillation(

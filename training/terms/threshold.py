@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from segkc_deploy.training.terms.losses import PseudoLabels
+
 #: As in SoftMatch's published code, whose Gaussian is twice as narrow as the confidences' own.
 _SIGMAS = 2.0
 
@@ -14,12 +16,12 @@ class LabelWeights(nn.Module, ABC):
     """Weighs pseudo-labels by their confidence."""
 
     @abstractmethod
-    def forward(self, labels: Tensor, confidence: Tensor) -> Tensor:
-        """Return the weights (N, H, W), from 0 to 1, of `labels` (N, H, W) that have `confidence` (N, H, W)."""
+    def forward(self, labels: PseudoLabels) -> Tensor:
+        """Return the weights, from 0 to 1, of `labels`, in their shape."""
 
     @abstractmethod
-    def update(self, labels: Tensor, confidence: Tensor, valid: Tensor) -> None:
-        """Take in a batch's labels and confidences where `valid`, all (N, H, W)."""
+    def update(self, labels: PseudoLabels, valid: Tensor) -> None:
+        """Take in a batch's labels where `valid`, a tensor of their shape."""
 
 
 class FixedThreshold(LabelWeights):
@@ -37,48 +39,59 @@ class FixedThreshold(LabelWeights):
         per_class = [threshold] * num_classes if isinstance(threshold, int | float) else list(threshold)
         self.register_buffer("per_class", torch.tensor(per_class, dtype=torch.float32), persistent=False)
 
-    def forward(self, labels: Tensor, confidence: Tensor) -> Tensor:
-        return (confidence >= self.per_class[labels]).to(confidence.dtype)
+    def forward(self, labels: PseudoLabels) -> Tensor:
+        return (labels.confidence >= self.per_class[labels.classes]).to(labels.confidence.dtype)
 
-    def update(self, labels: Tensor, confidence: Tensor, valid: Tensor) -> None:
+    def update(self, labels: PseudoLabels, valid: Tensor) -> None:
         """A fixed threshold takes nothing in."""
 
 
 class SoftWeights(LabelWeights):
     """Labels count by how their confidence compares with the teacher's usual confidence in their class.
 
-    A label of class c with confidence p has the weight exp(-min(p - μ_c, 0)² / (2 (σ_c / 2)²)): 1 from the class's
-    running mean μ_c on, and falling below it by the class's running standard deviation σ_c. A class that was not given
+    A label with confidence p has the weight exp(-min(p - μ, 0)² / (2 (σ / 2)²)): 1 from μ on, and falling below it. μ
+    is the running mean and σ² the running variance of the confidence in the label's class. A class that was not given
     yet has the weight 1. This is SoftMatch (arXiv 2301.10921) with statistics per class, an option of its code: classes
     share the pixels so unevenly that common statistics would be those of the most frequent class.
+
+    With `runner_up`, μ and σ are those of the label's class or of the runner-up, of whichever has the lower mean. For
+    the teacher is less sure of rare classes: compared with its own class alone, an unsure label of a rare class counts
+    and an unsure label of the common class beside it does not, so networks learn to see the rare class where it is
+    not. [R]
 
     Args:
         num_classes: number of classes.
         momentum: of the running statistics. Until a class has been given in 1 / (1 - momentum) batches, they are the
             plain means over those batches.
+        runner_up: whether the second most probable class counts too.
     """
 
     mean: Tensor
     variance: Tensor
     batches: Tensor
 
-    def __init__(self, num_classes: int, momentum: float) -> None:
+    def __init__(self, num_classes: int, momentum: float, runner_up: bool = False) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.runner_up = momentum, runner_up
         self.register_buffer("mean", torch.zeros(num_classes))
         self.register_buffer("variance", torch.ones(num_classes))
         # In how many batches a class was given.
         self.register_buffer("batches", torch.zeros(num_classes))
 
-    def forward(self, labels: Tensor, confidence: Tensor) -> Tensor:
-        below = (confidence.float() - self.mean[labels]).clamp(max=0)
+    def forward(self, labels: PseudoLabels) -> Tensor:
+        reference = labels.classes
+        if self.runner_up:
+            mean = torch.where(self.batches > 0, self.mean, torch.inf)
+            reference = torch.where(mean[labels.runners_up] < mean[reference], labels.runners_up, reference)
+        # The mean of a class that was not given is 0, which every confidence reaches.
+        below = (labels.confidence.float() - self.mean[reference]).clamp(max=0)
         # A class of which all labels had the same confidence has the variance 0.
-        variance = self.variance[labels].clamp(min=torch.finfo(torch.float32).eps)
+        variance = self.variance[reference].clamp(min=torch.finfo(torch.float32).eps)
         return torch.exp(-0.5 * _SIGMAS**2 * below.square() / variance)
 
     @torch.no_grad()
-    def update(self, labels: Tensor, confidence: Tensor, valid: Tensor) -> None:
-        classes, values = labels[valid], confidence[valid].float()
+    def update(self, labels: PseudoLabels, valid: Tensor) -> None:
+        classes, values = labels.classes[valid], labels.confidence[valid].float()
         zeros = torch.zeros_like(self.mean)
         counts = zeros.index_add(0, classes, torch.ones_like(values))
         mean = zeros.index_add(0, classes, values) / counts.clamp(min=1)
@@ -91,7 +104,7 @@ class SoftWeights(LabelWeights):
 
 
 def weights_by(threshold: str | float | Sequence[float], num_classes: int, momentum: float) -> LabelWeights:
-    """Return what `confidence_threshold` of a recipe stands for: `soft`, or one or several numbers."""
+    """Return what `confidence_threshold` of a recipe stands for: `soft`, `soft-pair`, or one or several numbers."""
     if isinstance(threshold, str):
-        return SoftWeights(num_classes, momentum)
+        return SoftWeights(num_classes, momentum, runner_up=threshold == "soft-pair")
     return FixedThreshold(threshold, num_classes)
