@@ -161,6 +161,23 @@ def pseudo_labels() -> str:
     return table(header, lines, right_from=2)
 
 
+def input_scales() -> str:
+    """Return by training the mIoU of its junior's masks at several scales of its input."""
+    lines = []
+    for path in sorted((RESULTS / "input-scales").glob("*.json"), key=_steps_and_name):
+        steps, name = _steps_and_name(path)
+        scales = json.loads(path.read_text())["scales"]
+        lines.append((name, f"{steps:,}", *(f"{scores['miou']:.1f}" for scores in scales.values())))
+    return table(("row, labels", "steps", *(f"{scale}×" for scale in scales)), lines, right_from=1)
+
+
+def _steps_and_name(path: Path) -> tuple[int, str]:
+    """Return the steps, and the row and its labels, that the name of a file of `input-scales` states."""
+    _, steps, row = path.stem.split("-", 2)
+    name, full = row.removesuffix("-full"), row.endswith("-full")
+    return int(steps), f"{name}, {'full' if full else '1/32'}"
+
+
 def resume_overrides() -> str:
     """Return the recipe values that a resumed run may be given, with what each of them is."""
     rows = []
@@ -269,6 +286,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "steel": steel,
     "facades": facades,
     "pseudo-labels": pseudo_labels,
+    "input-scales": input_scales,
     "juniors": juniors,
     "resume": resume_overrides,
     "gradients": gradients,
