@@ -172,10 +172,9 @@ def input_scales() -> str:
 
 
 def _steps_and_name(path: Path) -> tuple[int, str]:
-    """Return the steps, and the row and its labels, that the name of a file of `input-scales` states."""
+    """Return the steps and the row that the name of a file of `input-scales` states."""
     _, steps, row = path.stem.split("-", 2)
-    name, full = row.removesuffix("-full"), row.endswith("-full")
-    return int(steps), f"{name}, {'full' if full else '1/32'}"
+    return int(steps), f"{row}, 1/32"
 
 
 def resume_overrides() -> str:
