@@ -88,8 +88,7 @@ def evaluate(
     Raises:
         DataError: there are no validation images, one cannot be used, or none has a labeled pixel.
     """
-    if not sets.val:
-        raise DataError("the data spec names no validation images; add a val section with images and masks")
+    require_validation_images(sets)
     labels = sets.labels
     boundary = BoundaryCounts(labels.num_classes, labels.ignore_index)
     counts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -105,6 +104,12 @@ def evaluate(
     intersections, unions = zip(*counts, strict=True)
     image_counts = ImageCounts(np.stack(intersections), np.stack(unions))
     return Evaluation(scores, boundary.scores(), labels, len(sets.val), _resolution(sizes), image_counts, total.counts)
+
+
+def require_validation_images(sets: ImageSets) -> None:
+    """Raise DataError if there are none."""
+    if not sets.val:
+        raise DataError("the data spec names no validation images; add a val section with images and masks")
 
 
 def count_pixels(

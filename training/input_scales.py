@@ -21,7 +21,7 @@ from segkc_deploy import atomic
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.error_messages import one_line_errors
-from segkc_deploy.evaluation import count_pixels, scores_of
+from segkc_deploy.evaluation import count_pixels, require_validation_images, scores_of
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.metrics import Scores
 from segkc_deploy.pixel_format import require_same_format
@@ -55,6 +55,7 @@ def scores_by_scale(run: Path, role: str, sets: ImageSets, scales: Sequence[floa
         RunDirectoryError: the run has no such network.
         DataError: there is no validation image, one cannot be used, or the network takes other bands.
     """
+    require_validation_images(sets)
     network, _ = load_network(RunDirectory(run).network(role))
     require_same_format(network.pixels, sets.pixels, run, "the data spec")
     predictors = [scaled_predictor(network.eval(), scale) for scale in scales]
@@ -83,7 +84,8 @@ def to_json(run: Path, role: str, command: str, sets: ImageSets, found: dict[flo
     }
 
 
-def _scale(text: str) -> float:
+def scale_factor(text: str) -> float:
+    """Return what `--scales` gives; the function's name stands in argparse's message."""
     value = float(text)
     if not 0.1 <= value <= 10:
         raise argparse.ArgumentTypeError(f"{text} is not from 0.1 to 10")
@@ -97,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the data spec with validation images")
     parser.add_argument("--role", choices=("junior", "senior"), default="junior", help="which network of the run")
     parser.add_argument(
-        "--scales", type=_scale, nargs="+", default=list(_USUAL_SCALES), help="sides of the input by the image's"
+        "--scales", type=scale_factor, nargs="+", default=list(_USUAL_SCALES), help="sides of the input by the image's"
     )
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args(arguments)

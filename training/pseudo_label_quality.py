@@ -114,9 +114,9 @@ def label_images(run: Path, sets: ImageSets) -> list[LabeledPixels]:
     for sample in sets.val:
         image, mask = read_sample(sample, sets)
         assert mask is not None
-        labels = pseudo_labels(predict(image).log()[None])
+        labels = pseudo_labels(predict(image).log()[None], runners_up=True)
         known = torch.from_numpy(mask != sets.labels.ignore_index)
-        of_known = PseudoLabels(*(tensor[0][known] for tensor in labels))
+        of_known = PseudoLabels(*(tensor[0][known] for tensor in labels if tensor is not None))
         images.append(LabeledPixels(of_known, torch.from_numpy(mask.astype(np.int64))[known]))
     if not any(len(image.truth) for image in images):
         raise DataError(f"{run}: no validation image has a labeled pixel; nothing to compare with")

@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.errors import DataError
 from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.input_scales import main, scores_by_scale
 
@@ -48,6 +50,18 @@ def test_the_command_writes_what_it_prints(
     assert found["run"]["role"] == "senior"
     for line, (scale, scores) in zip(capsys.readouterr().out.splitlines()[2:], found["scales"].items(), strict=True):
         assert line == f"| {scale} | {scores['miou']:.2f} | {scores['pixel_accuracy']:.2f} |"
+
+
+def test_data_without_validation_images_is_refused(data: Path, run: Path) -> None:
+    spec = yaml.safe_load(data.read_text())
+    without = {name: value for name, value in spec.items() if name != "val"}
+    path = data.with_name("without-val.yaml")
+    path.write_text(yaml.safe_dump(without))
+    try:
+        with pytest.raises(DataError, match="names no validation images"):
+            main([str(run), "--data", str(path)])
+    finally:
+        path.unlink()
 
 
 def test_a_scale_out_of_range_is_refused(data: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,10 +62,11 @@ def test_pseudo_label_loss_divides_by_valid_pixels_not_by_their_weights(rng: np.
 
 def test_pseudo_labels_are_the_most_probable_classes_without_gradient(rng: np.random.Generator) -> None:
     logits = rng.normal(size=(N, C, H, W))
-    classes, confidence, runners_up = pseudo_labels(torch.from_numpy(logits).requires_grad_())
+    classes, confidence, runners_up = pseudo_labels(torch.from_numpy(logits).requires_grad_(), runners_up=True)
     probability = np.exp(log_softmax(logits))
     by_rank = probability.argsort(axis=1)
     np.testing.assert_array_equal(classes.numpy(), by_rank[:, -1])
+    assert runners_up is not None
     np.testing.assert_array_equal(runners_up.numpy(), by_rank[:, -2])
     np.testing.assert_allclose(confidence.numpy(), probability.max(axis=1), rtol=1e-6)
     assert not confidence.requires_grad

@@ -230,8 +230,12 @@ class WeakToStrong(Method):
 
     def _teacher_output(self, weak: Tensor) -> TeacherOutput:
         features, logits = self._teacher_forward(weak)
-        labels = {role: pseudo_labels(logits[role]) for role in self.teacher_of}
-        weights = {role: self.label_weights[role](labels[role]) for role in self.teacher_of}
+        labels, weights = {}, {}
+        for role in self.teacher_of:
+            rule = self.label_weights[role]
+            assert isinstance(rule, LabelWeights)
+            labels[role] = pseudo_labels(logits[role], rule.runner_up)
+            weights[role] = rule(labels[role])
         return TeacherOutput(features, logits, labels, weights)
 
     def _entropy(self, images: Tensor) -> Tensor:

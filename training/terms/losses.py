@@ -59,25 +59,29 @@ def pseudo_label_loss(
 
 
 class PseudoLabels(NamedTuple):
-    """What a teacher gives each pixel, three tensors of one shape: int64 `classes`, their `confidence` from 0 to 1, and
-    `runners_up`, int64, the second most probable classes.
+    """What a teacher gives each pixel, in tensors of one shape.
+
+    Int64 `classes`, their `confidence` from 0 to 1, and int64 `runners_up`, the second most probable classes, where
+    they were asked for.
     """
 
     classes: Tensor
     confidence: Tensor
-    runners_up: Tensor
+    runners_up: Tensor | None = None
 
 
-def pseudo_labels(logits: Tensor) -> PseudoLabels:
-    """Return the most probable class, its probability, and the next class, (N, H, W) each, without gradient.
+def pseudo_labels(logits: Tensor, runners_up: bool = False) -> PseudoLabels:
+    """Return the most probable class and its probability, (N, H, W) each, without gradient.
 
     Args:
-        logits: (N, C, H, W) of at least two classes.
+        logits: (N, C, H, W), of at least two classes.
+        runners_up: find the next class too, which takes a copy of the logits.
     """
     logits = logits.detach().float()
     confidence, classes = logits.softmax(dim=1).max(dim=1)
-    others = logits.scatter(1, classes[:, None], -torch.inf)
-    return PseudoLabels(classes, confidence, others.argmax(dim=1))
+    if not runners_up:
+        return PseudoLabels(classes, confidence)
+    return PseudoLabels(classes, confidence, logits.scatter(1, classes[:, None], -torch.inf).argmax(dim=1))
 
 
 def feature_distillation(

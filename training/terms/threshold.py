@@ -13,7 +13,9 @@ _SIGMAS = 2.0
 
 
 class LabelWeights(nn.Module, ABC):
-    """Weighs pseudo-labels by their confidence."""
+    """Weighs pseudo-labels by their confidence; where it has `runner_up`, it needs labels with runners-up."""
+
+    runner_up = False
 
     @abstractmethod
     def forward(self, labels: PseudoLabels) -> Tensor:
@@ -81,6 +83,7 @@ class SoftWeights(LabelWeights):
     def forward(self, labels: PseudoLabels) -> Tensor:
         reference = labels.classes
         if self.runner_up:
+            assert labels.runners_up is not None
             mean = torch.where(self.batches > 0, self.mean, torch.inf)
             reference = torch.where(mean[labels.runners_up] < mean[reference], labels.runners_up, reference)
         # The mean of a class that was not given is 0, which every confidence reaches.
