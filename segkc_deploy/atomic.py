@@ -1,33 +1,41 @@
 """Files appear whole or not at all: write beside the target, flush to disk, rename over it."""
 
 import os
-import tempfile
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+#: The name of a temporary file; the groups are its target's stem and suffix.
+TEMPORARY = re.compile(r"\.(.+)-[0-9a-f]{8}(\.[^.]*|)", re.DOTALL)
+
 
 @contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the target's folder; on a clean exit it replaces `target`.
+def atomic_path(target: str | Path, flush: bool = True) -> Iterator[Path]:
+    """Yield the path of a new, empty file in the target's folder; on a clean exit it replaces `target`.
 
-    The data is on disk (fsync) before the rename and the folder entry after it, so a crash leaves
-    either the old file or the new one. On an exception the temporary file is removed and `target` is untouched.
+    On an exception it is removed and `target` is untouched; where the process is killed, `target` is the old or the
+    new one. With `flush` the same holds where the machine crashes: the data is on disk (fsync) before the rename, and
+    the folder's entry after it. Without, the file may then be empty or incomplete.
 
     The temporary name keeps the target's suffix, since some writers choose a format by it.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+    # The system takes the umask off the mode; to read the umask would change it for other threads.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    mode = temporary.stat().st_mode
     try:
         with naming(target):
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
-            _fsync(temporary)
+            temporary.chmod(mode)  # some writers put another file in its place
+            if flush:
+                _fsync(temporary)
             temporary.replace(target)
-            _fsync(target.parent)
+            if flush:
+                _fsync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -58,9 +66,9 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
-def write_bytes(target: str | Path, data: bytes) -> None:
-    """Write `data` to `target` atomically."""
-    with atomic_path(target) as temporary:
+def write_bytes(target: str | Path, data: bytes, flush: bool = True) -> None:
+    """Write `data` to `target` atomically; for `flush` see `atomic_path`."""
+    with atomic_path(target, flush) as temporary:
         temporary.write_bytes(data)
 
 
@@ -81,10 +89,3 @@ def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,6 +4,7 @@ Images are read and resized in the background before the network runs on them, a
 the background after it, so that the network waits for neither.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,10 @@ from segkc_deploy.shrinking import SHRINK_NOTICE, ShrinkNotice
 from segkc_deploy.sources import SourceImage
 
 _EVERYTHING = Outputs()
+
+#: That read, and as many that write: a network on a GPU is faster than one thread's decoding or encoding. `prefetch`
+#: keeps few images in memory whatever their number.
+_THREADS = min(4, os.cpu_count() or 1)
 
 #: OpenCV raises an error of its own where memory is short.
 _OUT_OF_MEMORY = (MemoryError, cv2.error)
@@ -102,11 +107,10 @@ def predict_each(
         ConfigError: a result could not be written.
     """
     _require(predictor, outputs)
-    ready = prefetch(partial(_get_ready, predictor), images)
+    ready = prefetch(partial(_get_ready, predictor), images, threads=_THREADS)
     batches = _batches(ready, predictor.batch_size(batch_size), shrinking)
     inferred = chain.from_iterable(run_streams(predictor.streams, partial(_infer, predictor), batches))
-    # One thread, so that the record lists the files in the images' order.
-    return prefetch(partial(_finish, predictor, folder, outputs), inferred, threads=1)
+    return prefetch(partial(_finish, predictor, folder, outputs), inferred, threads=_THREADS)
 
 
 def _require(predictor: Predictor, outputs: Outputs) -> None:

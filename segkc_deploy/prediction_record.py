@@ -1,7 +1,8 @@
 """Which files of a folder `predict` wrote, so that it can delete its own, and no others, when it writes there again."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePath, PurePosixPath
@@ -35,6 +36,9 @@ _ENDINGS = {
     Further.CONFIDENCE: {".png", ".tif"},
 }
 
+#: How the files end that are written unflushed. TIFFs are flushed, and end in data.
+_LAST_BYTES = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".json": b"}", ".geojson": b"}"}
+
 
 @dataclass(frozen=True)
 class ResultFolder:
@@ -58,7 +62,8 @@ class ResultFolder:
         try:
             # Noted first: a killed run then leaves nothing that is not known as its own.
             self.note(name)
-            atomic.write_bytes(path, content)
+            # Unflushed: to wait for the disk takes longer than a small network, and `results_there` looks at the files.
+            atomic.write_bytes(path, content, flush=False)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
 
@@ -77,7 +82,9 @@ def keep_existing(out: Path) -> None:
 
 def remove_earlier(out: Path) -> None:
     """Delete the recorded results in `out`, the subfolders that become empty by it, and the record."""
-    for name in _recorded(out / RECORD):
+    names = list(_recorded(out / RECORD))
+    _remove_unfinished(out, names)
+    for name in names:
         path = out / name
         path.unlink(missing_ok=True)
         for folder in path.parents:
@@ -88,15 +95,38 @@ def remove_earlier(out: Path) -> None:
 
 
 def results_there(out: Path) -> set[str]:
-    """Return the paths below `out`, such as `masks/a.png`, of the recorded results that exist.
+    """Return the paths below `out`, such as `masks/a.png`, of the recorded results that exist and are whole.
 
+    A crash of the machine may leave files that are empty or end in zeros, which their last bytes tell.
     A last line that a killed run cut short is ended, so that it does not spoil the next one.
     """
     record = out / RECORD
     if record.is_file() and not record.read_bytes().endswith(b"\n"):
         with record.open("a", encoding="utf-8") as file:
             file.write("\n")
-    return {name.as_posix() for name in _recorded(record) if (out / name).is_file()}
+    names = list(_recorded(record))
+    _remove_unfinished(out, names)
+    return {name.as_posix() for name in names if _is_whole(out / name)}
+
+
+def _remove_unfinished(out: Path, names: Collection[PurePosixPath]) -> None:
+    """Remove the temporary files that a killed run left of the named results."""
+    known = {out / name for name in names}
+    for folder in {path.parent for path in known}:
+        for path in folder.glob(".*") if folder.is_dir() else ():
+            match = atomic.TEMPORARY.fullmatch(path.name)
+            if match and path.with_name(match[1] + match[2]) in known:
+                path.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    ending = _LAST_BYTES.get(path.suffix, b"")
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - len(ending), 0))
+        return size > 0 and file.read() == ending
 
 
 def _recorded(record: Path) -> Iterator[PurePosixPath]:

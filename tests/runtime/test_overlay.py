@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segkc_deploy.labels import Labels
-from segkc_deploy.overlay import _entries, blend, colorize, overlay
+from segkc_deploy.overlay import _entries, _font, _word, blend, colorize, overlay
 
 LABELS = Labels(
     names=("sky", "road", "a very long class name that needs room", "unused"),
@@ -80,11 +80,16 @@ def test_text_grows_with_the_image():
 
 def test_the_legend_says_names_and_shares():
     _, mask = scene(100, 100)
-    texts = [entry.text for entry in _entries(mask, LABELS)]
-    assert texts == ["sky 50.0%", "road 50.0%", "a very long class name that needs room <0.1%"]
+    texts = [(entry.name, entry.share) for entry in _entries(mask, LABELS)]
+    assert texts == [("sky", "50.0%"), ("road", "50.0%"), ("a very long class name that needs room", "<0.1%")]
 
 
 def test_a_mask_without_classes_still_gives_a_picture():
     image, mask = scene(20, 30)
     picture = overlay(image, np.full_like(mask, 255), LABELS)
     np.testing.assert_array_equal(picture[:20, (picture.shape[1] - 30) // 2 :][:, :30], image)
+
+
+def test_names_with_other_letters_than_ascii_are_drawn():
+    assert _word("Straße", 20).shape[1] > _word("Str", 20).shape[1]
+    assert _font(20, ascii_only=True).getname()[0] == "Aileron"

@@ -285,7 +285,7 @@ def test_the_excluded_folder_alone_is_left_out(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_one_line(command, artifact, tmp_path, monkeypatch):
-    def no_space(target, data):
+    def no_space(target, data, flush):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     write_image(tmp_path / "a.png")

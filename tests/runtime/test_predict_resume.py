@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -34,12 +35,15 @@ def test_only_what_is_missing_is_predicted(command: CommandLine, tmp_path: Path)
     (out / "masks/001.png").unlink()
     (out / "overlays/003.jpg").unlink()
     (out / "mine.txt").write_text("not predict's")
+    (out / "masks/.004-0123abcd.png").write_bytes(b"")  # of a killed run
+    (out / "masks/.mine-0123abcd.png").write_bytes(b"")
     with (out / "predicted.jsonl").open("a") as record:
         record.write('"masks/00')  # as a killed run leaves it
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.suffix in (".png", ".jpg")}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("[!.]*") if path.suffix in (".png", ".jpg")}
     assert command(*arguments, "--resume").code == 0
     changed = {path.relative_to(out).as_posix() for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert changed == {"masks/003.png", "overlays/001.jpg"}
+    assert [path.name for path in out.rglob(".*")] == [".mine-0123abcd.png"]
     for name, image in images.items():
         assert np.array_equal(cv2.imread(str(out / f"masks/{name}.png"), cv2.IMREAD_UNCHANGED), expected_mask(image))
         assert (out / f"overlays/{name}.jpg").is_file()
@@ -48,6 +52,21 @@ def test_only_what_is_missing_is_predicted(command: CommandLine, tmp_path: Path)
     assert command(*arguments, "--overwrite").code == 0
     assert not (out / "masks/004.png").exists()
     assert (out / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("lost", [lambda data: b"", lambda data: data[:-4] + bytes(4)], ids=["empty", "zeros"])
+@pytest.mark.parametrize("name", ["masks/001.png", "overlays/001.jpg", "rle/001.json"])
+def test_what_a_crash_of_the_machine_spoiled_is_predicted_again(
+    command: CommandLine, tmp_path: Path, name: str, lost: Callable[[bytes], bytes]
+) -> None:
+    write_images(tmp_path / "in", 2)
+    artifact, out = make_artifact(tmp_path / "artifact", size=SIZE), tmp_path / "out"
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", out, "--also", "rle")
+    assert command(*arguments).code == 0
+    whole = (out / name).read_bytes()
+    (out / name).write_bytes(lost(whole))
+    assert command(*arguments, "--resume").code == 0
+    assert (out / name).read_bytes() == whole
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
