@@ -70,7 +70,7 @@ class Study(_Part):
             `pseudo_labels_from` (another row) learns from the labels and from the masks that the network of that row's
             finished trial gives the unlabeled images.
         compared: sections of the recipe in which rows may differ, where the study compares these and no methods:
-            `supervision` and `weak`. Validation stays the same.
+            `supervision`, `weak` and `junior`. Validation stays the same.
         trials: blocks of trainings, the most important ones first.
         merge: by class, the classes that count as it in a second mIoU; without it there is none.
     """
@@ -82,7 +82,7 @@ class Study(_Part):
     base: str
     common: dict[str, Any] = {}
     rows: dict[Annotated[str, Field(pattern=r"^[\w.+-]+$")], dict[str, Any]] = Field(min_length=1)
-    compared: tuple[Literal["supervision", "weak"], ...] = ()
+    compared: tuple[Literal["supervision", "weak", "junior"], ...] = ()
     trials: list[TrialBlock] = Field(min_length=1, validation_alias=AliasChoices("trials", "cells"))
     merge: dict[str, list[str]] = {}
 
