@@ -210,7 +210,8 @@ class Predictor:
         Where the network takes any size, all are resized to the one that fits the first image.
         """
         size = network_size(self.contract, images[0].shape[:2])
-        return np.stack([resize_image(image, size) for image in images])
+        resized = [resize_image(image, size) for image in images]
+        return np.ascontiguousarray(resized[0])[None] if len(resized) == 1 else np.stack(resized)
 
     def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Run the network on `batch`, uint8 (N, height, width, 3), and return its outputs by name.

@@ -167,21 +167,22 @@ class _Client:
         """Send an image and return the status once the answer is there."""
         head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         self._socket.sendall(head.encode() + body)
-        parser = httptools.HttpResponseParser(self)
+        self._parser = httptools.HttpResponseParser(self)
         self._complete = False
         while not self._complete:
             received = self._socket.recv(1 << 18)
             if not received:
                 raise ConnectionError("the service closed the connection without an answer")
-            parser.feed_data(received)
-        if not parser.should_keep_alive():
+            self._parser.feed_data(received)
+        if not self._stays_open:
             self.close()
             self._connect()
-        return int(parser.get_status_code())
+        return int(self._parser.get_status_code())
 
     def on_message_complete(self) -> None:
         """Note that the response is complete; the parser calls this."""
         self._complete = True
+        self._stays_open = self._parser.should_keep_alive()  # after this call it would always be False
 
     def close(self) -> None:
         """Close the connection."""

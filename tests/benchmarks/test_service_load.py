@@ -6,10 +6,13 @@ import cv2
 import numpy as np
 from tiny_artifact import make_artifact
 
-from segkc_deploy.benchmarks.measure.service_load import measure, percentiles
+from segkc_deploy.benchmarks.measure.service_load import _Client, measure, percentiles
 
 
-def test_it_compares_with_bare_inference_and_counts_every_answer(tmp_path):
+def test_it_compares_with_bare_inference_and_counts_every_answer(tmp_path, monkeypatch):
+    connected = []
+    connect = _Client._connect
+    monkeypatch.setattr(_Client, "_connect", lambda self: (connected.append(self), connect(self)))
     artifact = make_artifact(tmp_path)
     cv2.imwrite(str(tmp_path / "image.png"), np.zeros((8, 12, 3), np.uint8))
     measure(artifact, tmp_path / "image.png", clients=3, seconds=1.5, turns=5, threads=1, out=tmp_path / "load.json")
@@ -21,6 +24,7 @@ def test_it_compares_with_bare_inference_and_counts_every_answer(tmp_path):
     assert load["statuses"]["200"] >= 3
     assert load["others"] == 0
     assert load["memory_mib"]["most"] > 0
+    assert len(connected) == 1 + 3, "a connection for each request would count as the service's time"
 
 
 def test_percentiles_are_milliseconds():
