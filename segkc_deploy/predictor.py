@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from segkc_deploy.data.images import read_image
+from segkc_deploy.engine_choice import measured_streams
 from segkc_deploy.errors import ArtifactError, ConfigError, DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import Contract, Manifest, read_manifest
@@ -47,8 +48,9 @@ def load(
         cuda_graph: record each input shape's work as a CUDA graph and launch that, which saves a small network much
             of its latency; for the engine trt alone.
         streams: how many threads may run the network at once, for more images/s on a CPU with the engines onnx and
-            openvino; each inference takes an equal part of the cores, or `threads` of them. None: one for each core
-            or `threads` cores, where the engine can.
+            openvino; each inference takes an equal part of the cores, or `threads` of them. None: as many as
+            `export --engine auto` found best here for this artifact, else one for each core or `threads` cores, where
+            the engine can.
 
     Raises:
         ArtifactError: the artifact or its manifest is missing, damaged, or made for an engine that is not known.
@@ -56,6 +58,8 @@ def load(
     """
     path = Path(path)
     manifest = read_manifest(path)
+    if streams is None and (device, threads) == ("auto", None):
+        streams = measured_streams(manifest)
     runner = create_runner(path, manifest, device, threads, cuda_graph, _used_outputs(manifest.contract), streams)
     runner.activate()
     return Predictor(runner, manifest.labels, manifest.contract, manifest)

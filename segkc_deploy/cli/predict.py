@@ -40,7 +40,8 @@ def predict_command(
         typer.Option(
             min=1,
             help="Batches that run at once on a CPU."
-            " [default: one per core for folders and video files, unless --batch or --threads is given]",
+            " [default: for folders and video files as many as export --engine auto found best, else one per core;"
+            " 1 with --batch or --threads]",
         ),
     ] = None,
     api_key_file: Annotated[
@@ -150,7 +151,7 @@ def predict_command(
 
 
 def _streams(wanted: int | None, threads: int | None, batch: int, one_at_a_time: bool) -> int | None:
-    """Return how many batches run at once; None leaves it to the runner.
+    """Return how many batches run at once; None leaves it to `load`.
 
     A limit on threads is meant for the whole command, and large batches in every stream could take all memory.
     """

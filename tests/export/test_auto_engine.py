@@ -13,7 +13,9 @@ from segkc_deploy.export.auto_engine import export_fastest
 from segkc_deploy.export.export_run import export_run
 from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.export.verify import Limits
+from segkc_deploy.machine import available_cores
 from segkc_deploy.manifest import read_manifest
+from segkc_deploy.predictor import load
 
 pytestmark = pytest.mark.usefixtures("graphs_traced_once")
 
@@ -53,6 +55,14 @@ def test_the_fastest_is_kept_and_the_next_export_measures_nothing(
     (artifact,) = (tmp_path / "a").glob("*.onnx")
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [artifact.name, f"{artifact.name}.json"]
     assert read_manifest(artifact).precision in lines[0]
+
+    (kept,) = stored_choices()
+    with load(artifact, streams=None) as predictor:
+        assert predictor.streams == kept.streams
+    store_choice(kept.model_copy(update={"streams": 3}))
+    with load(artifact, streams=None) as measured, load(artifact, threads=1, streams=None) as limited:
+        assert (measured.streams, limited.streams) == (3, available_cores())
+    store_choice(kept)
 
     text = command("doctor").out
     assert f"{run}: onnx {read_manifest(artifact).precision}, " in text
