@@ -37,8 +37,14 @@ AUTO = "auto"
 
 #: What is tried, by the kind of machine. Not ONNX Runtime in INT8, which is slow on CPUs, and not AOTInductor, which
 #: compiles for minutes and is slower than OpenVINO where that was measured.
-_ON_CPU = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
-_ON_GPU = (("onnx", "fp32"), ("onnx", "fp16"), ("trt", "fp16"), ("trt", "int8"))
+_ON_CPU = (
+    ("onnx", "fp32"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+    ("openvino", "int8-bf16"),
+)
+_ON_GPU = (("onnx", "fp32"), ("onnx", "fp16"), ("trt", "fp16"), ("trt", "int8-fp16"))
 
 #: Artifacts are timed in alternation: one run that is not recorded, then `_RUNS`, in each round.
 _ROUNDS, _RUNS = 5, 3
@@ -113,7 +119,7 @@ def export_fastest(
 def choice_lines(choice: EngineChoice) -> Iterator[str]:
     """Yield one line per candidate, the chosen one first."""
     for place, one in enumerate(choice.tried):
-        name = f"  {one.engine:<9} {one.precision:<5}"
+        name = f"  {one.engine:<9} {one.precision:<9}"
         if one.latency_ms is None:
             yield f"{name} not usable: {one.rejected}"
             continue

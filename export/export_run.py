@@ -22,7 +22,7 @@ from segkc_deploy.export.graph_runner import GraphRunner
 from segkc_deploy.export.layer_comparison import compare_layers, first_divergence, write_differences
 from segkc_deploy.export.layer_precision import layer_precision_of
 from segkc_deploy.export.mask_head import attach_mask_head
-from segkc_deploy.export.precision.convert import ConvertedGraph, convert_precision
+from segkc_deploy.export.precision.convert import ConvertedGraph, convert_precision, formats_of
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.real_images import RealImages, real_images
 from segkc_deploy.export.settings import ExportSettings
@@ -152,7 +152,7 @@ class _Export:
         settings = self.settings
         converted = self._converted()
         hinted = settings.precision in self.engine.hinted_precisions
-        model = self._with_mask_head(converted.reference if hinted else converted.model)
+        model = self._with_mask_head(converted.without_16_bits if hinted else converted.model)
         manifest = self._manifest(candidate.artifact, self._activation_peak(model))
         model = self._complete(model, manifest)
         built = self.engine.build(self._request(model, candidate.path, converted))
@@ -182,6 +182,7 @@ class _Export:
             shared.base = base_graph(self.graph, self.size, settings.free_size)
         key = (settings.precision, self.engine.fused_attention)
         if key not in shared.converted:
+            before = shared.converted.get((formats_of(settings.precision)[0] or "", self.engine.fused_attention))
             shared.converted[key] = convert_precision(
                 shared.base,
                 settings.precision,
@@ -190,6 +191,7 @@ class _Export:
                 self.contract.align_corners,
                 self.images,
                 settings.effective_limits.miou_loss,
+                before.quantized if before else None,
             )
         return shared.converted[key]
 

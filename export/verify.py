@@ -54,6 +54,9 @@ DEFAULT_LIMITS = {
     "bf16": Limits(agreement=0.995),
     "int8": Limits(miou_loss=MIOU_BUDGET),
     "fp8": Limits(miou_loss=MIOU_BUDGET),
+    "int8-fp16": Limits(miou_loss=MIOU_BUDGET),
+    "int8-bf16": Limits(miou_loss=MIOU_BUDGET),
+    "fp8-fp16": Limits(miou_loss=MIOU_BUDGET),
 }
 
 

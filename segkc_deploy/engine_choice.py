@@ -8,16 +8,18 @@ import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segkc_deploy import atomic
 from segkc_deploy.engines import ENGINES
 from segkc_deploy.machine import describe_machine
-from segkc_deploy.manifest import Manifest
 from segkc_deploy.progress import console
 from segkc_deploy.user_cache import cache_folder
+
+if TYPE_CHECKING:
+    from segkc_deploy.manifest import Manifest
 
 FORMAT = "segkc-deploy-engine-choice/1"
 _PURPOSE = "engine-choice"
@@ -98,7 +100,7 @@ def stored_choices() -> list[EngineChoice]:
     return sorted((choice for choice in found if choice.machine == machine), key=lambda choice: choice.created)
 
 
-def measured_streams(manifest: Manifest) -> int | None:
+def measured_streams(manifest: "Manifest") -> int | None:
     """Return how many images at once gave the most images/s where an artifact was chosen; None if it was not."""
     of_artifact = (manifest.source.weights_sha256, manifest.engine, manifest.precision)
     for choice in reversed(stored_choices()):
@@ -117,7 +119,9 @@ def engine_versions() -> dict[str, str]:
     """Return the versions of this package and of the packages that run artifacts."""
     packages = dict.fromkeys(entry.package for entry in ENGINES.values())
     # The package of ONNX Runtime has another name where it includes CUDA.
-    return {"segkc-deploy": _version("segkc-deploy")} | {name: _version(name) or _version(f"{name}-gpu") for name in packages}
+    return {"segkc-deploy": _version("segkc-deploy")} | {
+        name: _version(name) or _version(f"{name}-gpu") for name in packages
+    }
 
 
 def _path(network: str, settings: dict[str, Any], machine: dict[str, Any]) -> Path:

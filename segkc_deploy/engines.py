@@ -69,7 +69,7 @@ _ENTRIES = (
     EngineEntry(
         name="trt",
         suffix=".engine",
-        precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
+        precisions=("fp32", "fp16", "bf16", "int8", "fp8", "int8-fp16", "fp8-fp16"),
         extra="trt",
         package="tensorrt",
         builder="segkc_deploy.export.engines.trt_engine.TensorRTEngine",
@@ -84,7 +84,7 @@ _ENTRIES = (
     EngineEntry(
         name="trt-rtx",
         suffix=".rtx",
-        precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
+        precisions=("fp32", "fp16", "bf16", "int8", "fp8", "int8-fp16", "fp8-fp16"),
         extra="trt-rtx",
         package="tensorrt-rtx",
         builder="segkc_deploy.export.engines.trt_rtx_engine.TensorRTRTXEngine",
@@ -98,7 +98,7 @@ _ENTRIES = (
     EngineEntry(
         name="openvino",
         suffix=".xml",
-        precisions=("fp32", "fp16", "bf16", "int8"),
+        precisions=("fp32", "fp16", "bf16", "int8", "int8-bf16"),
         extra="openvino",
         package="openvino",
         builder="segkc_deploy.export.engines.openvino_engine.OpenVINOEngine",

@@ -137,7 +137,7 @@ def moved_bytes(parameters: int, precision: str, image_and_outputs: int) -> int:
     Weights count by the row's precision and not by the file: an engine's file holds code and sometimes more than one
     form of a weight. Layers in a higher precision move more, so this is a lower bound.
     """
-    return parameters * _WEIGHT_BYTES[precision] + image_and_outputs
+    return parameters * _WEIGHT_BYTES[precision.partition("-")[0]] + image_and_outputs
 
 
 def _new_row(job: RowJob, predictor: Predictor, cold_start_s: float) -> Row:

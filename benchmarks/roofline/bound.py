@@ -13,9 +13,9 @@ def peaks_of(row: Row) -> set[tuple[Literal["cpu", "gpu"], str]]:
     On NVIDIA GPUs, ONNX Runtime and PyTorch's convolutions use TF32 for FP32; this package's TensorRT engines do not.
     """
     if not runs_on_gpu(row.engine):
-        return {("cpu", precision) for precision in (row.precision, "fp32")}
+        return {("cpu", precision) for precision in (*row.precision.split("-"), "fp32")}
     exact = row.engine.startswith("TensorRT")
-    return {("gpu", precision) for precision in (row.precision, "fp32" if exact else "tf32", "fp32")}
+    return {("gpu", precision) for precision in (*row.precision.split("-"), "fp32" if exact else "tf32", "fp32")}
 
 
 def set_roofline(row: Row, peaks: Sequence[Peak]) -> None:

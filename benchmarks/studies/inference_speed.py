@@ -62,7 +62,7 @@ VARIANTS = (
     Variant("openvino fp32 file, OpenVINO's own BF16 hint", "bf16", artifact="junior-fp32.xml", hint="bf16"),
     Variant("openvino bf16", "bf16", artifact="junior-bf16.xml"),
     Variant("openvino int8", "int8", artifact="junior-int8.xml"),
-    Variant("openvino int8 file, BF16 hint", "int8", artifact="junior-int8.xml", hint="bf16"),
+    Variant("openvino int8-bf16", "int8", artifact="junior-int8-bf16.xml"),
 )
 
 

@@ -14,7 +14,13 @@ from segkc_deploy.progress import console
 from segkc_deploy.training.models.spec import NetworkSpec
 
 #: Artifacts that the study compares, by engine.
-_ARTIFACTS = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
+_ARTIFACTS = (
+    ("onnx", "fp32"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+    ("openvino", "int8-bf16"),
+)
 _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 #: Images for verification and calibration, of a random and of a trained network.
 _IMAGES = {False: (4, 8), True: (20, 32)}
@@ -44,9 +50,14 @@ RANDOM = {
     ),
 }
 #: The study shows how much every artifact agrees, so it also takes one that is just below the usual 99.5% in BF16.
-_TRAINED = {"fp32": Limits(), "bf16": Limits(agreement=0.99), "int8": Limits()}
+_TRAINED = {"fp32": Limits(), "bf16": Limits(agreement=0.99), "int8": Limits(), "int8-bf16": Limits()}
 #: A random network loses more than a trained one, and its score says nothing.
-_RANDOM = {"fp32": Limits(), "bf16": Limits(agreement=0.0), "int8": Limits(miou_loss=100.0)}
+_RANDOM = {
+    "fp32": Limits(),
+    "bf16": Limits(agreement=0.0),
+    "int8": Limits(miou_loss=100.0),
+    "int8-bf16": Limits(miou_loss=100.0),
+}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class StudyRow(BaseModel):
     commit: str = Field(min_length=1)
     batch: int | None = Field(default=None, ge=1)
     engine: str | None = None
-    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8", "int8-fp16", "int8-bf16", "fp8-fp16"] | None = None
     p50_ms: _Positive | None = None
     p90_ms: _Positive | None = None
     p99_ms: _Positive | None = None

@@ -50,8 +50,8 @@ class BuildRequest:
     """A graph and what to make of it.
 
     Attributes:
-        model: the whole ONNX graph, uint8 NHWC `images` to the contract's outputs, in its final precision; in FP32
-            where that is one of `Engine.hinted_precisions`.
+        model: the whole ONNX graph, uint8 NHWC `images` to the contract's outputs, in its final precision; with FP32
+            for its 16-bit format where that is one of `Engine.hinted_precisions`.
         network: the same in PyTorch, FP32, for engines that do not read ONNX.
         contract: inputs, outputs and sizes.
         precision: what was asked for: fp32, fp16, bf16, int8, fp8.
@@ -89,7 +89,7 @@ class Engine(ABC):
 
     #: its name in `segkc_deploy.engines`
     name: ClassVar[str]
-    #: precisions that the engine is asked for by a hint, with an FP32 graph; the others are written in the graph
+    #: precisions whose 16-bit format a hint asks the engine for, with FP32 in the graph; others are written there
     hinted_precisions: ClassVar[Sequence[str]] = ()
     #: attention as one operator (opset 23), or taken apart into products and a softmax
     fused_attention: ClassVar[bool] = True

@@ -25,7 +25,7 @@ from segkc_deploy.runners.openvino_runner import (
 
 #: The hint with which each precision runs; without one OpenVINO would choose by the CPU's features.
 #: FP16 is written in the graph: asked for it by a hint, a CPU with BF16 and no FP16 computes in BF16.
-_HINTS = {"fp32": "f32", "int8": "f32", "fp16": GRAPH_PRECISION, "bf16": "bf16"}
+_HINTS = {"fp32": "f32", "int8": "f32", "fp16": GRAPH_PRECISION, "bf16": "bf16", "int8-bf16": "bf16"}
 
 
 class OpenVINOEngine(Engine):
@@ -35,7 +35,7 @@ class OpenVINOEngine(Engine):
     """
 
     name = "openvino"
-    hinted_precisions = ("bf16",)
+    hinted_precisions = ("bf16", "int8-bf16")
     #: As fast taken apart, and older releases do not know the one operator.
     fused_attention = False
     companion_suffixes = (WEIGHTS,)

@@ -23,7 +23,7 @@ def tensors_in_fp32(model: onnx.ModelProto, fallbacks: Collection[FallbackNode])
     These are the fallbacks, except for those that matter only where the types in the graph are what runs: OpenVINO
     computes softmax and normalization in FP32 inside. The mask head compares logits, so it is among them as well.
     """
-    named = {node.name for node in fallbacks if node.reason not in TYPED_ENGINES_ONLY}
+    named = {node.name for node in fallbacks if node.precision == "fp32" and node.reason not in TYPED_ENGINES_ONLY}
     return {
         name
         for node in model.graph.node

@@ -40,7 +40,7 @@ def check_precision(precision: str, capability: str, whose: str) -> None:
     Args:
         whose: what has that capability, with its verb, for the message.
     """
-    needed = _NEEDED_CAPABILITY.get(precision, (0, 0))
+    needed = max(_NEEDED_CAPABILITY.get(part, (0, 0)) for part in precision.split("-"))
     if parse_capability(capability) < needed:
         raise ConfigError(
             f"precision {precision} needs a GPU of compute capability {needed[0]}.{needed[1]}, and {whose}"

@@ -14,14 +14,16 @@ from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.precision.mixed import to_mixed_precision
-from segkc_deploy.export.precision.quantize import MIOU_BUDGET, quantize
+from segkc_deploy.export.precision.quantize import FORMATS, MIOU_BUDGET, Quantized, quantize
+from segkc_deploy.export.precision.quantized_mixed import quantize_mixed
 from segkc_deploy.export.real_images import RealImages
 from segkc_deploy.manifest import FallbackNode
 from segkc_deploy.metrics import ConfusionMatrix
 from segkc_deploy.preprocess import resize_image, resize_mask
 from segkc_deploy.progress import console
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+#: `int8-fp16`: convolutions and products in INT8, everything else in FP16.
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int8-fp16", "int8-bf16", "fp8-fp16")
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,24 @@ class ConvertedGraph:
         model: `images` to `logits` float32 (N, C, h, w).
         reference: the FP32 graph with the same tensor names, for a comparison layer by layer.
         fallbacks: nodes that keep a higher precision, and why.
-        method: how activations were cut off, of a quantized graph.
+        quantized: the graph with 8-bit products and without 16-bit types, and how it was made; None without such
+            products.
     """
 
     model: onnx.ModelProto
     reference: onnx.ModelProto
     fallbacks: tuple[FallbackNode, ...] = ()
-    method: str = ""
+    quantized: Quantized | None = None
+
+    @property
+    def without_16_bits(self) -> onnx.ModelProto:
+        """The same graph for engines that are asked for their 16-bit format by a hint."""
+        return self.quantized.model if self.quantized else self.reference
+
+    @property
+    def method(self) -> str:
+        """How activations were cut off; empty without 8-bit products."""
+        return self.quantized.method if self.quantized else ""
 
 
 def convert_precision(
@@ -49,6 +62,7 @@ def convert_precision(
     align_corners: bool,
     images: RealImages,
     miou_loss: float | None,
+    quantized: Quantized | None = None,
 ) -> ConvertedGraph:
     """Return `base` in `precision`.
 
@@ -61,6 +75,7 @@ def convert_precision(
         align_corners: how the logits are upsampled.
         images: calibration is done on real ones.
         miou_loss: the loss of mIoU, in percentage points, within which a quantization has to stay.
+        quantized: `base` quantized to the 8-bit format of `precision`, where that was done before.
 
     Raises:
         ConfigError: a quantization was asked for and no labeled images are there to choose it by.
@@ -72,13 +87,40 @@ def convert_precision(
         return ConvertedGraph(reference, reference)
     if images.calibrates_on_verification:
         console.print("no training images were given, so ranges are calibrated on the verification images")
-    if precision in ("fp16", "bf16"):
+    eight_bits, sixteen_bits = formats_of(precision)
+    mixed = None
+    if sixteen_bits:
         # BF16 has the range of float32: what one image shows to be finite comes near its end on no other.
-        shown = images.calibration[:1] if precision == "bf16" else images.calibration
-        mixed = to_mixed_precision(
-            reference, cast(Literal["fp16", "bf16"], precision), list(_batches(images, shown, size))
-        )
+        shown = images.calibration[:1] if sixteen_bits == "bf16" else images.calibration
+        mixed = to_mixed_precision(reference, sixteen_bits, list(_batches(images, shown, size)))
+    if eight_bits and quantized is None:
+        quantized = _quantize(reference, eight_bits, size, align_corners, images, miou_loss)
+    if quantized is None:
+        assert mixed is not None
         return ConvertedGraph(mixed.model, reference, mixed.fallbacks)
+    if mixed is None:
+        return ConvertedGraph(quantized.model, reference, quantized.fallbacks, quantized)
+    assert eight_bits is not None
+    model, fallbacks = quantize_mixed(mixed, quantized, FORMATS[eight_bits])
+    return ConvertedGraph(model, reference, fallbacks, quantized)
+
+
+def formats_of(precision: str) -> tuple[Literal["int8", "fp8"] | None, Literal["fp16", "bf16"] | None]:
+    """Return the 8-bit and the 16-bit format of a precision: of `int8-fp16` both, of `fp32` neither."""
+    parts = precision.split("-")
+    eight = next((part for part in parts if part in FORMATS), None)
+    sixteen = next((part for part in parts if part in ("fp16", "bf16")), None)
+    return cast(Literal["int8", "fp8"] | None, eight), cast(Literal["fp16", "bf16"] | None, sixteen)
+
+
+def _quantize(
+    reference: onnx.ModelProto,
+    precision: Literal["int8", "fp8"],
+    size: tuple[int, int],
+    align_corners: bool,
+    images: RealImages,
+    miou_loss: float | None,
+) -> Quantized:
     if not images.labeled:
         raise ConfigError(
             f"--precision {precision} is chosen by mIoU, which needs labeled images:"
@@ -86,14 +128,14 @@ def convert_precision(
         )
     quantized = quantize(
         reference,
-        cast(Literal["int8", "fp8"], precision),
+        precision,
         list(_batches(images, images.calibration, size)),
         _LabeledImages(images, size, align_corners).miou,
         MIOU_BUDGET if miou_loss is None else miou_loss,
     )
     for trial in quantized.tried:
         console.print(f"  {trial.method}, {trial.left_out} layers left out: mIoU {trial.miou:.2f}")
-    return ConvertedGraph(quantized.model, reference, quantized.fallbacks, quantized.method)
+    return quantized
 
 
 def _batches(images: RealImages, samples: Sequence[Sample], size: tuple[int, int]) -> Iterator[np.ndarray]:

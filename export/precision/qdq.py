@@ -16,7 +16,10 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from segkc_deploy.export.layer_precision import element_types
 from segkc_deploy.manifest import FallbackNode
 
-_FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
+_FLOATS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+
+#: Smallest scale in FP16: below, FP16 tells fewer than 64 scales from one another, and none at all below 3e-8.
+_LEAST_FP16_SCALE = 2.0**-18
 
 _MOST_CHANNELS_WITHOUT_FP8 = 16
 _LARGEST_FP8_KERNEL = 32
@@ -71,7 +74,7 @@ class Layer:
 
     @property
     def precision(self) -> str:
-        """What the layer computes in when it is left as it is: `fp32` or `fp16`."""
+        """What the layer computes in when it is left as it is: `fp32`, `fp16` or `bf16`."""
         return _FLOATS[self.element_type]
 
 
@@ -145,8 +148,7 @@ class _Writer:
         quantized = f"{source}/quantized"
         if quantized not in self._written:
             self._written.add(quantized)
-            scale = self._format.scales(np.array(largest))
-            self._add(parameters[0], scale.astype(helper.tensor_dtype_to_np_dtype(layer.element_type)))
+            self._add(parameters[0], self._scales(np.array(largest), layer.element_type))
             self._add(parameters[1], np.zeros((), self._format.dtype))
             yield helper.make_node("QuantizeLinear", [source, *parameters], [quantized], f"{source}/quantize")
         # A DequantizeLinear for each layer: engines look for pairs of it and the layer.
@@ -162,13 +164,19 @@ class _Writer:
             tensor = self._initializers[layer.weight]
             values = numpy_helper.to_array(tensor).astype(np.float32)
             others = tuple(axis for axis in range(values.ndim) if axis != layer.axis)
-            scales = self._format.scales(np.abs(values).max(axis=others, keepdims=True))
-            scales = scales.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+            scales = self._scales(np.abs(values).max(axis=others, keepdims=True), tensor.data_type)
             self._add(inputs[0], self._format.quantize(values, scales.astype(np.float32)))
             self._add(inputs[1], scales.ravel())
             self._add(inputs[2], np.zeros(scales.size, self._format.dtype))
         output = f"{layer.output}/weight"
         return helper.make_node("DequantizeLinear", inputs, [output], f"{output}/dequantize", axis=layer.axis)
+
+    def _scales(self, largest: np.ndarray, element_type: int) -> np.ndarray:
+        """Return the scales in an ONNX type, so that what is quantized by them is what they dequantize."""
+        scales = self._format.scales(largest)
+        if element_type == TensorProto.FLOAT16:
+            scales = np.maximum(scales, np.float32(_LEAST_FP16_SCALE))
+        return scales.astype(helper.tensor_dtype_to_np_dtype(element_type))
 
     def _add(self, name: str, values: np.ndarray) -> None:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))

@@ -16,7 +16,7 @@ from segkc_deploy.progress import track
 #: The loss of mIoU, in percentage points, within which a quantization stays unless another is asked for.
 MIOU_BUDGET = 0.5
 
-_FORMATS: Mapping[str, Format] = {"int8": INT8, "fp8": FP8}
+FORMATS: Mapping[str, Format] = {"int8": INT8, "fp8": FP8}
 
 #: Images on which layers are compared with each other; enough to put them in order.
 _IMAGES_FOR_SENSITIVITY = 4
@@ -40,6 +40,7 @@ class Quantized:
         method: how activations were cut off: `max`, `percentile-99.999`, `percentile-99.99` or `entropy`.
         fallbacks: convolutions and products that were not quantized, and why.
         tried: everything that was measured on the way, in that order.
+        layers, largest: what was quantized, and the largest absolute value that is kept of each activation.
         miou_before: mIoU of the graph without quantization, in percent.
         miou: mIoU of `model`, in percent.
     """
@@ -48,6 +49,8 @@ class Quantized:
     method: str
     fallbacks: tuple[FallbackNode, ...]
     tried: tuple[Trial, ...]
+    layers: tuple[Layer, ...]
+    largest: Mapping[str, float]
     miou_before: float
     miou: float
 
@@ -75,7 +78,7 @@ def quantize(
     Raises:
         VerificationError: the network is not finite on one of the images.
     """
-    number_format = _FORMATS[precision]
+    number_format = FORMATS[precision]
     layers, fallbacks = find_layers(model, number_format)
     assert layers, "there is nothing to quantize in this graph"
     histograms = collect(model, {layer.activation for layer in layers}, batches)
@@ -86,7 +89,16 @@ def quantize(
         shares = changed_pixels(model, layers, search.cuts(best.trial.method), number_format, _a_few(batches))
         best = search.leave_out(best, sorted(layers, key=lambda layer: -shares[layer]), before - budget)
         fallbacks += [_fallback(layer, shares[layer], precision) for layer in best.left_out]
-    return Quantized(best.model, best.trial.method, tuple(fallbacks), tuple(search.tried), before, best.trial.miou)
+    return Quantized(
+        model=best.model,
+        method=best.trial.method,
+        fallbacks=tuple(fallbacks),
+        tried=tuple(search.tried),
+        layers=tuple(layer for layer in layers if layer not in best.left_out),
+        largest=search.cuts(best.trial.method),
+        miou_before=before,
+        miou=best.trial.miou,
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,10 @@ def export(
     engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}, or auto: the fastest here.")] = "onnx",
     precision: Annotated[
         str | None,
-        typer.Option(help="fp32, fp16, bf16, int8 or fp8. [default: fp32; with auto any that passes]"),
+        typer.Option(
+            help="fp32, fp16, bf16, int8, fp8; int8-fp16, int8-bf16, fp8-fp16: the rest in 16 bits."
+            " [default: fp32; with auto any that passes]"
+        ),
     ] = None,
     data: Annotated[
         Path | None,

@@ -273,6 +273,21 @@ def test_mixed_graph_gets_scales_of_its_own_type() -> None:
     assert np.abs(before - after).max() < 0.03 * np.abs(before).max()
 
 
+def test_fp16_weights_near_zero_get_a_scale_that_fp16_holds() -> None:
+    weight = _normal(20, 3, 1, 1).astype(np.float16)
+    weight[4] = 1e-6  # its own scale, 8e-9, would be 0
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["half"], "half", to=TensorProto.FLOAT16),
+        helper.make_node("Conv", ["half", "weight"], ["out"], "conv"),
+        helper.make_node("Cast", ["out"], ["logits"], "full", to=TensorProto.FLOAT),
+    ]
+    model = _graph(nodes, {"weight": weight})
+    quantized = insert_qdq(model, find_layers(model, INT8)[0], {"half": 255.0}, INT8)
+    (before,), (after,) = emulate(model)(_images(1)), emulate(quantized)(_images(1))
+    assert np.isfinite(after).all()
+    assert np.abs(before[:, 4] - after[:, 4]).max() < 3 * 255 * 2.0**-19
+
+
 def test_histogram_counts_in_order_and_keeps_the_largest_value() -> None:
     parts = [_normal(5000, seed=seed) * scale for seed, scale in enumerate((1.0, 30.0, 0.1, 400.0))]
     histogram = Histogram()

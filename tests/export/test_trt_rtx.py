@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -22,7 +23,8 @@ from segkc_deploy.export.engines.trt_rtx_engine import TensorRTRTXEngine
 from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.precision.mixed import to_mixed_precision
-from segkc_deploy.export.precision.quantize import quantize
+from segkc_deploy.export.precision.quantize import FORMATS, Quantized, quantize
+from segkc_deploy.export.precision.quantized_mixed import quantize_mixed
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
@@ -39,10 +41,24 @@ PRECISIONS: dict[str, Transform] = {
     "fp32": lambda model, batches: model,
     "fp16": lambda model, batches: to_mixed_precision(model, "fp16", batches).model,
     "bf16": lambda model, batches: to_mixed_precision(model, "bf16", batches).model,
-    # Every candidate is as good as the other: what is tried here is the graph, not its masks.
-    "int8": lambda model, batches: quantize(model, "int8", batches, lambda candidate: 50.0).model,
-    "fp8": lambda model, batches: quantize(model, "fp8", batches, lambda candidate: 50.0).model,
+    "int8": lambda model, batches: quantized(model, "int8", batches).model,
+    "fp8": lambda model, batches: quantized(model, "fp8", batches).model,
+    "int8-fp16": lambda model, batches: with_16_bits(model, "int8", batches),
+    "fp8-fp16": lambda model, batches: with_16_bits(model, "fp8", batches),
 }
+
+
+def quantized(model: onnx.ModelProto, precision: Literal["int8", "fp8"], batches: Sequence[np.ndarray]) -> Quantized:
+    # Every candidate is as good as the other: what is tried here is the graph, not its masks.
+    return quantize(model, precision, batches, lambda candidate: 50.0)
+
+
+def with_16_bits(
+    model: onnx.ModelProto, precision: Literal["int8", "fp8"], batches: Sequence[np.ndarray]
+) -> onnx.ModelProto:
+    mixed = to_mixed_precision(model, "fp16", batches)
+    return quantize_mixed(mixed, quantized(model, precision, batches), FORMATS[precision])[0]
+
 
 OUTPUTS = ("masks", "confidence", "logits")
 
