@@ -88,18 +88,17 @@ def convert_precision(
     if images.calibrates_on_verification:
         console.print("no training images were given, so ranges are calibrated on the verification images")
     eight_bits, sixteen_bits = formats_of(precision)
-    mixed = None
-    if sixteen_bits:
-        # BF16 has the range of float32: what one image shows to be finite comes near its end on no other.
-        shown = images.calibration[:1] if sixteen_bits == "bf16" else images.calibration
-        mixed = to_mixed_precision(reference, sixteen_bits, list(_batches(images, shown, size)))
     if eight_bits and quantized is None:
         quantized = _quantize(reference, eight_bits, size, align_corners, images, miou_loss)
-    if quantized is None:
-        assert mixed is not None
-        return ConvertedGraph(mixed.model, reference, mixed.fallbacks)
-    if mixed is None:
+    if not sixteen_bits:
+        assert quantized is not None
         return ConvertedGraph(quantized.model, reference, quantized.fallbacks, quantized)
+    # BF16 has the range of float32: what one image shows to be finite comes near its end on no other.
+    shown = images.calibration[:1] if sixteen_bits == "bf16" else images.calibration
+    source = quantized.unquantized if quantized else reference
+    mixed = to_mixed_precision(source, sixteen_bits, list(_batches(images, shown, size)))
+    if quantized is None:
+        return ConvertedGraph(mixed.model, reference, mixed.fallbacks)
     assert eight_bits is not None
     model, fallbacks = quantize_mixed(mixed, quantized, FORMATS[eight_bits])
     return ConvertedGraph(model, reference, fallbacks, quantized)
@@ -134,7 +133,8 @@ def _quantize(
         MIOU_BUDGET if miou_loss is None else miou_loss,
     )
     for trial in quantized.tried:
-        console.print(f"  {trial.method}, {trial.left_out} layers left out: mIoU {trial.miou:.2f}")
+        biases = ", biases corrected" if trial.corrected else ""
+        console.print(f"  {trial.method}, {trial.left_out} layers left out{biases}: mIoU {trial.miou:.2f}")
     return quantized
 
 

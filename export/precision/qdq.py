@@ -132,6 +132,34 @@ def insert_qdq(
     return result
 
 
+def with_quantized_twins(
+    model: onnx.ModelProto, layers: Iterable[Layer], largest: Mapping[str, float], number_format: Format
+) -> onnx.ModelProto:
+    """Return a copy of `model` in which each of `layers` stands twice: as it is, and quantized as `<output>/twin`.
+
+    Both read the same values, which no other quantization has changed. The arguments are those of `insert_qdq`.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    chosen = {layer.output: layer for layer in layers}
+    writer = _Writer({tensor.name: tensor for tensor in graph.initializer}, number_format)
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        if layer := chosen.get(node.output[0]):
+            nodes.extend([*writer.activation(layer, largest[layer.activation]), writer.weight(layer)])
+            twin = NodeProto()
+            twin.CopyFrom(node)
+            twin.name, twin.output[0] = f"{layer.name}/twin", f"{layer.output}/twin"
+            twin.input[0], twin.input[1] = (added.output[0] for added in nodes[-2:])
+            nodes.append(twin)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(writer.constants)
+    return result
+
+
 class _Writer:
     """Makes the nodes and constants of quantized layers; every scale and every quantized weight once."""
 

@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from segkc_deploy.export.precision.bias_correction import correct_biases, mean_shifts
 from segkc_deploy.export.precision.calibration import METHODS, Histogram, collect
 from segkc_deploy.export.precision.qdq import FP8, INT8, Format, Layer, find_layers, insert_qdq
-from segkc_deploy.export.precision.sensitivity import changed_pixels
+from segkc_deploy.export.precision.sensitivity import changed_pixels, changed_share
 from segkc_deploy.manifest import FallbackNode
 from segkc_deploy.progress import track
 
@@ -20,15 +21,21 @@ FORMATS: Mapping[str, Format] = {"int8": INT8, "fp8": FP8}
 
 #: Images on which layers are compared with each other; enough to put them in order.
 _IMAGES_FOR_SENSITIVITY = 4
+#: Images on which corrected biases have to show their worth.
+_IMAGES_FOR_BIASES = 16
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate that was measured: calibration method, how many layers it leaves out, and its mIoU in percent."""
+    """A candidate that was measured: calibration method, how many layers it leaves out, and its mIoU in percent.
+
+    `corrected` says whether its biases take back what rounding shifts.
+    """
 
     method: str
     left_out: int
     miou: float
+    corrected: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Quantized:
         fallbacks: convolutions and products that were not quantized, and why.
         tried: everything that was measured on the way, in that order.
         layers, largest: what was quantized, and the largest absolute value that is kept of each activation.
+        unquantized: the graph of which these layers are quantized in `model`: the one before, with corrected biases.
         miou_before: mIoU of the graph without quantization, in percent.
         miou: mIoU of `model`, in percent.
     """
@@ -51,6 +59,7 @@ class Quantized:
     tried: tuple[Trial, ...]
     layers: tuple[Layer, ...]
     largest: Mapping[str, float]
+    unquantized: onnx.ModelProto
     miou_before: float
     miou: float
 
@@ -64,9 +73,10 @@ def quantize(
 ) -> Quantized:
     """Quantize the convolutions and matrix products of `model`.
 
-    The calibration method with the highest mIoU wins. Where it still loses more than `budget`, the layers that change
-    the most pixels when they alone are quantized are left out, as few as it takes, but never more than half of them:
-    if that does not suffice, the best candidate is returned, and the caller's limits decide.
+    The calibration method with the highest mIoU wins. Biases then take back what rounding shifts, if fewer pixels
+    change their class with that. Where it still loses more than `budget`, the layers that change the most pixels when
+    they alone are quantized are left out, as few as it takes, but never more than half of them: if that does not
+    suffice, the best candidate is returned, and the caller's limits decide.
 
     Args:
         model: opset 19 or later, uint8 NHWC `images` to float32 `logits` (N, C, h, w); attention taken apart.
@@ -84,9 +94,10 @@ def quantize(
     histograms = collect(model, {layer.activation for layer in layers}, batches)
     before = miou(model)
     search = _Search(model, number_format, layers, histograms, miou)
-    best = search.best_method()
+    best = search.corrected(search.best_method(), batches)
     if before - best.trial.miou > budget:
-        shares = changed_pixels(model, layers, search.cuts(best.trial.method), number_format, _a_few(batches))
+        few = _a_few(batches, _IMAGES_FOR_SENSITIVITY)
+        shares = changed_pixels(model, layers, search.cuts(best.trial.method), number_format, few)
         best = search.leave_out(best, sorted(layers, key=lambda layer: -shares[layer]), before - budget)
         fallbacks += [_fallback(layer, shares[layer], precision) for layer in best.left_out]
     return Quantized(
@@ -96,6 +107,7 @@ def quantize(
         tried=tuple(search.tried),
         layers=tuple(layer for layer in layers if layer not in best.left_out),
         largest=search.cuts(best.trial.method),
+        unquantized=best.unquantized,
         miou_before=before,
         miou=best.trial.miou,
     )
@@ -104,6 +116,7 @@ def quantize(
 @dataclass(frozen=True)
 class _Candidate:
     model: onnx.ModelProto
+    unquantized: onnx.ModelProto
     left_out: Sequence[Layer]
     trial: Trial
 
@@ -126,6 +139,7 @@ class _Search:
         self._histograms = histograms
         self._miou = miou
         self._cuts: dict[str, dict[str, float]] = {}
+        self._shifts: dict[str, np.ndarray] | None = None
 
     def cuts(self, method: str) -> dict[str, float]:
         """Return the largest absolute value that `method` keeps of each activation."""
@@ -139,6 +153,19 @@ class _Search:
         methods = [method for method in METHODS if self._format.uniform or method != "entropy"]
         candidates = [self._measure(method, ()) for method in track(methods, "comparing calibration methods")]
         return max(candidates, key=_miou_of)
+
+    def corrected(self, plain: _Candidate, batches: Sequence[np.ndarray]) -> _Candidate:
+        """Return the better one of `plain`, which quantizes every layer, and the same with corrected biases.
+
+        Later candidates of the same method have corrected biases too, if that one is.
+        """
+        method = plain.trial.method
+        self._shifts = mean_shifts(self._model, self._layers, self.cuts(method), self._format, batches)
+        candidate, images = self._measure(method, ()), _a_few(batches, _IMAGES_FOR_BIASES)
+        if changed_share(self._model, candidate.model, images) <= changed_share(self._model, plain.model, images):
+            return candidate
+        self._shifts = None
+        return plain
 
     def leave_out(self, start: _Candidate, order: Sequence[Layer], required: float) -> _Candidate:
         """Return a candidate that leaves out as few of the first layers of `order` as reach the mIoU `required`.
@@ -169,20 +196,22 @@ class _Search:
 
     def _measure(self, method: str, left_out: Sequence[Layer]) -> _Candidate:
         layers = [layer for layer in self._layers if layer not in left_out]
-        model = insert_qdq(self._model, layers, self.cuts(method), self._format)
-        trial = Trial(method, len(left_out), self._miou(model))
+        shifts = self._shifts
+        unquantized = self._model if shifts is None else correct_biases(self._model, layers, shifts)
+        model = insert_qdq(unquantized, layers, self.cuts(method), self._format)
+        trial = Trial(method, len(left_out), self._miou(model), corrected=shifts is not None)
         self.tried.append(trial)
-        return _Candidate(model, left_out, trial)
+        return _Candidate(model, unquantized, left_out, trial)
 
 
 def _miou_of(candidate: _Candidate) -> float:
     return candidate.trial.miou
 
 
-def _a_few(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return single images, evenly spaced over all calibration images."""
+def _a_few(batches: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """Return at most `count` single images, evenly spaced over all calibration images."""
     images = [batch[index : index + 1] for batch in batches for index in range(len(batch))]
-    chosen = np.linspace(0, len(images) - 1, min(_IMAGES_FOR_SENSITIVITY, len(images))).round().astype(int)
+    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
     return [images[index] for index in chosen]
 
 

@@ -17,7 +17,7 @@ def quantize_mixed(
     """Return `mixed` with the layers quantized that are so in `quantized`, and what has a higher precision, and why.
 
     Args:
-        mixed: the graph in 16 bits, made from the FP32 graph that `quantized` was made from.
+        mixed: the graph `quantized.unquantized` in 16 bits.
         quantized: which layers were chosen, and at what values their activations are cut off.
         number_format: the 8-bit format of `quantized`.
     """

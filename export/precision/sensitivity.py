@@ -30,8 +30,17 @@ def changed_pixels(
     shares: dict[Layer, float] = {}
     for layer in track(layers, "measuring what each layer costs"):
         got = _classes(insert_qdq(model, [layer], largest, number_format), images)
-        shares[layer] = float(np.mean([(a != b).mean() for a, b in zip(expected, got, strict=True)]))
+        shares[layer] = _share(expected, got)
     return shares
+
+
+def changed_share(model: onnx.ModelProto, candidate: onnx.ModelProto, images: Sequence[np.ndarray]) -> float:
+    """Return the share (0-1) of pixels that have another class in `candidate` than in `model`."""
+    return _share(_classes(model, images), _classes(candidate, images))
+
+
+def _share(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
+    return float(np.mean([(a != b).mean() for a, b in zip(expected, got, strict=True)]))
 
 
 def _classes(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -40,7 +40,7 @@ class Case:
         self.quantized: Quantized = quantize(self.base, "int8", self.calibration, lambda model: 50.0)
 
     def mixed(self, precision: Literal["fp16", "bf16"]) -> MixedPrecision:
-        return to_mixed_precision(self.base, precision, self.calibration)
+        return to_mixed_precision(self.quantized.unquantized, precision, self.calibration)
 
     def with_16_bits(self, precision: Literal["fp16", "bf16"]) -> tuple[onnx.ModelProto, tuple[FallbackNode, ...]]:
         return quantize_mixed(self.mixed(precision), self.quantized, INT8)

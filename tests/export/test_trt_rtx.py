@@ -56,8 +56,9 @@ def quantized(model: onnx.ModelProto, precision: Literal["int8", "fp8"], batches
 def with_16_bits(
     model: onnx.ModelProto, precision: Literal["int8", "fp8"], batches: Sequence[np.ndarray]
 ) -> onnx.ModelProto:
-    mixed = to_mixed_precision(model, "fp16", batches)
-    return quantize_mixed(mixed, quantized(model, precision, batches), FORMATS[precision])[0]
+    chosen = quantized(model, precision, batches)
+    mixed = to_mixed_precision(chosen.unquantized, "fp16", batches)
+    return quantize_mixed(mixed, chosen, FORMATS[precision])[0]
 
 
 OUTPUTS = ("masks", "confidence", "logits")
