@@ -21,6 +21,7 @@ from segkc_deploy.training.data.views import View, mixed_views
 from segkc_deploy.training.methods.base import Batch, Method, MethodConfig, StepOutput
 from segkc_deploy.training.models.groups import NetworkPair, SingleNetwork
 from segkc_deploy.training.recipe import Recipe
+from segkc_deploy.training.terms.alignment import DistributionAlignment
 from segkc_deploy.training.terms.losses import PseudoLabels, log_softened, pseudo_label_loss, pseudo_labels
 from segkc_deploy.training.terms.relation import relation_loss
 from segkc_deploy.training.terms.threshold import LabelWeights, weights_by
@@ -60,6 +61,9 @@ class WeakToStrongConfig(MethodConfig):
         ge=1,
         le=4,
         description="the teachers see the weak views enlarged by this factor; pseudo-labels keep the views' size [R]",
+    )
+    align_distribution: bool = Field(
+        default=False, description="pseudo-labels give each class the share of the pixels that it has in the labels"
     )
     pseudo_label_average: Literal["valid", "confident"] = Field(
         default="valid", description="over which pixels the loss on pseudo-labels is averaged"
@@ -159,6 +163,14 @@ class WeakToStrong(Method):
             {teacher: weights_by(threshold, num_classes, recipe.ema_decay) for teacher in self.teacher_of.values()}
         )
 
+        self.alignments = nn.ModuleDict(
+            {
+                teacher: DistributionAlignment(num_classes, recipe.ema_decay)
+                for teacher in self.teacher_of.values()
+                if config.align_distribution
+            }
+        )
+
     def _check_mixing(self, recipe: Recipe) -> None:
         if recipe.strong.entropymix.mode != "off" and self.strong_views < 2:
             raise ConfigError(f"recipe {recipe.name}: entropymix mixes two strong views; set method.strong_views=2")
@@ -188,6 +200,9 @@ class WeakToStrong(Method):
             self._add_relation(output, role, student_output, teacher_output, step)
         self.add_terms(output, student_output, teacher_output, batch, step)
         self._monitor(output, teacher_output, ~unlabeled["ignored"])
+        for teacher, module in self.alignments.items():
+            assert isinstance(module, DistributionAlignment)
+            module.update(batch.labeled["mask"], teacher_output.logits[teacher], ~unlabeled["ignored"])
         return output
 
     def perturbed(self, features: Features, labeled_count: int, views: int) -> Features:
@@ -234,7 +249,8 @@ class WeakToStrong(Method):
         for role in self.teacher_of:
             rule = self.label_weights[role]
             assert isinstance(rule, LabelWeights)
-            labels[role] = pseudo_labels(logits[role], rule.runner_up)
+            aligned = self.alignments[role](logits[role]) if role in self.alignments else logits[role]
+            labels[role] = pseudo_labels(aligned, rule.runner_up)
             weights[role] = rule(labels[role])
         return TeacherOutput(features, logits, labels, weights)
 

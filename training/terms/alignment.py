@@ -1,0 +1,59 @@
+"""Distribution alignment: pseudo-labels give each class the share of the pixels that it has in the labeled images."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+#: No class gets more likely, or less, than by this factor: few labeled images tell shares of rare classes badly.
+_MOST = 2.0
+
+
+class DistributionAlignment(nn.Module):
+    """Multiplies a teacher's probabilities by the labeled images' class shares over those that it predicts.
+
+    With p the teacher's probabilities, π the running mean of the classes' shares of the labeled pixels and q that of p
+    over the weak views' pixels, pseudo-labels are made from p · π / q, normalized (ReMixMatch, arXiv 1911.09785,
+    section 3.1), with π / q between 1/2 and 2 [R]. Labeled and unlabeled crops are drawn alike, so π and q are of the
+    same kind. Without it, a class that the teacher overlooks gets rarer with every label that it learns.
+
+    Args:
+        num_classes: number of classes.
+        momentum: of the running means, which are plain means over the first 1 / (1 - momentum) batches.
+    """
+
+    labeled: Tensor
+    predicted: Tensor
+    batches: Tensor
+
+    def __init__(self, num_classes: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("labeled", torch.full((num_classes,), 1 / num_classes))
+        self.register_buffer("predicted", torch.full((num_classes,), 1 / num_classes))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return logits (N, C, H, W) of the aligned probabilities."""
+        tiny = torch.finfo(torch.float32).tiny
+        ratio = self.labeled.clamp(min=tiny).log() - self.predicted.clamp(min=tiny).log()
+        return logits + ratio.clamp(-math.log(_MOST), math.log(_MOST)).to(logits.dtype).view(1, -1, 1, 1)
+
+    @torch.no_grad()
+    def update(self, masks: Tensor, logits: Tensor, valid: Tensor) -> None:
+        """Take in a batch.
+
+        Args:
+            masks: (N, H, W) of the labeled images; what is no class id does not count.
+            logits: (N, C, H, W), not aligned, of the weak views.
+            valid: (N, H, W), which of their pixels count.
+        """
+        classes = len(self.labeled)
+        counts = torch.zeros_like(self.labeled).index_add(
+            0, masks.clamp(0, classes - 1).flatten(), ((masks >= 0) & (masks < classes)).flatten().to(self.labeled)
+        )
+        sums = (logits.float().softmax(dim=1) * valid[:, None]).sum(dim=(0, 2, 3))
+        self.batches += 1
+        share = (1 / self.batches).clamp(min=1 - self.momentum)
+        self.labeled.lerp_(counts / counts.sum().clamp(min=1), share)
+        self.predicted.lerp_(sums / valid.sum().clamp(min=1), share)
