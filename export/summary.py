@@ -1,5 +1,6 @@
 """What is said of a finished export."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,5 +51,7 @@ def _proof(verification: Verification) -> Iterator[str]:
 def _layers(precision: LayerPrecision) -> Iterator[str]:
     for name, layers in sorted(precision.layers.items()):
         yield f"  {name}: {', '.join(f'{count} {operator}' for operator, count in sorted(layers.items()))}"
-    if precision.fallbacks:
-        yield f"  kept in FP32: {len(precision.fallbacks)} layers, listed in the manifest"
+    kept = Counter(node.precision.upper() for node in precision.fallbacks)
+    if kept:
+        parts = "; ".join(f"in {name}: {count} layer{'s' if count > 1 else ''}" for name, count in sorted(kept.items()))
+        yield f"  kept {parts}, listed in the manifest"

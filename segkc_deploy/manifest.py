@@ -135,7 +135,7 @@ class LayerPrecision(_Part):
     `source` says how it is known: `graph` (the types in the ONNX graph) or `inspector` (the built engine's own).
     `layers` counts: precision to operator to number of layers, such as
     `{"fp16": {"Conv": 53}}`.
-    `fallbacks` lists the nodes that have a higher precision than the artifact (kept in FP32), and `calibration` says
+    `fallbacks` lists the nodes that have a higher precision than the artifact, and `calibration` says
     how the ranges of a quantization were cut off.
     """
 

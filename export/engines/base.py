@@ -57,7 +57,8 @@ class BuildRequest:
         precision: what was asked for: fp32, fp16, bf16, int8, fp8.
         batch: batch sizes to build for.
         heights, widths: sizes to build for; three times the same where the size is fixed.
-        fallbacks: nodes of `model` to keep in FP32, where the engine converts the graph by a hint.
+        fallbacks: nodes of `model` with a higher precision; an engine that is asked for 16 bits by a hint keeps those
+            in FP32 that are so here.
         path: where the engine's file goes. It does not exist; it is renamed when it has been verified.
     """
 
