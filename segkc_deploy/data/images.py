@@ -25,6 +25,9 @@ IMAGE_SUFFIXES = frozenset(
 #: Lossless formats alone: JPEG changes class ids.
 MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
 
+#: A format as Pillow names it, and (height, width) in pixels.
+Header = tuple[str, tuple[int, int]]
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
 #: What libjpeg decodes at half the size; a camera's MPO file is a JPEG with further pictures behind it.
 _HALVED = ("JPEG", "MPO")
@@ -57,17 +60,20 @@ def read_image(path: Path, pixels: PixelFormat = RGB) -> np.ndarray:
         return decode_image(encoded, path)
     from segkc_deploy.data.bands import decode_bands
 
-    require_within_limit(path, encoded_size(encoded, path))
+    require_within_limit(path, read_header(encoded, path)[1])
     return decode_bands(encoded, path, pixels)
 
 
-def decode_image(encoded: bytes, path: Path | str) -> np.ndarray:
-    """Return an encoded image as `read_image` does; errors name it by `path`."""
+def decode_image(encoded: bytes, path: Path | str, header: Header | None = None) -> np.ndarray:
+    """Return an encoded image as `read_image` does; errors name it by `path`.
+
+    `header` is what `read_header` returned, where it was called.
+    """
     from segkc_deploy.data import tiff
 
     if tiff.is_tiff(encoded):
         return _decode_tiff(encoded, path, tiff.read_header(encoded, path, "image"))
-    file_format, size = _identify(encoded, path)
+    file_format, size = header or _identify(encoded, path)
     require_within_limit(path, size)
     if file_format == "PNG" and png.ends_within_a_chunk(encoded):
         raise UnreadableFileError(f"{path}: not a readable image: its last bytes are missing or damaged")
@@ -104,8 +110,8 @@ def read_half_size(path: Path) -> np.ndarray:
     return image
 
 
-def encoded_size(encoded: bytes, path: Path | str) -> tuple[int, int]:
-    """Return the (height, width) in pixels that an image's header states, before any EXIF rotation.
+def read_header(encoded: bytes, path: Path | str) -> Header:
+    """Return the format and the (height, width) in pixels that an image's header states, before any EXIF rotation.
 
     Nothing is decoded, so an image can be refused for its size before it takes memory. Errors name it by `path`.
 
@@ -115,8 +121,8 @@ def encoded_size(encoded: bytes, path: Path | str) -> tuple[int, int]:
     from segkc_deploy.data import tiff
 
     if tiff.is_tiff(encoded):
-        return tiff.read_header(encoded, path, "image").size
-    return _identify(encoded, path)[1]
+        return "TIFF", tiff.read_header(encoded, path, "image").size
+    return _identify(encoded, path)
 
 
 def read_bytes(path: Path, what: str) -> bytes:
@@ -129,7 +135,7 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise UnreadableFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _identify(encoded: bytes, path: Path | str) -> tuple[str, tuple[int, int]]:
+def _identify(encoded: bytes, path: Path | str) -> Header:
     """Return the format and the size (height, width) that the header names."""
     if encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIC_BRANDS:
         _register_heic(path)

@@ -87,6 +87,8 @@ class Batcher:
         jobs = [_Job(image, loop.create_future()) for image in images]
         self._waiting.extend(jobs)
         self._arrival.set()
+        if len(jobs) == 1:  # the usual case, without a task for it
+            return [await jobs[0].result]
         return await asyncio.gather(*(job.result for job in jobs))
 
     async def work(self) -> None:

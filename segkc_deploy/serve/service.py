@@ -1,6 +1,7 @@
 """From a request to its answer: body, decoding, queue, network, mask."""
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from fastapi import HTTPException, Request, Response
 
-from segkc_deploy.data.images import decode_image, encoded_size
+from segkc_deploy.data.images import Header, decode_image, read_header
 from segkc_deploy.errors import DataError
 from segkc_deploy.serve.admission import RETRY_AFTER, Admission
 from segkc_deploy.serve.batcher import Outputs, QueueFullError
@@ -132,8 +133,9 @@ class Service:
         with stages.timed("body"):
             body = await read_body(request, self.limits)
         with stages.timed("decode"):
-            pixels = self._pixels(body)
-            size, image = await self.run(lambda: self._decode(body, model), pixels)
+            header = self._header(body)
+            pixels = math.prod(header[1])
+            size, image = await self.run(lambda: self._decode(body, header, model), pixels)
         (outputs,) = await self.network(model, [image], stages)
 
         def finish() -> bytes:
@@ -148,20 +150,21 @@ class Service:
 
         return await self.run(finish, pixels)
 
-    def _pixels(self, body: bytes) -> int:
-        """Return how many pixels the image in `body` has, by its header."""
+    def _header(self, body: bytes) -> Header:
+        """Return the header of the image in `body`, unless it has too many pixels."""
         try:
-            height, width = encoded_size(body, "the body")
+            header = read_header(body, "the body")
         except DataError as error:
             raise HTTPException(400, str(error)) from None
+        height, width = header[1]
         if height * width > self.limits.pixels:
             raise HTTPException(413, f"the image has {width} × {height} pixels, more than {self.limits.pixels}")
-        return height * width
+        return header
 
-    def _decode(self, body: bytes, model: ServedModel) -> tuple[tuple[int, int], np.ndarray]:
+    def _decode(self, body: bytes, header: Header, model: ServedModel) -> tuple[tuple[int, int], np.ndarray]:
         """Return the image's (height, width) and the image at the network's size."""
         try:
-            image = decode_image(body, "the body")
+            image = decode_image(body, "the body", header)
         except DataError as error:
             raise HTTPException(400, str(error)) from None
         return image.shape[:2], model.network_input(image)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segkc_deploy.data.images import encoded_size, read_bytes
+from segkc_deploy.data.images import read_bytes, read_header
 from segkc_deploy.data.mask_files import is_mask_image
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError, DataError
@@ -77,7 +77,7 @@ def _decoded_bytes(sources: Sequence[tuple[Path, str, int]]) -> int:
     for place in places:
         path, _, depth = sources[place]
         try:
-            height, width = encoded_size(read_bytes(path, "file"), path)
+            _, (height, width) = read_header(read_bytes(path, "file"), path)
         except DataError:
             continue  # the training reports it when its turn comes
         sizes.append(height * width * depth)
