@@ -108,6 +108,7 @@ def export_fastest(
         machine=this_machine(),
         versions=engine_versions(),
         tried=(best, *others, *tried),
+        contract=final.manifest.contract.model_dump(mode="json"),
         streams=streams,
         images_per_s=images_per_s,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -158,9 +159,7 @@ def _export_all(
     tried: list[TriedEngine] = []
     artifacts: list[Exported] = []
     shared = SharedWork()
-    for engine, precision in _ON_CPU if cuda_obstacle() else _ON_GPU:
-        if precisions is not None and precision not in precisions:
-            continue
+    for engine, precision in _to_try(precisions):
         console.print(f"trying {engine} in {precision}")
         chosen = replace(settings, engine=engine, precision=precision)
         try:
@@ -173,6 +172,15 @@ def _export_all(
     if not tried and not artifacts:
         raise ConfigError(f"--engine auto --precision {', '.join(precisions or ())}: no engine here is tried with it")
     return tried, artifacts
+
+
+def _to_try(precisions: Sequence[str] | None) -> Sequence[tuple[str, str]]:
+    """Return engines with precisions: those that are worth it, or of these engines all that offer the `precisions`."""
+    usual = _ON_CPU if cuda_obstacle() else _ON_GPU
+    if precisions is None:
+        return usual
+    engines = dict.fromkeys(engine for engine, _ in usual)
+    return [(engine, one) for engine in engines for one in precisions if one in ENGINES[engine].precisions]
 
 
 def _some_images(run: Path, data: Path | None, verify_source: str | None) -> list[np.ndarray]:

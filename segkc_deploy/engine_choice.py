@@ -53,6 +53,7 @@ class EngineChoice(_Part):
         machine: processor, cores and GPUs.
         versions: of this package and the engines, empty where one is not installed.
         tried: everything that was tried; the first one is chosen.
+        contract: what the chosen artifact takes and gives; empty in files of before.
         streams, images_per_s: how many images at once, each with an equal part of the threads, gave the most images/s.
     """
 
@@ -63,6 +64,7 @@ class EngineChoice(_Part):
     machine: dict[str, Any]
     versions: dict[str, str]
     tried: tuple[TriedEngine, ...] = Field(min_length=1)
+    contract: dict[str, Any] = {}
     streams: int = 1
     images_per_s: float | None = None
     created: str = ""
@@ -103,8 +105,14 @@ def stored_choices() -> list[EngineChoice]:
 def measured_streams(manifest: "Manifest") -> int | None:
     """Return how many images at once gave the most images/s where an artifact was chosen; None if it was not."""
     of_artifact = (manifest.source.weights_sha256, manifest.engine, manifest.precision)
-    for choice in reversed(stored_choices()):
-        if choice.current and of_artifact == (choice.network, choice.chosen.engine, choice.chosen.precision):
+    contract = manifest.contract.model_dump(mode="json")
+    try:
+        choices = stored_choices()
+    except (OSError, RuntimeError):  # a cache folder that cannot be read, or no home folder at all
+        return None
+    for choice in reversed(choices):
+        same = of_artifact == (choice.network, choice.chosen.engine, choice.chosen.precision)
+        if same and choice.contract == contract and choice.current:
             return choice.streams
     return None
 

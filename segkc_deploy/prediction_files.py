@@ -123,7 +123,8 @@ def images_to_predict(
 ) -> Sequence[SourceImage]:
     """Return the images that have no results in `out` yet; without `resume` all, after deleting earlier results.
 
-    Files appear whole or not at all, so a killed run leaves none that is incomplete.
+    Files appear whole or not at all, so a killed run leaves none that is incomplete; those that a crash of the machine
+    spoiled are made again.
     """
     if not resume:
         remove_earlier(out)

@@ -37,6 +37,7 @@ _ENDINGS = {
 }
 
 #: How the files end that are written unflushed. TIFFs are flushed, and end in data.
+_TAIL = 64
 _LAST_BYTES = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".json": b"}", ".geojson": b"}"}
 
 
@@ -122,11 +123,11 @@ def _remove_unfinished(out: Path, names: Collection[PurePosixPath]) -> None:
 def _is_whole(path: Path) -> bool:
     if not path.is_file():
         return False
-    ending = _LAST_BYTES.get(path.suffix, b"")
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - len(ending), 0))
-        return size > 0 and file.read() == ending
+        file.seek(max(size - _TAIL, 0))
+        # Editors end a text file with a new line.
+        return size > 0 and file.read().rstrip(b" \t\r\n").endswith(_LAST_BYTES.get(path.suffix, b""))
 
 
 def _recorded(record: Path) -> Iterator[PurePosixPath]:

@@ -58,7 +58,7 @@ def load(
     """
     path = Path(path)
     manifest = read_manifest(path)
-    if streams is None and (device, threads) == ("auto", None):
+    if streams is None and device in ("auto", "cpu") and threads is None:
         streams = measured_streams(manifest)
     runner = create_runner(path, manifest, device, threads, cuda_graph, _used_outputs(manifest.contract), streams)
     runner.activate()

@@ -55,6 +55,8 @@ class Contender:
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=sys.stderr, text=True, env=environment
         )
+        if hasattr(os, "sched_setaffinity"):  # OpenVINO takes every core that it may
+            os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[:_THREADS])
         self._read(lambda line: line == "ready")
 
     def predict(self, image: np.ndarray) -> np.ndarray:

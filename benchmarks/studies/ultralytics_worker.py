@@ -22,8 +22,9 @@ def train(network: str, data: str, minutes: str, size: str, out: str) -> None:
     import torch
     from ultralytics import YOLO  # type: ignore[import-not-found]
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     model = YOLO(network)
+    # Ultralytics sets a number of its own when it chooses the device.
+    model.add_callback("on_train_start", lambda trainer: torch.set_num_threads(_threads()))
     model.train(
         data=data, time=float(minutes) / 60, imgsz=int(size), batch=8, device="cpu", workers=0, seed=0, val=False,
         plots=False, amp=False, cache="ram", patience=0, project=out, name="run", exist_ok=True,
@@ -43,6 +44,7 @@ def export(weights: str, size: str) -> None:
 
 def predict(model: str, size: str) -> None:
     """Answer requests until stdin ends: a line names an image and a mask file (`.npy`) and how often it is timed."""
+    import torch
     from ultralytics import YOLO
 
     network = YOLO(model, task="semantic")
@@ -51,6 +53,8 @@ def predict(model: str, size: str) -> None:
         (result,) = network.predict(image, imgsz=int(size), device="cpu", verbose=False)
         return np.asarray(result.semantic_mask.data).squeeze().astype(np.uint8)
 
+    mask_of(np.zeros((64, 64, 3), np.uint8))
+    torch.set_num_threads(_threads())  # Ultralytics has set a number of its own by now
     answer(lambda image: mask_of(np.ascontiguousarray(image[..., ::-1])))  # BGR, as OpenCV reads
 
 
@@ -67,6 +71,10 @@ def answer(mask_of: Callable[[np.ndarray], np.ndarray]) -> None:
             mask_of(image)
             seconds.append(time.perf_counter() - started)
         print(json.dumps(seconds), flush=True)
+
+
+def _threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 if __name__ == "__main__":

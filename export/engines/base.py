@@ -54,7 +54,7 @@ class BuildRequest:
             for its 16-bit format where that is one of `Engine.hinted_precisions`.
         network: the same in PyTorch, FP32, for engines that do not read ONNX.
         contract: inputs, outputs and sizes.
-        precision: what was asked for: fp32, fp16, bf16, int8, fp8.
+        precision: what was asked for, one of `Engine.precisions`.
         batch: batch sizes to build for.
         heights, widths: sizes to build for; three times the same where the size is fixed.
         fallbacks: nodes of `model` with a higher precision; an engine that is asked for 16 bits by a hint keeps those

@@ -21,7 +21,7 @@ FORMATS: Mapping[str, Format] = {"int8": INT8, "fp8": FP8}
 
 #: Images on which layers are compared with each other; enough to put them in order.
 _IMAGES_FOR_SENSITIVITY = 4
-#: Images on which corrected biases have to show their worth.
+#: Images from which biases are corrected, and on which these are compared with the original ones.
 _IMAGES_FOR_BIASES = 16
 
 
@@ -94,11 +94,14 @@ def quantize(
     histograms = collect(model, {layer.activation for layer in layers}, batches)
     before = miou(model)
     search = _Search(model, number_format, layers, histograms, miou)
-    best = search.corrected(search.best_method(), batches)
+    plain = search.best_method()
+    best = search.corrected(plain, before - budget, _a_few(batches, _IMAGES_FOR_BIASES))
     if before - best.trial.miou > budget:
         few = _a_few(batches, _IMAGES_FOR_SENSITIVITY)
         shares = changed_pixels(model, layers, search.cuts(best.trial.method), number_format, few)
         best = search.leave_out(best, sorted(layers, key=lambda layer: -shares[layer]), before - budget)
+        if best.trial.miou < before - budget:
+            best = max(best, plain, key=_miou_of)
         fallbacks += [_fallback(layer, shares[layer], precision) for layer in best.left_out]
     return Quantized(
         model=best.model,
@@ -154,15 +157,18 @@ class _Search:
         candidates = [self._measure(method, ()) for method in track(methods, "comparing calibration methods")]
         return max(candidates, key=_miou_of)
 
-    def corrected(self, plain: _Candidate, batches: Sequence[np.ndarray]) -> _Candidate:
-        """Return the better one of `plain`, which quantizes every layer, and the same with corrected biases.
+    def corrected(self, plain: _Candidate, required: float, images: Sequence[np.ndarray]) -> _Candidate:
+        """Return `plain`, which quantizes every layer, or the same with corrected biases, where fewer pixels change.
 
-        Later candidates of the same method have corrected biases too, if that one is.
+        A candidate that reaches the mIoU `required` comes before one that does not. Later candidates have corrected
+        biases too, if the one that is returned has.
         """
         method = plain.trial.method
-        self._shifts = mean_shifts(self._model, self._layers, self.cuts(method), self._format, batches)
-        candidate, images = self._measure(method, ()), _a_few(batches, _IMAGES_FOR_BIASES)
-        if changed_share(self._model, candidate.model, images) <= changed_share(self._model, plain.model, images):
+        self._shifts = mean_shifts(self._model, self._layers, self.cuts(method), self._format, images)
+        candidate = self._measure(method, ())
+        spoils = candidate.trial.miou < required <= plain.trial.miou
+        changed = [changed_share(self._model, one.model, images) for one in (candidate, plain)]
+        if changed[0] <= changed[1] and not spoils:
             return candidate
         self._shifts = None
         return plain

@@ -34,6 +34,10 @@ class YOLO:
         self.path = path
         self.model = SimpleNamespace(parameters=lambda: [Parameter(), Parameter()])
 
+    def add_callback(self, event, function):
+        assert event == "on_train_start"
+        function(self)
+
     def train(self, data, time, imgsz, project, name, **options):
         assert Path(data).is_file() and time == 0.05 and imgsz == 384, (data, time, imgsz)
         shutil.copytree(Path(data).parent, SEEN)

@@ -30,6 +30,27 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(auto_engine, "_STREAM_SECONDS", 0.01)
 
 
+def unreadable() -> list[EngineChoice]:
+    raise PermissionError("the cache folder of another user")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "precisions", "tried"),
+    [
+        ("no GPU", ["int8"], [("onnx", "int8"), ("openvino", "int8")]),
+        ("", ["int8"], [("onnx", "int8"), ("trt", "int8")]),
+        ("", ["bf16"], [("trt", "bf16")]),
+        ("no GPU", ["fp8"], []),
+    ],
+)
+def test_a_precision_is_tried_with_every_engine_that_offers_it(
+    obstacle: str, precisions: list[str], tried: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_engine, "cuda_obstacle", lambda: obstacle)
+    assert auto_engine._to_try(precisions) == tried
+    assert set(auto_engine._to_try(None)) == set(auto_engine._ON_CPU if obstacle else auto_engine._ON_GPU)
+
+
 def choice(**changes: object) -> EngineChoice:
     fields: dict[str, object] = {
         "network": "0" * 64,
@@ -62,6 +83,15 @@ def test_the_fastest_is_kept_and_the_next_export_measures_nothing(
     store_choice(kept.model_copy(update={"streams": 3}))
     with load(artifact, streams=None) as measured, load(artifact, threads=1, streams=None) as limited:
         assert (measured.streams, limited.streams) == (3, available_cores())
+    other = predictor.contract.model_copy(update={"size": (64, 96)}).model_dump(mode="json")
+    store_choice(kept.model_copy(update={"streams": 3, "contract": other}))  # another artifact of the same network
+    with load(artifact, streams=None) as predictor:
+        assert predictor.streams == available_cores()
+    monkeypatch.setattr(engine_choice, "stored_choices", unreadable)
+    with load(artifact, streams=None) as predictor:
+        assert predictor.streams == available_cores()
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store_choice(kept)
 
     text = command("doctor").out

@@ -67,7 +67,7 @@ def rounded_product() -> np.ndarray:
 def test_the_shift_is_the_mean_that_rounding_takes_away(kind: str) -> None:
     model = graph_of(*PRODUCTS[kind])
     layers, _ = find_layers(model, INT8)
-    (shift,) = mean_shifts(model, layers, cut(layers), INT8, [IMAGES[:2], IMAGES[2:]]).values()
+    (shift,) = mean_shifts(model, layers, cut(layers), INT8, list(IMAGES[:, None])).values()
     expected = (IMAGES.astype(np.float64) @ WEIGHT.T - rounded_product()).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(shift, expected, rtol=1e-3, atol=2e-3)
     assert np.abs(expected).max() > 1
@@ -77,7 +77,7 @@ def test_the_shift_is_the_mean_that_rounding_takes_away(kind: str) -> None:
 def test_corrected_channels_have_the_mean_that_they_had(kind: str) -> None:
     model = graph_of(*PRODUCTS[kind])
     layers, _ = find_layers(model, INT8)
-    corrected = correct_biases(model, layers, mean_shifts(model, layers, cut(layers), INT8, [IMAGES]))
+    corrected = correct_biases(model, layers, mean_shifts(model, layers, cut(layers), INT8, list(IMAGES[:, None])))
     quantized = insert_qdq(corrected, layers, cut(layers), INT8)
     onnx.checker.check_model(quantized, full_check=True)
     (before,), (after,) = emulate(model)(IMAGES), emulate(quantized)(IMAGES)

@@ -426,6 +426,16 @@ def test_a_budget_that_is_met_leaves_nothing_out() -> None:
     assert result.miou in (max(trial.miou for trial in plain), corrected.miou)
 
 
+@pytest.mark.parametrize(("corrected_miou", "expected"), [(69.2, 69.8), (69.6, 69.6)])
+def test_corrected_biases_do_not_cost_the_budget(corrected_miou: float, expected: float) -> None:
+    """Even where fewer pixels change with them: 0.5 points below 70 are allowed."""
+    scores = iter([70.0] + [69.8] * 4 + [corrected_miou])
+    model = _one_conv()
+    result = quantize(model, "int8", [_images(4)], lambda candidate: next(scores), 0.5)
+    assert (result.miou, result.fallbacks) == (expected, ())
+    assert len(result.tried) == 5
+
+
 def test_a_budget_that_cannot_be_met_gives_the_best_and_keeps_half_quantized() -> None:
     result = _quantize_sensitive(budget=-1.0)
     assert max(trial.left_out for trial in result.tried) == 3

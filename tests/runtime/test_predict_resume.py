@@ -69,6 +69,16 @@ def test_what_a_crash_of_the_machine_spoiled_is_predicted_again(
     assert (out / name).read_bytes() == whole
 
 
+def test_a_file_that_was_corrected_by_hand_is_kept(command: CommandLine, tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1)
+    artifact, out = make_artifact(tmp_path / "artifact", size=SIZE), tmp_path / "out"
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", out, "--also", "labelme")
+    assert command(*arguments).code == 0
+    (out / "labelme/000.json").write_text('{"shapes": []}\n')  # editors end a file with a new line
+    assert command(*arguments, "--resume").code == 0
+    assert (out / "labelme/000.json").read_text() == '{"shapes": []}\n'
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_killed_run_is_finished(command: CommandLine, tmp_path: Path) -> None:
     images = write_images(tmp_path / "in", 60, (300, 400))

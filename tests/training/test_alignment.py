@@ -5,6 +5,7 @@ import pytest
 import torch
 from test_methods import batch, make
 
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.terms.alignment import DistributionAlignment
 
 N, C, H, W = 2, 4, 6, 8
@@ -47,6 +48,27 @@ def test_no_class_is_changed_more_than_twice(labeled: int, factor: float) -> Non
     moved = (alignment(logits) - logits).exp().flatten().tolist()
     assert moved[0] == pytest.approx(factor if labeled == 0 else 0.5)
     assert all(0.5 - 1e-6 <= value <= 2 + 1e-6 for value in moved)
+
+
+def test_a_batch_without_pixels_that_count_changes_nothing() -> None:
+    """Such as one whose labels are all ignored, or whose weak views are padding alone."""
+    alignment, valid = DistributionAlignment(2, 0.9), torch.ones(1, 2, 2, dtype=torch.bool)
+    logits = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    mask = torch.tensor([[[0, 1], [1, 1]]])
+    alignment.update(mask, logits, valid)
+    before = {name: value.clone() for name, value in alignment.state_dict().items()}
+    for _ in range(20):
+        alignment.update(torch.full_like(mask, IGNORED), logits, ~valid)
+    for name, value in alignment.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+    alignment.update(torch.full_like(mask, IGNORED), logits, valid)
+    assert (alignment.labeled_batches.item(), alignment.predicted_batches.item()) == (1, 2)
+    assert alignment.labeled.tolist() == [0.25, 0.75]
+
+
+def test_crops_that_are_drawn_for_rare_classes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rare_class_crops.*align_distribution"):
+        make("fixmatch", recipe={"weak": {"rare_class_crops": 0.5}}, align_distribution=True)
 
 
 def test_before_any_batch_nothing_changes() -> None:

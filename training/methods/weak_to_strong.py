@@ -163,6 +163,11 @@ class WeakToStrong(Method):
             {teacher: weights_by(threshold, num_classes, recipe.ema_decay) for teacher in self.teacher_of.values()}
         )
 
+        if config.align_distribution and recipe.weak.rare_class_crops > 0:
+            raise ConfigError(
+                f"recipe {recipe.name}: weak.rare_class_crops gives labeled crops other shares of the classes than"
+                " unlabeled ones have; leave it or method.align_distribution out"
+            )
         self.alignments = nn.ModuleDict(
             {
                 teacher: DistributionAlignment(num_classes, recipe.ema_decay)

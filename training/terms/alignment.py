@@ -24,14 +24,17 @@ class DistributionAlignment(nn.Module):
 
     labeled: Tensor
     predicted: Tensor
-    batches: Tensor
+    labeled_batches: Tensor
+    predicted_batches: Tensor
 
     def __init__(self, num_classes: int, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("labeled", torch.full((num_classes,), 1 / num_classes))
         self.register_buffer("predicted", torch.full((num_classes,), 1 / num_classes))
-        self.register_buffer("batches", torch.zeros(()))
+        # How many batches had labeled pixels, and pixels of weak views, that count.
+        self.register_buffer("labeled_batches", torch.zeros(()))
+        self.register_buffer("predicted_batches", torch.zeros(()))
 
     def forward(self, logits: Tensor) -> Tensor:
         """Return logits (N, C, H, W) of the aligned probabilities."""
@@ -53,7 +56,13 @@ class DistributionAlignment(nn.Module):
             0, masks.clamp(0, classes - 1).flatten(), ((masks >= 0) & (masks < classes)).flatten().to(self.labeled)
         )
         sums = (logits.float().softmax(dim=1) * valid[:, None]).sum(dim=(0, 2, 3))
-        self.batches += 1
-        share = (1 / self.batches).clamp(min=1 - self.momentum)
-        self.labeled.lerp_(counts / counts.sum().clamp(min=1), share)
-        self.predicted.lerp_(sums / valid.sum().clamp(min=1), share)
+        self._take_in(self.labeled, self.labeled_batches, counts)
+        self._take_in(self.predicted, self.predicted_batches, sums)
+
+    def _take_in(self, mean: Tensor, batches: Tensor, sums: Tensor) -> None:
+        """Move `mean` towards the shares of `sums`; a batch without a pixel that counts changes nothing."""
+        total = sums.sum()
+        given = (total > 0).to(mean)
+        batches += given
+        share = (1 / batches.clamp(min=1)).clamp(min=1 - self.momentum) * given
+        mean.lerp_(sums / total.clamp(min=torch.finfo(sums.dtype).tiny), share)
