@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         weights = options.weights or _train(options, lay_out(sets, folder / "data"), folder)
         exported = _work(options.python, "export", weights, _SIZES[1])
         commands = {
-            path.name: [sys.executable, "-m", f"{__package__}.ultralytics_comparison", str(path), "--serve"]
+            str(path): [sys.executable, "-m", f"{__package__}.ultralytics_comparison", str(path), "--serve"]
             for path in options.artifacts
         } | {
             f"{_NETWORK}, {kind}": [options.python, str(_WORKER), "predict", str(model), str(size)]

@@ -98,10 +98,10 @@ def test_both_are_scored_and_timed_alike(tmp_path: Path, data: Path, python: Pat
     found = json.loads(out.read_text())
     rows = found["contenders"]
     assert rows.keys() == {
-        "tiny.onnx",
+        str(artifact),
         *(f"yolo26n-sem.yaml, {kind}" for kind in ("PyTorch at 384", "PyTorch at 512", "OpenVINO at 512")),
     }
-    assert rows["tiny.onnx"]["miou"] == 100
+    assert rows[str(artifact)]["miou"] == 100
     matrix = ConfusionMatrix(4, 255)
     for name in "cd":
         image = cv2.imread(str(tmp_path / f"set/images/{name}.png"))
