@@ -42,7 +42,7 @@ workers=${WORKERS:-4}
 # shows the rates of its other rows itself.
 throughput=${THROUGHPUT:-segkc-dinov2-s supervised-dinov2-s segkc supervised}
 engines=${ENGINES:-onnx trt trt-rtx openvino aoti}   # the slowest to build comes last
-precisions=${PRECISIONS:-fp32 fp16 bf16 int8 fp8}
+precisions=${PRECISIONS:-fp32 fp16 int8-fp16 bf16 int8 fp8 fp8-fp16 int8-bf16}
 seconds_a_latency=${SECONDS_A_LATENCY:-0.5}
 selection=(-m "gpu or tensorrt")   # TESTS selects other tests
 if [ -n "${TESTS:-}" ]; then read -ra selection <<< "$TESTS"; fi

@@ -27,6 +27,7 @@ from segkc_deploy.benchmarks.studies.method_tables import study_text
 from segkc_deploy.benchmarks.studies.parallelism import Outcome, Parallelism, claim, train_trials
 from segkc_deploy.benchmarks.studies.study import Trial, chosen_trials, load_study, write_data_spec, write_recipes
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow, append_rows, read_rows, replace_rows
+from segkc_deploy.benchmarks.studies.tables import study_table
 from segkc_deploy.benchmarks.studies.trials import (
     Session,
     State,
@@ -671,4 +672,8 @@ def test_the_tables_are_those_of_the_rows(path: Path) -> None:
     tables = results.with_suffix(".md")
     assert results.is_file() == tables.is_file()
     if results.is_file():
-        assert study_text(read_rows(results)) + "\n" == tables.read_text()  # as printed
+        rows = read_rows(results)
+        # A study of several juniors has no rows that are compared in pairs.
+        several = "junior" in load_study(path).compared
+        text = f"### {path.stem}\n\n{study_table(rows)}" if several else study_text(rows)
+        assert text + "\n" == tables.read_text()  # as printed
