@@ -4,7 +4,6 @@ Images are read and resized in the background before the network runs on them, a
 the background after it, so that the network waits for neither.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,19 +15,20 @@ import numpy as np
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.machine import available_cores
 from segkc_deploy.prediction_record import Further, ResultFolder, remove_earlier, results_there
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch, run_streams
 from segkc_deploy.progress import console, track
-from segkc_deploy.result_files import Outputs, write_results
+from segkc_deploy.result_files import Outputs, ResultFile, results_of, write_results
 from segkc_deploy.shrinking import SHRINK_NOTICE, ShrinkNotice
 from segkc_deploy.sources import SourceImage
 
 _EVERYTHING = Outputs()
 
-#: That read, and as many that write: a network on a GPU is faster than one thread's decoding or encoding. `prefetch`
-#: keeps few images in memory whatever their number.
-_THREADS = min(4, os.cpu_count() or 1)
+#: That decode, and as many that encode: a network on a GPU is faster than one thread. `prefetch` keeps few images in
+#: memory whatever their number.
+_THREADS = min(4, available_cores())
 
 #: OpenCV raises an error of its own where memory is short.
 _OUT_OF_MEMORY = (MemoryError, cv2.error)
@@ -110,7 +110,9 @@ def predict_each(
     ready = prefetch(partial(_get_ready, predictor), images, threads=_THREADS)
     batches = _batches(ready, predictor.batch_size(batch_size), shrinking)
     inferred = chain.from_iterable(run_streams(predictor.streams, partial(_infer, predictor), batches))
-    return prefetch(partial(_finish, predictor, folder, outputs), inferred, threads=_THREADS)
+    encoded = prefetch(partial(_encode, predictor, folder.path, outputs), inferred, threads=_THREADS)
+    # One thread, so that the record lists the files in the images' order.
+    return prefetch(partial(_write, folder), encoded, threads=1)
 
 
 def _require(predictor: Predictor, outputs: Outputs) -> None:
@@ -209,8 +211,8 @@ def _infer(predictor: Predictor, batch: Sequence[_Ready] | str) -> list[_Inferre
     ]
 
 
-def _finish(predictor: Predictor, folder: ResultFolder, outputs: Outputs, inferred: _Inferred | str) -> str | None:
-    """Make the mask of an image and write its files; return why it has none."""
+def _encode(predictor: Predictor, out: Path, outputs: Outputs, inferred: _Inferred | str) -> list[ResultFile] | str:
+    """Make the mask of an image and return its files, or why it has none."""
     if isinstance(inferred, str):
         return inferred
     image, pixels = inferred.ready.image, inferred.ready.pixels
@@ -219,9 +221,16 @@ def _finish(predictor: Predictor, folder: ResultFolder, outputs: Outputs, inferr
         confidence = None
         if Further.CONFIDENCE in outputs.also:
             (confidence,) = predictor.confidences(inferred.outputs, [pixels.shape[:2]])
-        write_results(folder, image, pixels, mask, predictor.labels, outputs, confidence)
+        return list(results_of(out, image, pixels, mask, predictor.labels, outputs, confidence))
     except _OUT_OF_MEMORY:
         return _too_large(image, pixels)
+
+
+def _write(folder: ResultFolder, encoded: list[ResultFile] | str) -> str | None:
+    """Write the files of an image; return why it has none."""
+    if isinstance(encoded, str):
+        return encoded
+    write_results(folder, encoded)
     return None
 
 

@@ -36,7 +36,7 @@ _ENDINGS = {
     Further.CONFIDENCE: {".png", ".tif"},
 }
 
-#: How the files end that are written unflushed. TIFFs are flushed, and end in data.
+#: How the files end that are written unflushed, within so many bytes. TIFFs are flushed, and end in data.
 _TAIL = 64
 _LAST_BYTES = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".json": b"}", ".geojson": b"}"}
 

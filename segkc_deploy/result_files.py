@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from segkc_deploy.polygons import geojson, mask_polygons, outline_area
 from segkc_deploy.prediction_record import Further, ResultFolder
 from segkc_deploy.rle import coco_rle
 from segkc_deploy.sources import SourceImage
+
+#: A file's path below the folder of results, and its content.
+ResultFile = tuple[Path, bytes]
 
 _JPEG_QUALITY = 92
 #: libjpeg's limit along a side; larger overlays are written as PNG.
@@ -56,53 +60,70 @@ class Outputs:
         ]
 
 
-def write_results(
-    folder: ResultFolder,
+def results_of(
+    out: Path,
     image: SourceImage,
     pixels: np.ndarray,
     mask: np.ndarray,
     labels: Labels,
     outputs: Outputs,
     confidence: np.ndarray | None = None,
-) -> None:
-    """Write the files of an image, uint8 (H, W, 3) RGB, with its mask, uint8 (H, W), and confidence, float32 (H, W).
+) -> Iterator[ResultFile]:
+    """Yield the files of an image, uint8 (H, W, 3) RGB, with its mask, uint8 (H, W), and confidence, float32 (H, W).
 
-    Raises:
-        ConfigError: a file cannot be written.
+    Nothing is written; `out` is the folder where they will be.
     """
-    write_mask(folder, image, mask, labels if outputs.palette else None)
+    yield _mask_file(image, mask, labels if outputs.palette else None)
     if outputs.alpha is not None:
-        write_overlay(folder, image, overlay(pixels, mask, labels, outputs.alpha))
+        yield _overlay_file(image, overlay(pixels, mask, labels, outputs.alpha))
     for kind in outputs.also:
         if kind == Further.CONFIDENCE:
             assert confidence is not None
             name = Path(kind, f"{image.id}.png")
-            folder.write(name, _encoded(name, as_bytes(confidence), []))
+            yield name, _encoded(name, as_bytes(confidence), [])
             continue
         name = Path(_further_path(kind, image.id))
-        content = _FURTHER[kind](mask, labels, image.path, folder.path / name)
-        folder.write(name, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
+        content = _FURTHER[kind](mask, labels, image.path, out / name)
+        yield name, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def write_mask(folder: ResultFolder, image: SourceImage, mask: np.ndarray, colors: Labels | None = None) -> None:
-    """Write `masks/<id>.png`; `mask` is uint8 (H, W). With `colors` it is a palette PNG."""
-    name = Path("masks", f"{image.id}.png")
-    if colors is None:
-        folder.write(name, _encoded(name, mask, []))
-        return
-    picture = Image.fromarray(mask)
-    picture.putpalette([channel for color in colors.palette for channel in color])  # makes it mode P
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    folder.write(name, buffer.getvalue())
+def write_results(folder: ResultFolder, files: Iterable[ResultFile]) -> None:
+    """Write files in their order.
+
+    Raises:
+        ConfigError: one cannot be written.
+    """
+    for name, content in files:
+        folder.write(name, content)
+
+
+def write_mask(folder: ResultFolder, image: SourceImage, mask: np.ndarray) -> None:
+    """Write `masks/<id>.png`; `mask` is uint8 (H, W)."""
+    folder.write(*_mask_file(image, mask))
 
 
 def write_overlay(folder: ResultFolder, image: SourceImage, picture: np.ndarray) -> None:
     """Write `overlays/<id>.jpg`, or `.png` where JPEG is too small; `picture` is uint8 (H, W, 3) RGB."""
+    folder.write(*_overlay_file(image, picture))
+
+
+def _mask_file(image: SourceImage, mask: np.ndarray, colors: Labels | None = None) -> ResultFile:
+    """Return the PNG of a mask, uint8 (H, W); with `colors` one with a palette."""
+    name = Path("masks", f"{image.id}.png")
+    if colors is None:
+        return name, _encoded(name, mask, [])
+    picture = Image.fromarray(mask)
+    picture.putpalette([channel for color in colors.palette for channel in color])  # makes it mode P
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return name, buffer.getvalue()
+
+
+def _overlay_file(image: SourceImage, picture: np.ndarray) -> ResultFile:
     picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     too_long = max(picture.shape[:2]) > _JPEG_LONGEST_SIDE
     name = Path("overlays", f"{image.id}.{'png' if too_long else 'jpg'}")
-    folder.write(name, _encoded(name, picture, [] if too_long else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]))
+    return name, _encoded(name, picture, [] if too_long else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
 def as_bytes(confidence: np.ndarray) -> np.ndarray:

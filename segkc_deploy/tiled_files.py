@@ -13,7 +13,7 @@ from segkc_deploy.prediction_files import images_to_predict, report_left_out
 from segkc_deploy.prediction_record import Further, ResultFolder
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import progress
-from segkc_deploy.result_files import Outputs, write_overlay, write_results
+from segkc_deploy.result_files import Outputs, results_of, write_overlay, write_results
 from segkc_deploy.sources import SourceImage
 from segkc_deploy.tiles import predict_tiled, predict_tiled_with_confidence, require_tiled_confidence
 
@@ -127,7 +127,7 @@ def _predict_one(
     if not _is_tiff(image):
         pixels = read_image(image.path)
         mask, confidence = _predict_whole(predictor, pixels, stride, batch_size, wanted)
-        write_results(folder, image, pixels, mask, predictor.labels, outputs, confidence)
+        write_results(folder, results_of(folder.path, image, pixels, mask, predictor.labels, outputs, confidence))
         return
     target = Path("masks", f"{image.id}.tif")
     beside = Path(Further.CONFIDENCE, f"{image.id}.tif")

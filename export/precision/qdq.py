@@ -5,7 +5,7 @@ of a weight, biases as they were. Activations pass a QuantizeLinear and a Dequan
 quantized and pass a DequantizeLinear alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -112,24 +112,11 @@ def insert_qdq(
         largest: activation to the largest absolute value that is kept; what is beyond saturates.
         number_format: `INT8` or `FP8`.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
-    chosen = {layer.output: layer for layer in layers}
-    writer = _Writer({tensor.name: tensor for tensor in graph.initializer}, number_format)
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        if layer := chosen.get(node.output[0]):
-            nodes.extend([*writer.activation(layer, largest[layer.activation]), writer.weight(layer)])
-            node.input[0], node.input[1] = (added.output[0] for added in nodes[-2:])
-        nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    read = {name for node in graph.node for name in node.input}
-    initializers = [tensor for tensor in graph.initializer if tensor.name in read] + writer.constants
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
-    return result
+
+    def instead(layer: Layer, node: NodeProto, quantized: NodeProto) -> list[NodeProto]:
+        return [quantized]
+
+    return _quantized(model, layers, largest, number_format, instead)
 
 
 def with_quantized_twins(
@@ -139,6 +126,22 @@ def with_quantized_twins(
 
     Both read the same values, which no other quantization has changed. The arguments are those of `insert_qdq`.
     """
+
+    def beside(layer: Layer, node: NodeProto, quantized: NodeProto) -> list[NodeProto]:
+        quantized.name, quantized.output[0] = f"{layer.name}/twin", f"{layer.output}/twin"
+        return [node, quantized]
+
+    return _quantized(model, layers, largest, number_format, beside)
+
+
+def _quantized(
+    model: onnx.ModelProto,
+    layers: Iterable[Layer],
+    largest: Mapping[str, float],
+    number_format: Format,
+    place: Callable[[Layer, NodeProto, NodeProto], list[NodeProto]],
+) -> onnx.ModelProto:
+    """Return a copy of `model` with what `place` returns of each layer, its node, and that on rounded values."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
@@ -146,17 +149,20 @@ def with_quantized_twins(
     writer = _Writer({tensor.name: tensor for tensor in graph.initializer}, number_format)
     nodes: list[NodeProto] = []
     for node in graph.node:
-        nodes.append(node)
-        if layer := chosen.get(node.output[0]):
-            nodes.extend([*writer.activation(layer, largest[layer.activation]), writer.weight(layer)])
-            twin = NodeProto()
-            twin.CopyFrom(node)
-            twin.name, twin.output[0] = f"{layer.name}/twin", f"{layer.output}/twin"
-            twin.input[0], twin.input[1] = (added.output[0] for added in nodes[-2:])
-            nodes.append(twin)
+        if (layer := chosen.get(node.output[0])) is None:
+            nodes.append(node)
+            continue
+        nodes.extend([*writer.activation(layer, largest[layer.activation]), writer.weight(layer)])
+        quantized = NodeProto()
+        quantized.CopyFrom(node)
+        quantized.input[0], quantized.input[1] = (added.output[0] for added in nodes[-2:])
+        nodes.extend(place(layer, node, quantized))
     del graph.node[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(writer.constants)
+    read = {name for node in graph.node for name in node.input}
+    initializers = [tensor for tensor in graph.initializer if tensor.name in read] + writer.constants
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
     return result
 
 

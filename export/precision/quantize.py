@@ -10,7 +10,7 @@ import onnx
 from segkc_deploy.export.precision.bias_correction import correct_biases, mean_shifts
 from segkc_deploy.export.precision.calibration import METHODS, Histogram, collect
 from segkc_deploy.export.precision.qdq import FP8, INT8, Format, Layer, find_layers, insert_qdq
-from segkc_deploy.export.precision.sensitivity import changed_pixels, changed_share
+from segkc_deploy.export.precision.sensitivity import changed_pixels, changed_shares
 from segkc_deploy.manifest import FallbackNode
 from segkc_deploy.progress import track
 
@@ -167,9 +167,10 @@ class _Search:
         self._shifts = mean_shifts(self._model, self._layers, self.cuts(method), self._format, images)
         candidate = self._measure(method, ())
         spoils = candidate.trial.miou < required <= plain.trial.miou
-        changed = [changed_share(self._model, one.model, images) for one in (candidate, plain)]
-        if changed[0] <= changed[1] and not spoils:
-            return candidate
+        if not spoils:
+            changed, changed_before = changed_shares(self._model, [candidate.model, plain.model], images)
+            if changed <= changed_before:
+                return candidate
         self._shifts = None
         return plain
 

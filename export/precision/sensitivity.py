@@ -34,9 +34,12 @@ def changed_pixels(
     return shares
 
 
-def changed_share(model: onnx.ModelProto, candidate: onnx.ModelProto, images: Sequence[np.ndarray]) -> float:
-    """Return the share (0-1) of pixels that have another class in `candidate` than in `model`."""
-    return _share(_classes(model, images), _classes(candidate, images))
+def changed_shares(
+    model: onnx.ModelProto, candidates: Sequence[onnx.ModelProto], images: Sequence[np.ndarray]
+) -> list[float]:
+    """Return the share (0-1) of pixels that have another class than in `model`, for each of `candidates`."""
+    expected = _classes(model, images)
+    return [_share(expected, _classes(candidate, images)) for candidate in candidates]
 
 
 def _share(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
