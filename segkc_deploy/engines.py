@@ -143,6 +143,11 @@ def find_entry(name: str) -> EngineEntry:
     return found
 
 
+def number_formats(precision: str) -> tuple[str, ...]:
+    """Return the formats of a precision, that of the products first: of `int8-fp16` `int8` and `fp16`."""
+    return tuple(precision.split("-"))
+
+
 def import_class(path: str) -> Any:
     """Return the class at an import path, such as `package.module.Class`."""
     module, _, name = path.rpartition(".")

@@ -29,6 +29,7 @@ from segkc_deploy.benchmarks.store.masks import save_counts, save_mask
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.engines import number_formats
 from segkc_deploy.errors import DataError
 from segkc_deploy.evaluation import ScoredImage, evaluate
 from segkc_deploy.manifest import Manifest, sha256_of
@@ -137,7 +138,7 @@ def moved_bytes(parameters: int, precision: str, image_and_outputs: int) -> int:
     Weights count by the row's precision and not by the file: an engine's file holds code and sometimes more than one
     form of a weight. Layers in a higher precision move more, so this is a lower bound.
     """
-    return parameters * _WEIGHT_BYTES[precision.partition("-")[0]] + image_and_outputs
+    return parameters * _WEIGHT_BYTES[number_formats(precision)[0]] + image_and_outputs
 
 
 def _new_row(job: RowJob, predictor: Predictor, cold_start_s: float) -> Row:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from segkc_deploy.benchmarks.measure.gpu_latency import runs_on_gpu
 from segkc_deploy.benchmarks.schema import Peak, Roofline, Row
+from segkc_deploy.engines import number_formats
 
 
 def peaks_of(row: Row) -> set[tuple[Literal["cpu", "gpu"], str]]:
@@ -13,9 +14,9 @@ def peaks_of(row: Row) -> set[tuple[Literal["cpu", "gpu"], str]]:
     On NVIDIA GPUs, ONNX Runtime and PyTorch's convolutions use TF32 for FP32; this package's TensorRT engines do not.
     """
     if not runs_on_gpu(row.engine):
-        return {("cpu", precision) for precision in (*row.precision.split("-"), "fp32")}
+        return {("cpu", precision) for precision in (*number_formats(row.precision), "fp32")}
     exact = row.engine.startswith("TensorRT")
-    return {("gpu", precision) for precision in (*row.precision.split("-"), "fp32" if exact else "tf32", "fp32")}
+    return {("gpu", precision) for precision in (*number_formats(row.precision), "fp32" if exact else "tf32", "fp32")}
 
 
 def set_roofline(row: Row, peaks: Sequence[Peak]) -> None:

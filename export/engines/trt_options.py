@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from segkc_deploy.engines import number_formats
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions
 
@@ -40,7 +41,7 @@ def check_precision(precision: str, capability: str, whose: str) -> None:
     Args:
         whose: what has that capability, with its verb, for the message.
     """
-    needed = max(_NEEDED_CAPABILITY.get(part, (0, 0)) for part in precision.split("-"))
+    needed = max(_NEEDED_CAPABILITY.get(part, (0, 0)) for part in number_formats(precision))
     if parse_capability(capability) < needed:
         raise ConfigError(
             f"precision {precision} needs a GPU of compute capability {needed[0]}.{needed[1]}, and {whose}"

@@ -9,6 +9,7 @@ import onnx
 
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import Sample
+from segkc_deploy.engines import number_formats
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
@@ -106,7 +107,7 @@ def convert_precision(
 
 def formats_of(precision: str) -> tuple[Literal["int8", "fp8"] | None, Literal["fp16", "bf16"] | None]:
     """Return the 8-bit and the 16-bit format of a precision: of `int8-fp16` both, of `fp32` neither."""
-    parts = precision.split("-")
+    parts = number_formats(precision)
     eight = next((part for part in parts if part in FORMATS), None)
     sixteen = next((part for part in parts if part in ("fp16", "bf16")), None)
     return cast(Literal["int8", "fp8"] | None, eight), cast(Literal["fp16", "bf16"] | None, sixteen)

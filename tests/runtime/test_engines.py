@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segkc_deploy.engines import ENGINES, EngineEntry, find_entry, import_class
+from segkc_deploy.engines import ENGINES, EngineEntry, find_entry, import_class, number_formats
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.runners.base import Runner
 
@@ -53,3 +53,8 @@ def test_reading_the_table_imports_no_engine() -> None:
     code = f"import sys, segkc_deploy.engines; print(*({packages!r} & set(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.split() == []
+
+
+def test_a_precisions_formats_begin_with_that_of_the_products() -> None:
+    assert number_formats("fp16") == ("fp16",)
+    assert number_formats("int8-bf16") == ("int8", "bf16")
