@@ -134,9 +134,8 @@ def _quantize(
         MIOU_BUDGET if miou_loss is None else miou_loss,
     )
     for trial in quantized.tried:
-        smoothed = ", activations smoothed" if trial.smoothed else ""
         biases = ", biases corrected" if trial.corrected else ""
-        console.print(f"  {trial.method}, {trial.left_out} layers left out{smoothed}{biases}: mIoU {trial.miou:.2f}")
+        console.print(f"  {trial.method}, {trial.left_out} layers left out{biases}: mIoU {trial.miou:.2f}")
     return quantized
 
 

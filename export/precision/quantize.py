@@ -11,7 +11,6 @@ from segkc_deploy.export.precision.bias_correction import correct_biases, mean_s
 from segkc_deploy.export.precision.calibration import METHODS, Histogram, collect
 from segkc_deploy.export.precision.qdq import FP8, INT8, Format, Layer, find_layers, insert_qdq
 from segkc_deploy.export.precision.sensitivity import changed_pixels, changed_shares
-from segkc_deploy.export.precision.smoothing import smooth
 from segkc_deploy.manifest import FallbackNode
 from segkc_deploy.progress import track
 
@@ -22,22 +21,20 @@ FORMATS: Mapping[str, Format] = {"int8": INT8, "fp8": FP8}
 
 #: Images on which layers are compared with each other; enough to put them in order.
 _IMAGES_FOR_SENSITIVITY = 4
-#: Images from which activations are smoothed and biases corrected, and on which the results are compared.
-_IMAGES_FOR_CORRECTIONS = 16
+#: Images from which biases are corrected, and on which these are compared with the original ones.
+_IMAGES_FOR_BIASES = 16
 
 
 @dataclass(frozen=True)
 class Trial:
     """A candidate that was measured: calibration method, how many layers it leaves out, and its mIoU in percent.
 
-    `smoothed` says whether outliers of its activations went into weights, `corrected` whether its biases take back what
-    rounding shifts.
+    `corrected` says whether its biases take back what rounding shifts.
     """
 
     method: str
     left_out: int
     miou: float
-    smoothed: bool = False
     corrected: bool = False
 
 
@@ -51,8 +48,7 @@ class Quantized:
         fallbacks: convolutions and products that were not quantized, and why.
         tried: everything that was measured on the way, in that order.
         layers, largest: what was quantized, and the largest absolute value that is kept of each activation.
-        unquantized: the graph of which these layers are quantized in `model`: the one before, with smoothed activations
-            and corrected biases.
+        unquantized: the graph of which these layers are quantized in `model`: the one before, with corrected biases.
         miou_before: mIoU of the graph without quantization, in percent.
         miou: mIoU of `model`, in percent.
     """
@@ -77,11 +73,10 @@ def quantize(
 ) -> Quantized:
     """Quantize the convolutions and matrix products of `model`.
 
-    The calibration method with the highest mIoU wins. Outliers of normalized activations then go into weights, and
-    biases take back what rounding shifts, each if fewer pixels change their class with that. Where it still loses more
-    than `budget`, the layers that change the most pixels when they alone are quantized are left out, as few as it
-    takes, but never more than half of them: if that does not suffice, the best candidate is returned, and the caller's
-    limits decide.
+    The calibration method with the highest mIoU wins. Biases then take back what rounding shifts, if fewer pixels
+    change their class with that. Where it still loses more than `budget`, the layers that change the most pixels when
+    they alone are quantized are left out, as few as it takes, but never more than half of them: if that does not
+    suffice, the best candidate is returned, and the caller's limits decide.
 
     Args:
         model: opset 19 or later, uint8 NHWC `images` to float32 `logits` (N, C, h, w); attention taken apart.
@@ -96,16 +91,15 @@ def quantize(
     number_format = FORMATS[precision]
     layers, fallbacks = find_layers(model, number_format)
     assert layers, "there is nothing to quantize in this graph"
-    source = _Source(model, layers, collect(model, {layer.activation for layer in layers}, batches))
+    histograms = collect(model, {layer.activation for layer in layers}, batches)
     before = miou(model)
-    search = _Search(source, number_format, miou, before - budget, _a_few(batches, _IMAGES_FOR_CORRECTIONS))
-    plain = search.smoothed(search.best_method(), batches)
-    best = search.corrected(plain)
+    search = _Search(model, number_format, layers, histograms, miou)
+    plain = search.best_method()
+    best = search.corrected(plain, before - budget, _a_few(batches, _IMAGES_FOR_BIASES))
     if before - best.trial.miou > budget:
         few = _a_few(batches, _IMAGES_FOR_SENSITIVITY)
-        source = best.source
-        shares = changed_pixels(source.model, source.layers, source.cuts(best.trial.method), number_format, few)
-        best = search.leave_out(best, sorted(source.layers, key=lambda layer: -shares[layer]))
+        shares = changed_pixels(model, layers, search.cuts(best.trial.method), number_format, few)
+        best = search.leave_out(best, sorted(layers, key=lambda layer: -shares[layer]), before - budget)
         if best.trial.miou < before - budget:
             best = max(best, plain, key=_miou_of)
         fallbacks += [_fallback(layer, shares[layer], precision) for layer in best.left_out]
@@ -114,40 +108,16 @@ def quantize(
         method=best.trial.method,
         fallbacks=tuple(fallbacks),
         tried=tuple(search.tried),
-        layers=tuple(layer for layer in best.source.layers if layer not in best.left_out),
-        largest=best.source.cuts(best.trial.method),
+        layers=tuple(layer for layer in layers if layer not in best.left_out),
+        largest=search.cuts(best.trial.method),
         unquantized=best.unquantized,
         miou_before=before,
         miou=best.trial.miou,
     )
 
 
-class _Source:
-    """A graph without quantization, the layers to quantize, and histograms of their activations."""
-
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        layers: Sequence[Layer],
-        histograms: Mapping[str, Histogram],
-        smoothed: bool = False,
-    ) -> None:
-        self.model = model
-        self.layers = layers
-        self.histograms = histograms
-        self.smoothed = smoothed
-        self._cuts: dict[str, dict[str, float]] = {}
-
-    def cuts(self, method: str) -> dict[str, float]:
-        """Return the largest absolute value that `method` keeps of each activation."""
-        if method not in self._cuts:
-            self._cuts[method] = {name: METHODS[method](histogram) for name, histogram in self.histograms.items()}
-        return self._cuts[method]
-
-
 @dataclass(frozen=True)
 class _Candidate:
-    source: _Source
     model: onnx.ModelProto
     unquantized: onnx.ModelProto
     left_out: Sequence[Layer]
@@ -155,27 +125,30 @@ class _Candidate:
 
 
 class _Search:
-    """Makes candidates and measures them.
-
-    A candidate that reaches the mIoU `required` comes before one that does not. What is done to a candidate without
-    changing it in FP32 stays if fewer pixels of `images` change their class with that; later candidates have it too.
-    """
+    """Makes candidates and measures them."""
 
     def __init__(
         self,
-        source: _Source,
+        model: onnx.ModelProto,
         number_format: Format,
+        layers: Sequence[Layer],
+        histograms: Mapping[str, Histogram],
         miou: Callable[[onnx.ModelProto], float],
-        required: float,
-        images: Sequence[np.ndarray],
     ) -> None:
         self.tried: list[Trial] = []
-        self._source = source
+        self._model = model
         self._format = number_format
+        self._layers = layers
+        self._histograms = histograms
         self._miou = miou
-        self._required = required
-        self._images = images
+        self._cuts: dict[str, dict[str, float]] = {}
         self._shifts: dict[str, np.ndarray] | None = None
+
+    def cuts(self, method: str) -> dict[str, float]:
+        """Return the largest absolute value that `method` keeps of each activation."""
+        if method not in self._cuts:
+            self._cuts[method] = {name: METHODS[method](histogram) for name, histogram in self._histograms.items()}
+        return self._cuts[method]
 
     def best_method(self) -> _Candidate:
         """Return the candidate with the highest mIoU among those that quantize every layer."""
@@ -184,33 +157,25 @@ class _Search:
         candidates = [self._measure(method, ()) for method in track(methods, "comparing calibration methods")]
         return max(candidates, key=_miou_of)
 
-    def smoothed(self, plain: _Candidate, batches: Sequence[np.ndarray]) -> _Candidate:
-        """Return `plain`, which quantizes every layer, or the same with smoothed activations if that is better."""
-        before = plain.source
-        model = smooth(before.model, before.layers, self._images)
-        if model is None:
-            return plain
-        layers, _ = find_layers(model, self._format)
-        new = {layer.activation for layer in layers} - set(before.histograms)
-        self._source = _Source(model, layers, {**before.histograms, **collect(model, new, batches)}, smoothed=True)
-        candidate = self._measure(plain.trial.method, ())
-        if self._is_better(candidate, plain):
-            return candidate
-        self._source = before
-        return plain
+    def corrected(self, plain: _Candidate, required: float, images: Sequence[np.ndarray]) -> _Candidate:
+        """Return `plain`, which quantizes every layer, or the same with corrected biases, where fewer pixels change.
 
-    def corrected(self, plain: _Candidate) -> _Candidate:
-        """Return `plain`, which quantizes every layer, or the same with corrected biases if that is better."""
-        source, method = plain.source, plain.trial.method
-        self._shifts = mean_shifts(source.model, source.layers, source.cuts(method), self._format, self._images)
+        A candidate that reaches the mIoU `required` comes before one that does not. Later candidates have corrected
+        biases too, if the one that is returned has.
+        """
+        method = plain.trial.method
+        self._shifts = mean_shifts(self._model, self._layers, self.cuts(method), self._format, images)
         candidate = self._measure(method, ())
-        if self._is_better(candidate, plain):
-            return candidate
+        spoils = candidate.trial.miou < required <= plain.trial.miou
+        if not spoils:
+            changed, changed_before = changed_shares(self._model, [candidate.model, plain.model], images)
+            if changed <= changed_before:
+                return candidate
         self._shifts = None
         return plain
 
-    def leave_out(self, start: _Candidate, order: Sequence[Layer]) -> _Candidate:
-        """Return a candidate that leaves out as few of the first layers of `order` as reach the mIoU required.
+    def leave_out(self, start: _Candidate, order: Sequence[Layer], required: float) -> _Candidate:
+        """Return a candidate that leaves out as few of the first layers of `order` as reach the mIoU `required`.
 
         Doubles the number until it suffices or half of the layers are left out, then halves the interval: a few dozen
         layers take about ten measurements. If no number suffices, the best candidate of all comes back.
@@ -221,7 +186,7 @@ class _Search:
         while found is None and too_few < most:
             count = min(max(1, 2 * too_few), most)
             seen.append(self._measure(start.trial.method, order[:count]))
-            if seen[-1].trial.miou >= self._required:
+            if seen[-1].trial.miou >= required:
                 found = seen[-1]
             else:
                 too_few = count
@@ -230,27 +195,20 @@ class _Search:
         while len(found.left_out) - too_few > 1:
             middle = (len(found.left_out) + too_few) // 2
             candidate = self._measure(start.trial.method, order[:middle])
-            if candidate.trial.miou >= self._required:
+            if candidate.trial.miou >= required:
                 found = candidate
             else:
                 too_few = middle
         return found
 
-    def _is_better(self, candidate: _Candidate, plain: _Candidate) -> bool:
-        if candidate.trial.miou < self._required <= plain.trial.miou:
-            return False
-        models = [candidate.model, plain.model]
-        changed, changed_before = changed_shares(self._source.model, models, self._images)
-        return changed <= changed_before
-
     def _measure(self, method: str, left_out: Sequence[Layer]) -> _Candidate:
-        source, shifts = self._source, self._shifts
-        layers = [layer for layer in source.layers if layer not in left_out]
-        unquantized = source.model if shifts is None else correct_biases(source.model, layers, shifts)
-        model = insert_qdq(unquantized, layers, source.cuts(method), self._format)
-        trial = Trial(method, len(left_out), self._miou(model), source.smoothed, corrected=shifts is not None)
+        layers = [layer for layer in self._layers if layer not in left_out]
+        shifts = self._shifts
+        unquantized = self._model if shifts is None else correct_biases(self._model, layers, shifts)
+        model = insert_qdq(unquantized, layers, self.cuts(method), self._format)
+        trial = Trial(method, len(left_out), self._miou(model), corrected=shifts is not None)
         self.tried.append(trial)
-        return _Candidate(source, model, unquantized, left_out, trial)
+        return _Candidate(model, unquantized, left_out, trial)
 
 
 def _miou_of(candidate: _Candidate) -> float:
