@@ -150,4 +150,7 @@ def _check_sets(sets: ImageSets, data: Path, needs_unlabeled: bool) -> None:
     if not sets.labeled:
         raise DataError(f"{data}: no labeled images; training needs some (section `labeled:`)")
     if needs_unlabeled and not sets.unlabeled:
-        raise DataError(f"{data}: no unlabeled images, which this method needs (section `unlabeled:`)")
+        raise DataError(
+            f"{data}: no unlabeled images, which this method needs (section `unlabeled:`);"
+            " to train on the labels alone: -o senior=null -o 'method={name: supervised}'"
+        )

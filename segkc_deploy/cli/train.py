@@ -41,7 +41,7 @@ def train(
 ) -> None:
     """Train a senior and a junior together.
 
-    Example: `segkc-deploy train --data data.yaml --recipe segkc-dinov2-s --out runs/a -o optimizer.lr=1e-5`
+    Example: `segkc-deploy train --data data.yaml --recipe own-data-16gb --out runs/a -o optimizer.lr=1e-5`
     """
     from segkc_deploy.cli.extras import needs_extra
 
