@@ -23,9 +23,16 @@ from segkc_deploy.engine_choice import (
     this_machine,
 )
 from segkc_deploy.engines import ENGINES
-from segkc_deploy.errors import BuildError, ConfigError, MissingDependencyError, VerificationError
+from segkc_deploy.errors import (
+    BuildError,
+    ConfigError,
+    MissingDependencyError,
+    SegKCError,
+    UserError,
+    VerificationError,
+)
 from segkc_deploy.export.export_run import Exported, SharedWork, export_run
-from segkc_deploy.export.real_images import real_images
+from segkc_deploy.export.real_images import RealImages, real_images
 from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.machine import available_cores
 from segkc_deploy.manifest import Manifest, manifest_path, sha256_of
@@ -45,6 +52,9 @@ _ON_CPU = (
     ("openvino", "int8-bf16"),
 )
 _ON_GPU = (("onnx", "fp32"), ("onnx", "fp16"), ("trt", "fp16"), ("trt", "int8-fp16"))
+
+#: What an export of a run that can be read may end with; another engine or precision may do better.
+_NOT_USABLE = (BuildError, ConfigError, MissingDependencyError, VerificationError)
 
 #: Artifacts are timed in alternation: one run that is not recorded, then `_RUNS`, in each round.
 _ROUNDS, _RUNS = 5, 3
@@ -72,7 +82,7 @@ def export_fastest(
     """Export the junior of a run for the engine and precision with the lowest latency on this machine.
 
     Every artifact has to pass the export's gate. A choice that is stored for this network, machine and settings is used
-    without measuring again. The arguments are those of `export_run`, except:
+    without measuring again, as long as its artifact passes. The arguments are those of `export_run`, except:
 
     Args:
         settings: `engine` and `precision` do not count.
@@ -84,21 +94,29 @@ def export_fastest(
     """
     settings, out = settings or ExportSettings(), out or run
     network = sha256_of(_weights(run))
-    key = _key(settings, precisions)
+    images = real_images(read_metadata(_weights(run)), data, verify_source, _IMAGES, 1)
+    key = _key(settings, precisions, images)
     choice = find_choice(network, key)
     if choice is not None:
         chosen = replace(settings, engine=choice.chosen.engine, precision=choice.chosen.precision)
-        return export_run(run, data, chosen, out, verify_source), choice
+        try:
+            return export_run(run, data, chosen, out, verify_source), choice
+        except _NOT_USABLE as error:
+            console.print(f"the fastest before is not usable: {error}; measuring again", soft_wrap=True, markup=False)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".auto-") as folder:
-        tried, artifacts = _export_all(run, data, settings, precisions, Path(folder), verify_source)
-        if not artifacts:
-            reasons = "; ".join(f"{one.engine} {one.precision}: {one.rejected}" for one in tried)
-            raise VerificationError(f"{run}: no engine gives an artifact that passes: {reasons}")
-        images = _some_images(run, data, verify_source)
-        timed = _time_all(artifacts, images)
+        attempts = _Attempts(run, data, settings, verify_source, Path(folder))
+        on_gpu = not cuda_obstacle()
+        attempts.make(_to_try(precisions, on_gpu))
+        if on_gpu and not any(_runs_on_gpu(one.manifest) for one in attempts.artifacts):
+            on_gpu = False
+            attempts.make(_to_try(precisions, on_gpu))
+        if not attempts.artifacts:
+            raise attempts.failure(precisions)
+        pictures = [read_image(sample.image, images.sets.pixels) for sample in images.verification]
+        timed = _time_all(attempts.artifacts, pictures, _thread_counts(on_gpu))
         fastest, best = min(timed, key=lambda pair: pair[1].latency_ms or 0.0)
-        streams, images_per_s = _best_streams(fastest, images)
+        streams, images_per_s = _best_streams(fastest, pictures, on_gpu)
         final = _move(fastest, out)
     others = sorted((one for _, one in timed if one is not best), key=lambda one: one.latency_ms or 0.0)
     choice = EngineChoice(
@@ -107,7 +125,7 @@ def export_fastest(
         settings=key,
         machine=this_machine(),
         versions=engine_versions(),
-        tried=(best, *others, *tried),
+        tried=(best, *others, *attempts.rejected),
         contract=final.manifest.contract.model_dump(mode="json"),
         streams=streams,
         images_per_s=images_per_s,
@@ -137,71 +155,99 @@ def _weights(run: Path) -> Path:
     return path
 
 
-def _key(settings: ExportSettings, precisions: Sequence[str] | None) -> dict[str, Any]:
-    """Return the settings on which the choice depends, as JSON values."""
+def _key(settings: ExportSettings, precisions: Sequence[str] | None, images: RealImages) -> dict[str, Any]:
+    """Return what the choice depends on, as JSON values: settings, and which precisions the images can judge."""
     values = asdict(settings)
     for name in ("engine", "precision", "options"):
         del values[name]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()} | {
-        "precisions": list(precisions) if precisions else None
+        "precisions": list(precisions) if precisions else None,
+        "masks": images.masks,
+        "labeled": bool(images.labeled),
     }
 
 
-def _export_all(
-    run: Path,
-    data: Path | None,
-    settings: ExportSettings,
-    precisions: Sequence[str] | None,
-    folder: Path,
-    verify_source: str | None,
-) -> tuple[list[TriedEngine], list[Exported]]:
-    """Return what cannot be used, with the reason, and the artifacts that pass, each in a folder of its own."""
-    tried: list[TriedEngine] = []
-    artifacts: list[Exported] = []
-    shared = SharedWork()
-    for engine, precision in _to_try(precisions):
+class _Attempts:
+    """The exports of a run for engines and precisions, each in a folder of its own.
+
+    Attributes:
+        rejected: what cannot be used, with the reason.
+        artifacts: those that pass.
+    """
+
+    def __init__(
+        self, run: Path, data: Path | None, settings: ExportSettings, verify_source: str | None, folder: Path
+    ) -> None:
+        self.rejected: list[TriedEngine] = []
+        self.artifacts: list[Exported] = []
+        self._errors: list[SegKCError] = []
+        self._run, self._data, self._settings, self._source = run, data, settings, verify_source
+        self._folder = folder
+        self._shared = SharedWork()
+
+    def make(self, candidates: Sequence[tuple[str, str]]) -> None:
+        """Export for `candidates`, engines with precisions, that were not tried before."""
+        known = {(one.manifest.engine, one.manifest.precision) for one in self.artifacts}
+        known |= {(one.engine, one.precision) for one in self.rejected}
+        for engine, precision in candidates:
+            if (engine, precision) not in known:
+                self._export(engine, precision)
+
+    def failure(self, precisions: Sequence[str] | None) -> SegKCError:
+        """Return the error for no artifact at all: of the user where each attempt failed by a mistake of theirs."""
+        if not self.rejected:
+            wanted = ", ".join(precisions or ())
+            return ConfigError(f"--engine auto --precision {wanted}: no engine here is tried with it")
+        if all(isinstance(error, UserError) for error in self._errors):
+            return ConfigError("; ".join(dict.fromkeys(map(str, self._errors))))
+        reasons = "; ".join(f"{one.engine} {one.precision}: {one.rejected}" for one in self.rejected)
+        return VerificationError(f"{self._run}: no engine gives an artifact that passes: {reasons}")
+
+    def _export(self, engine: str, precision: str) -> None:
         console.print(f"trying {engine} in {precision}")
-        chosen = replace(settings, engine=engine, precision=precision)
+        chosen = replace(self._settings, engine=engine, precision=precision)
+        folder = self._folder / f"{engine}-{precision}"
         try:
-            exported = export_run(run, data, chosen, folder / f"{engine}-{precision}", verify_source, shared)
-        except (BuildError, ConfigError, MissingDependencyError, VerificationError) as error:
-            reason = str(error).replace(str(folder), run.name)
-            tried.append(TriedEngine(engine=engine, precision=precision, rejected=reason))
-            continue
-        artifacts.append(exported)
-    if not tried and not artifacts:
-        raise ConfigError(f"--engine auto --precision {', '.join(precisions or ())}: no engine here is tried with it")
-    return tried, artifacts
+            self.artifacts.append(export_run(self._run, self._data, chosen, folder, self._source, self._shared))
+        except _NOT_USABLE as error:
+            # What was rejected goes with its folder, so its name says nothing.
+            text = error.reason if isinstance(error, VerificationError) else str(error)
+            reason = text.replace(str(self._folder), self._run.name)
+            self.rejected.append(TriedEngine(engine=engine, precision=precision, rejected=reason))
+            self._errors.append(error)
 
 
-def _to_try(precisions: Sequence[str] | None) -> Sequence[tuple[str, str]]:
+def _to_try(precisions: Sequence[str] | None, on_gpu: bool) -> Sequence[tuple[str, str]]:
     """Return engines with precisions: those that are worth it, or of these engines all that offer the `precisions`."""
-    usual = _ON_CPU if cuda_obstacle() else _ON_GPU
+    usual = _ON_GPU if on_gpu else _ON_CPU
     if precisions is None:
         return usual
     engines = dict.fromkeys(engine for engine, _ in usual)
     return [(engine, one) for engine in engines for one in precisions if one in ENGINES[engine].precisions]
 
 
-def _some_images(run: Path, data: Path | None, verify_source: str | None) -> list[np.ndarray]:
-    images = real_images(read_metadata(_weights(run)), data, verify_source, _IMAGES, 1)
-    return [read_image(sample.image, images.sets.pixels) for sample in images.verification]
+def _runs_on_gpu(manifest: Manifest) -> bool:
+    """Return whether an artifact was verified on a GPU; ONNX Runtime without its libraries for one takes the CPU."""
+    assert manifest.verification is not None
+    return "CPU" not in manifest.verification.ran_on
 
 
-def _thread_counts() -> Sequence[int | None]:
+def _thread_counts(on_gpu: bool) -> Sequence[int | None]:
     """Return the numbers of threads to try: all processors and half of them; on a GPU the engine's own choice."""
-    if not cuda_obstacle():
+    if on_gpu:
         return [None]
     return sorted({available_cores(), max(available_cores() // 2, 1)}, reverse=True)
 
 
-def _time_all(artifacts: Sequence[Exported], images: Sequence[np.ndarray]) -> list[tuple[Exported, TriedEngine]]:
+def _time_all(
+    artifacts: Sequence[Exported], images: Sequence[np.ndarray], thread_counts: Sequence[int | None]
+) -> list[tuple[Exported, TriedEngine]]:
     """Time every artifact in alternation and return each with its best number of threads."""
     with ExitStack() as open_predictors:
         contenders = [
             _Contender(exported, threads, open_predictors.enter_context(load(exported.path, threads=threads)))
             for exported in artifacts
-            for threads in _thread_counts()
+            for threads in thread_counts
         ]
         times: list[list[float]] = [[] for _ in contenders]
         for _ in range(_ROUNDS):
@@ -239,10 +285,10 @@ def _verified(manifest: Manifest) -> str:
     return text
 
 
-def _best_streams(exported: Exported, images: Sequence[np.ndarray]) -> tuple[int, float]:
+def _best_streams(exported: Exported, images: Sequence[np.ndarray], on_gpu: bool) -> tuple[int, float]:
     """Return how many images at once give the most images/s when they share the processors, and that number."""
     cores = available_cores()
-    tried = {1, 2, cores} if ENGINES[exported.manifest.engine].streams and cuda_obstacle() else {1}
+    tried = {1, 2, cores} if ENGINES[exported.manifest.engine].streams and not on_gpu else {1}
     found = {streams: _images_per_s(exported.path, images, streams, max(cores // streams, 1)) for streams in tried}
     streams = max(found, key=lambda count: found[count])
     return streams, found[streams]

@@ -52,7 +52,8 @@ class Candidate:
         self._remove(self.rejected)
         self._move(self.rejected)
         write_manifest(self.rejected, manifest)
-        return VerificationError(f"{self.rejected}: {reason}; it is kept under this name and must not be deployed")
+        message = f"{self.rejected}: {reason}; it is kept under this name and must not be deployed"
+        return VerificationError(message, reason)
 
     @property
     def layers(self) -> Path:

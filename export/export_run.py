@@ -99,7 +99,7 @@ def export_run(
         )
     engine.check(settings.options, settings.precision)
     network, metadata = load_network(run / "junior.safetensors")
-    _check_format(network.pixels, settings)
+    _check_format(network.pixels, engine.name, settings.precision)
     images = real_images(metadata, data, verify_source, settings.verify_images, settings.calibration_images)
     limits = settings.effective_limits
     if limits.miou_loss is not None and not images.masks:
@@ -117,11 +117,11 @@ def export_run(
         candidate.discard()
 
 
-def _check_format(pixels: PixelFormat, settings: ExportSettings) -> None:
+def _check_format(pixels: PixelFormat, engine: str, precision: str) -> None:
     """Refuse what has not been shown to work: half precisions cannot hold 16-bit values, nor TensorRT take them."""
-    if pixels.bits == 16 and (settings.engine, settings.precision) != ("onnx", "fp32"):
+    if pixels.bits == 16 and (engine, precision) != ("onnx", "fp32"):
         raise ConfigError(
-            f"--engine {settings.engine} --precision {settings.precision}: images of 16 bits are exported with --engine"
+            f"--engine {engine} --precision {precision}: images of 16 bits are exported with --engine"
             " onnx --precision fp32 alone"
         )
 

@@ -27,11 +27,6 @@ from segkc_deploy.tensorrt_library import LIBRARIES, Library
 
 _PACKAGE = "segkc-deploy"
 
-#: TensorRT's Python packages, of which one is there; the plain name also on Jetson boards
-_TENSORRT_PACKAGES = {
-    "trt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
-    "trt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
-}
 _CUDA_CORE = Requirement("cuda-core>=1,<2")
 _INSTALL_CUDA_CORE = "pip install 'cuda-core[cu13]>=1,<2'  (cu12 with a CUDA 12 driver)"
 _INSTALL_ORT_CUDA = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
@@ -143,7 +138,7 @@ def _engines(obstacle: str) -> Iterator[Ability]:
             yield _tensorrt(entry.name, LIBRARIES[entry.name], gpu)
         elif entry.name != "onnx":
             install = f'pip install "{_PACKAGE}[{entry.extra}]"'
-            yield _ability(entry.name, "engine", _package(entry.package, install), ())
+            yield _ability(entry.name, "engine", _package(entry.packages[0], install), ())
 
 
 def _jobs(obstacle: str) -> Iterator[Ability]:
@@ -166,7 +161,7 @@ def _ability(name: str, kind: str, found: str | Missing, missing: tuple[Missing,
 
 
 def _onnxruntime() -> str | Missing:
-    for package in ("onnxruntime-gpu", "onnxruntime"):
+    for package in reversed(ENGINES["onnx"].packages):
         if version := _version(package):
             return f"{package} {version}"
     return Missing("onnxruntime", f"pip install {_PACKAGE}")
@@ -190,7 +185,7 @@ def _onnxruntime_tensorrt() -> tuple[Missing, ...]:
 
 
 def _tensorrt(engine: str, library: Library, gpu: tuple[Missing, ...]) -> Ability:
-    version = next(filter(None, map(_version, _TENSORRT_PACKAGES[engine])), "")
+    version = next(filter(None, map(_version, ENGINES[engine].packages)), "")
     importable = any(_spec_folder(module) for module in library.modules)
     missing: list[Missing] = []
     found = []

@@ -125,11 +125,8 @@ def this_machine() -> dict[str, Any]:
 
 def engine_versions() -> dict[str, str]:
     """Return the versions of this package and of the packages that run artifacts."""
-    packages = dict.fromkeys(entry.package for entry in ENGINES.values())
-    # The package of ONNX Runtime has another name where it includes CUDA.
-    return {"segkc-deploy": _version("segkc-deploy")} | {
-        name: _version(name) or _version(f"{name}-gpu") for name in packages
-    }
+    own = {"segkc-deploy": _version("segkc-deploy")}
+    return own | {name: _version(name) for entry in ENGINES.values() for name in entry.packages}
 
 
 def _path(network: str, settings: dict[str, Any], machine: dict[str, Any]) -> Path:

@@ -21,7 +21,7 @@ class EngineEntry:
         suffix: the ending of the artifact's file.
         precisions: what `--precision` may be.
         extra: the extra of this package that exporting needs besides `export`, or nothing.
-        package: the Python package that runs the artifact.
+        packages: the Python packages that run the artifact, of which one is installed; the usual one first.
         builder: import path of the `export.engines.base.Engine`.
         runner: import path of the `runners.base.Runner`.
         files: the files of an artifact, for the documentation.
@@ -37,7 +37,7 @@ class EngineEntry:
     suffix: str
     precisions: tuple[str, ...]
     extra: str
-    package: str
+    packages: tuple[str, ...]
     builder: str
     runner: str
     files: str
@@ -57,7 +57,7 @@ _ENTRIES = (
         # Not bf16: its CPU provider has no kernels for it, and its CUDA provider none for Resize.
         precisions=("fp32", "fp16", "int8"),
         extra="",
-        package="onnxruntime",
+        packages=("onnxruntime", "onnxruntime-gpu"),
         builder="segkc_deploy.export.engines.onnx_engine.OnnxEngine",
         runner="segkc_deploy.runners.onnx_runner.OnnxRuntimeRunner",
         files="`.onnx`",
@@ -71,7 +71,8 @@ _ENTRIES = (
         suffix=".engine",
         precisions=("fp32", "fp16", "bf16", "int8", "fp8", "int8-fp16", "fp8-fp16"),
         extra="trt",
-        package="tensorrt",
+        # The plain name also on Jetson boards.
+        packages=("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
         builder="segkc_deploy.export.engines.trt_engine.TensorRTEngine",
         runner="segkc_deploy.runners.trt_runner.TensorRTRunner",
         files="`.engine`, a plain plan",
@@ -86,7 +87,7 @@ _ENTRIES = (
         suffix=".rtx",
         precisions=("fp32", "fp16", "bf16", "int8", "fp8", "int8-fp16", "fp8-fp16"),
         extra="trt-rtx",
-        package="tensorrt-rtx",
+        packages=("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
         builder="segkc_deploy.export.engines.trt_rtx_engine.TensorRTRTXEngine",
         runner="segkc_deploy.runners.trt_runner.TensorRTRunner",
         files="`.rtx`",
@@ -100,7 +101,7 @@ _ENTRIES = (
         suffix=".xml",
         precisions=("fp32", "fp16", "bf16", "int8", "int8-bf16"),
         extra="openvino",
-        package="openvino",
+        packages=("openvino",),
         builder="segkc_deploy.export.engines.openvino_engine.OpenVINOEngine",
         runner="segkc_deploy.runners.openvino_runner.OpenVINORunner",
         files="`.xml` and `.bin`",
@@ -114,7 +115,7 @@ _ENTRIES = (
         suffix=".pt2",
         precisions=("fp32",),
         extra="train",
-        package="torch",
+        packages=("torch",),
         builder="segkc_deploy.export.engines.aoti_engine.AOTIEngine",
         runner="segkc_deploy.runners.aoti_runner.AOTIRunner",
         files="`.pt2`",

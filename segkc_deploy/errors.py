@@ -64,7 +64,11 @@ class BuildError(SegKCError):
 
 
 class VerificationError(SegKCError):
-    """An exported artifact does not agree with the network it came from."""
+    """An exported artifact does not agree with the network it came from; `reason` says so without naming a file."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class NonFiniteLossError(SegKCError):

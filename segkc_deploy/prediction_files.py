@@ -164,6 +164,8 @@ def _get_ready(predictor: Predictor, image: SourceImage) -> _Ready | str:
         pixels = read_image(image.path, predictor.contract.pixels)
     except DataError as error:
         return str(error)
+    except _OUT_OF_MEMORY:
+        return f"{image.path}: too little memory to read it; use --tile"
     try:
         return _Ready(image, pixels, predictor.preprocess([pixels]))
     except _OUT_OF_MEMORY:

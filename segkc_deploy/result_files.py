@@ -84,7 +84,9 @@ def results_of(
             continue
         name = Path(_further_path(kind, image.id))
         content = _FURTHER[kind](mask, labels, image.path, out / name)
-        yield name, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+        # A file name that is no text becomes escapes, which are JSON too.
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+        yield name, text.encode(errors="backslashreplace")
 
 
 def write_results(folder: ResultFolder, files: Iterable[ResultFile]) -> None:

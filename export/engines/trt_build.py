@@ -82,7 +82,8 @@ class Session:
         assert self.network.num_inputs == 1, "the contract has one input"
         source = self.network.get_input(0)
         sides = (self.request.batch, self.request.heights, self.request.widths)
-        shapes = [[*(getattr(side, which) for side in sides), 3] for which in ("min", "opt", "max")]
+        bands = self.request.contract.bands
+        shapes = [[*(getattr(side, which) for side in sides), bands] for which in ("min", "opt", "max")]
         profile = self.builder.create_optimization_profile()
         profile.set_shape(source.name, *shapes)
         index = self.config.add_optimization_profile(profile)

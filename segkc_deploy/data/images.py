@@ -80,6 +80,8 @@ def decode_image(encoded: bytes, path: Path | str, header: Header | None = None)
     # OpenCV before version 5 ignores the EXIF data of a WebP, and reads neither GIF nor AVIF in every build.
     image = _with_opencv(encoded) if file_format in {"JPEG", "MPO", "PNG", "BMP", "DIB"} else _with_pillow(encoded)
     if image is None:
+        # Decoders give nothing where memory is short, as they do for a damaged file.
+        np.empty((*size, 3), np.uint8)
         raise UnreadableFileError(f"{path}: not a readable image: {_reason(encoded)}")
     return image
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from segkc_deploy.cuda_probe import cuda_obstacle
 from segkc_deploy.errors import ArtifactError, ConfigError
-from segkc_deploy.manifest import Manifest
+from segkc_deploy.manifest import Manifest, sha256_of
 from segkc_deploy.runners.base import Runner, RunnerOptions
 from segkc_deploy.user_cache import cache_folder
 
@@ -139,7 +139,7 @@ class OnnxRuntimeRunner(Runner):
         remarks = preload_cuda_libraries(onnxruntime)
         try:
             with _captured_stderr() as log:
-                session = self._open(onnxruntime, _providers(provider), self._options.threads)
+                session = self._open(onnxruntime, _providers(provider, self._path), self._options.threads)
         except _onnxruntime_errors() as error:
             # The TensorRT provider raises where its libraries are missing; the CUDA one leaves the work to the CPU.
             if "install TensorRT" in str(error):
@@ -159,15 +159,16 @@ def preload_cuda_libraries(onnxruntime: ModuleType) -> str:
     return remarks.getvalue()
 
 
-def _providers(provider: str) -> list[Any]:
+def _providers(provider: str, path: Path) -> list[Any]:
     """Return the providers to ask for, each taking what the one before it leaves."""
     if provider == _CUDA:
         return [_CUDA, _CPU]
-    folder = cache_folder("onnxruntime-tensorrt")
-    folder.mkdir(parents=True, exist_ok=True)
-    cache = str(folder)
-    kept = {"trt_engine_cache_enable": True, "trt_engine_cache_path": cache}
-    kept |= {"trt_timing_cache_enable": True, "trt_timing_cache_path": cache}
+    shared = cache_folder("onnxruntime-tensorrt")
+    # A folder for each file: ONNX Runtime looks an engine up by the names in a graph, and never at its weights.
+    own = shared / sha256_of(path)
+    own.mkdir(parents=True, exist_ok=True)
+    kept = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(own)}
+    kept |= {"trt_timing_cache_enable": True, "trt_timing_cache_path": str(shared)}
     return [(_TENSORRT, kept), _CUDA, _CPU]
 
 

@@ -115,7 +115,8 @@ class RemoteRunner(Runner):
                 return content, answer.headers
             if answer.status not in _BUSY or time.monotonic() > ends:
                 raise ArtifactError(f"{self._url}: the server answered {answer.status}: {_reason(answer, content)}")
-            time.sleep(float(_whole(answer.headers.get("Retry-After", "")) or 1))
+            delay = float(_whole(answer.headers.get("Retry-After", "")) or 1)
+            time.sleep(min(delay, max(ends - time.monotonic(), 0.0)))
 
     def _exchange(
         self, method: str, path: str, body: bytes, headers: dict[str, str]

@@ -1,5 +1,6 @@
 """`export --engine auto`: what it tries, what it keeps, and when it measures again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from segkc_deploy.errors import VerificationError
 from segkc_deploy.export import auto_engine
 from segkc_deploy.export.auto_engine import export_fastest
 from segkc_deploy.export.export_run import export_run
+from segkc_deploy.export.real_images import real_images
 from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.export.verify import Limits
 from segkc_deploy.machine import available_cores
 from segkc_deploy.manifest import read_manifest
 from segkc_deploy.predictor import load
+from segkc_deploy.training.files.network_file import read_metadata
 
 pytestmark = pytest.mark.usefixtures("graphs_traced_once")
 
@@ -35,20 +38,19 @@ def unreadable() -> list[EngineChoice]:
 
 
 @pytest.mark.parametrize(
-    ("obstacle", "precisions", "tried"),
+    ("on_gpu", "precisions", "tried"),
     [
-        ("no GPU", ["int8"], [("onnx", "int8"), ("openvino", "int8")]),
-        ("", ["int8"], [("onnx", "int8"), ("trt", "int8")]),
-        ("", ["bf16"], [("trt", "bf16")]),
-        ("no GPU", ["fp8"], []),
+        (False, ["int8"], [("onnx", "int8"), ("openvino", "int8")]),
+        (True, ["int8"], [("onnx", "int8"), ("trt", "int8")]),
+        (True, ["bf16"], [("trt", "bf16")]),
+        (False, ["fp8"], []),
     ],
 )
 def test_a_precision_is_tried_with_every_engine_that_offers_it(
-    obstacle: str, precisions: list[str], tried: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    on_gpu: bool, precisions: list[str], tried: list[tuple[str, str]]
 ) -> None:
-    monkeypatch.setattr(auto_engine, "cuda_obstacle", lambda: obstacle)
-    assert auto_engine._to_try(precisions) == tried
-    assert set(auto_engine._to_try(None)) == set(auto_engine._ON_CPU if obstacle else auto_engine._ON_GPU)
+    assert auto_engine._to_try(precisions, on_gpu) == tried
+    assert set(auto_engine._to_try(None, on_gpu)) == set(auto_engine._ON_GPU if on_gpu else auto_engine._ON_CPU)
 
 
 def choice(**changes: object) -> EngineChoice:
@@ -124,6 +126,57 @@ def test_a_faster_artifact_that_does_not_agree_is_not_chosen(
     assert [(one.precision, one.rejected) for one in found.tried[1:]] == [("fp16", "mIoU fell by 7.00")]
     with pytest.raises(VerificationError, match="onnx fp16: mIoU fell"):
         export_fastest(run, data, SETTINGS, ["fp16"], tmp_path / "out")
+
+
+def test_a_rejected_candidate_is_not_said_to_be_kept(run: Path, data: Path, tmp_path: Path) -> None:
+    impossible = replace(SETTINGS, limits=Limits(agreement=1.1))
+    with pytest.raises(VerificationError, match=r"onnx fp32: .*agree") as refused:
+        export_fastest(run, data, impossible, ["fp32"], tmp_path / "out")
+    assert "kept under this name" not in str(refused.value) and ".rejected" not in str(refused.value)
+
+
+def test_a_choice_that_no_longer_passes_is_measured_again(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_engine, "_ON_CPU", (("onnx", "fp32"),))
+    _, kept = export_fastest(run, data, SETTINGS, None, tmp_path / "out")
+    store_choice(kept.model_copy(update={"tried": (TriedEngine(engine="trt", precision="fp16", latency_ms=1.0),)}))
+    exported, found = export_fastest(run, data, SETTINGS, None, tmp_path / "out")
+    assert (exported.manifest.engine, found.chosen.engine) == ("onnx", "onnx")
+    assert [one.chosen.engine for one in stored_choices()] == ["onnx"]
+
+
+def test_images_without_masks_have_a_choice_of_their_own(run: Path, data: Path) -> None:
+    """Without masks no 8-bit artifact can pass, so a choice that was made with them says nothing."""
+    metadata, settings = read_metadata(run / "junior.safetensors"), ExportSettings()
+    with_masks = real_images(metadata, data, None, 1, 1)
+    source = str(with_masks.verification[0].image)
+    without = real_images(metadata, data, source, 1, 1)
+    keys = [auto_engine._key(settings, None, images) for images in (with_masks, without)]
+    assert keys[0] != keys[1]
+
+
+def test_a_size_that_cannot_be_is_refused_once(command: CommandLine, run: Path, data: Path, tmp_path: Path) -> None:
+    finished = command("export", run, "--data", data, "--engine", "auto", "--size", 50, "--out", tmp_path / "out")
+    assert finished.code == 2, finished
+    errors = [line for line in finished.err.splitlines() if not line.startswith("trying ")]
+    assert len(errors) == 1 and errors[0].count("multiple") == 1, finished
+
+
+def test_where_no_library_uses_the_gpu_the_cpus_engines_are_tried(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver is there, and ONNX Runtime finds no CUDA library: it takes the CPU."""
+    monkeypatch.setattr(auto_engine, "cuda_obstacle", lambda: "")
+    monkeypatch.setattr(auto_engine, "_ON_GPU", (("onnx", "fp32"), ("trt", "fp16")))
+    monkeypatch.setattr(auto_engine, "_ON_CPU", (("onnx", "fp32"), ("openvino", "fp32")))
+    _, found = export_fastest(run, data, SETTINGS, None, tmp_path / "out")
+    assert {(one.engine, one.precision) for one in found.tried} == {
+        ("onnx", "fp32"),
+        ("trt", "fp16"),
+        ("openvino", "fp32"),
+    }
+    assert found.chosen.threads is not None
 
 
 def test_a_choice_counts_for_its_network_settings_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from strict_api import Api
-from trt_request import build_request
+from trt_request import SIZE, build_request
 
 from segkc_deploy.errors import BuildError, ConfigError
 from segkc_deploy.export.deploy_graph import DeployGraph
@@ -125,6 +125,23 @@ def test_the_builder_itself_refuses_gpus_without_the_number_format(
     monkeypatch.setattr(trt_rtx_engine, "check_precision", lambda *arguments: None)
     with pytest.raises(BuildError, match="HW-specific datatypes"):
         TensorRTRTXEngine().build(request)
+
+
+def test_images_may_have_other_bands_than_three(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("ArgMax", ["values"], ["classes"], axis=3, keepdims=0),
+        helper.make_node("Cast", ["classes"], ["masks"], to=TensorProto.UINT8),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *SIZE, 4])
+    masks = helper.make_tensor_value_info("masks", TensorProto.UINT8, ["N", *SIZE])
+    graph = helper.make_graph(nodes, "bands", [images], [masks])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    request = build_request(tmp_path / "junior.rtx", model, compute_capabilities=("8.9",), optimization_level=0)
+    request = changed(request, contract=request.contract.model_copy(update={"bands": 4, "color": "bands"}))
+    built = TensorRTRTXEngine().build(request)
+    assert built.build is not None
+    assert built.build.options["profile"] == {"images": [[1, *SIZE, 4], [2, *SIZE, 4], [4, *SIZE, 4]]}
 
 
 def test_height_and_width_may_be_free(tmp_path: Path) -> None:

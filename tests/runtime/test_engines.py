@@ -49,7 +49,8 @@ def test_an_unknown_engine_gets_a_hint() -> None:
 
 
 def test_reading_the_table_imports_no_engine() -> None:
-    packages = {entry.package.replace("-", "_") for entry in ENGINES.values()} | {"numpy", "pydantic"}
+    packages = {name.replace("-", "_") for entry in ENGINES.values() for name in entry.packages}
+    packages |= {"numpy", "pydantic"}
     code = f"import sys, segkc_deploy.engines; print(*({packages!r} & set(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.split() == []

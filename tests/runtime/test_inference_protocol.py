@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from time import sleep
 
 import cv2
 import numpy as np
@@ -142,6 +145,34 @@ def test_a_busy_server_is_asked_again(artifacts: list[Path], monkeypatch: pytest
         monkeypatch.setattr(service.models[0].batcher, "infer_all", at_first_full)
         assert remote.predict(IMAGES[0]).shape == SIZE
     assert waited == [1.0, 1.0]
+
+
+def test_a_server_that_names_a_long_delay_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.send_header("Retry-After", "600")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    monkeypatch.setattr(remote_runner, "_PATIENCE", 0.3)
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(remote_runner.time, "sleep", wait)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ArtifactError, match="answered 503"):
+            segkc_deploy.connect(f"http://127.0.0.1:{server.server_port}/v2/models/a")
+        server.shutdown()
+    assert waited and max(waited) <= 0.3
 
 
 def test_a_closed_connection_is_opened_again_and_an_ended_server_reported(artifacts: list[Path]) -> None:

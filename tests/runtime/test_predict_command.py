@@ -9,6 +9,7 @@ import pytest
 from tiny_artifact import edit_manifest, expected_mask, make_artifact, manifest_of, network
 
 from segkc_deploy import prediction_files, predictor
+from segkc_deploy.data import images
 from segkc_deploy.errors import DataError
 from segkc_deploy.manifest import manifest_path, write_manifest
 from segkc_deploy.sources import find_images
@@ -322,6 +323,30 @@ def test_an_image_too_large_for_the_memory_is_named_and_the_rest_is_done(
     finished = command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", "--batch", batch)
     assert finished.code == 2
     assert "b.png: too little memory for its 9x9 pixels" in finished.err
+    assert [name for name in files_below(tmp_path / "out") if "masks" in name] == ["masks/a.png", "masks/c.png"]
+
+
+def test_an_image_that_memory_is_too_small_to_read_is_named_and_the_rest_is_done(
+    command, artifact, tmp_path, monkeypatch
+):
+    """OpenCV gives nothing for such a file, as for a damaged one."""
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / "in" / f"{name}.png", size=(9, 9) if name == "b" else SIZE)
+    large = (tmp_path / "in" / "b.png").read_bytes()
+    decode, empty = cv2.imdecode, np.empty
+
+    def short_of_memory(shape, *arguments, **named):
+        if shape == (9, 9, 3):
+            raise MemoryError
+        return empty(shape, *arguments, **named)
+
+    monkeypatch.setattr(
+        images.cv2, "imdecode", lambda data, flags: None if bytes(data) == large else decode(data, flags)
+    )
+    monkeypatch.setattr(images.np, "empty", short_of_memory)
+    finished = command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out")
+    assert finished.code == 2
+    assert "b.png: too little memory to read it" in finished.err
     assert [name for name in files_below(tmp_path / "out") if "masks" in name] == ["masks/a.png", "masks/c.png"]
 
 

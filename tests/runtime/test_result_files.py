@@ -1,6 +1,7 @@
 """The files that `predict` writes about an image besides mask and overlay, and lists of images as source."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -122,3 +123,28 @@ def test_a_list_without_images_is_refused(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(DataError, match=r"list\.txt: .*write one image path in each line"):
         find_images(str(tmp_path / "list.txt"))
+
+
+def test_a_file_name_that_is_no_text_gets_its_files(command: CommandLine, artifact: Path, tmp_path: Path) -> None:
+    """As in archives of before UTF-8, whose names hold bytes of Latin-1."""
+    odd = os.fsdecode(b"caf\xe9.png")
+    write_image(tmp_path / "a.png")
+    try:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "a.png").rename(tmp_path / "in" / odd)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    options = ("--also", "rle", "--also", "polygons", "--also", "labelme", "--no-overlay")
+    finished = command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", *options)
+    assert finished.code == 0, finished
+    for kind in ("rle", "polygons", "labelme"):
+        (path,) = (tmp_path / "out" / kind).iterdir()
+        content = json.loads(path.read_text(encoding="utf-8"))
+        assert any(isinstance(value, str) and value.endswith(odd) for value in (*content.values(), *_names(content)))
+
+
+def _names(content: dict[str, object]) -> list[object]:
+    """The file names of COCO's list of images."""
+    images = content.get("images", [])
+    assert isinstance(images, list)
+    return [image["file_name"] for image in images]

@@ -13,7 +13,7 @@ import segkc_deploy
 from segkc_deploy.errors import ArtifactError, ConfigError, DataError
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import write_manifest
-from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner
+from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner, _providers
 
 SIZE = (8, 12)
 
@@ -217,6 +217,21 @@ def test_the_tensorrt_provider_that_does_not_load_is_named_with_what_brings_it(a
     assert capfd.readouterr() == ("", "")
     with pytest.raises(ConfigError, match="use auto, cpu, cuda, tensorrt"):
         segkc_deploy.load(artifact, device="gpu")
+
+
+def test_each_file_has_tensorrt_engines_of_its_own(artifact, tmp_path, monkeypatch):
+    """ONNX Runtime finds an engine by the names in the graph, which two networks of one kind share."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    other = tmp_path / "other" / artifact.name
+    other.parent.mkdir()
+    other.write_bytes(artifact.read_bytes() + b"\0")
+    first, again, second = (
+        dict(_providers("TensorrtExecutionProvider", path)[0][1]) for path in (artifact, artifact, other)
+    )
+    assert first == again
+    assert first["trt_engine_cache_path"] != second["trt_engine_cache_path"]
+    assert first["trt_timing_cache_path"] == second["trt_timing_cache_path"]
+    assert Path(second["trt_engine_cache_path"]).is_dir()
 
 
 def test_cuda_is_used_or_what_it_lacks_is_said(artifact):

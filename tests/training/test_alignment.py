@@ -92,3 +92,17 @@ def test_pseudo_labels_follow_the_labels_shares(name: str) -> None:
         assert counts[1] >= counts[0]
         torch.testing.assert_close(after.logits[role], before.logits[role])
     assert any("alignments" in key for key in method.state_dict())
+
+
+def test_bf16_logits_keep_small_changes() -> None:
+    """BF16 has nothing between 8.9375 and 9."""
+    alignment = DistributionAlignment(2, 0.9)
+    alignment.update(
+        torch.tensor([0, 1] * 50).view(1, 10, 10),
+        torch.tensor([0.02, 0.0]).view(1, 2, 1, 1).expand(1, 2, 10, 10),
+        torch.ones(1, 10, 10, dtype=torch.bool),
+    )
+    logits = torch.tensor([9.0, 8.75]).view(1, 2, 1, 1)
+    expected = alignment(logits)
+    assert not torch.equal(expected, logits)
+    torch.testing.assert_close(alignment(logits.bfloat16()), expected)

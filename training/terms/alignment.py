@@ -37,10 +37,10 @@ class DistributionAlignment(nn.Module):
         self.register_buffer("predicted_batches", torch.zeros(()))
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Return logits (N, C, H, W) of the aligned probabilities."""
+        """Return logits (N, C, H, W) of the aligned probabilities, in float32: BF16 rounds small changes away."""
         tiny = torch.finfo(torch.float32).tiny
         ratio = self.labeled.clamp(min=tiny).log() - self.predicted.clamp(min=tiny).log()
-        return logits + ratio.clamp(-math.log(_MOST), math.log(_MOST)).to(logits.dtype).view(1, -1, 1, 1)
+        return logits.float() + ratio.clamp(-math.log(_MOST), math.log(_MOST)).view(1, -1, 1, 1)
 
     @torch.no_grad()
     def update(self, masks: Tensor, logits: Tensor, valid: Tensor) -> None:
