@@ -4,7 +4,7 @@ import statistics
 
 from segkc_deploy.benchmarks.report.markdown_table import markdown
 from segkc_deploy.benchmarks.report.seeds import SUPERVISED, mean_and_spread, paired
-from segkc_deploy.benchmarks.studies.analysis import VARIANT, StudyAnalysis
+from segkc_deploy.benchmarks.studies.analysis import StudyAnalysis
 from segkc_deploy.benchmarks.studies.study import FULL
 
 #: Points of mIoU below which the seeds differ about as much as the labels, so that a share of them says nothing.
@@ -25,9 +25,7 @@ def headroom_table(analysis: StudyAnalysis, labels: str) -> str | None:
         return None
     contenders = [(SUPERVISED, labels)]
     contenders += [(SUPERVISED, share) for share in analysis.shares() if share != labels]
-    contenders += [
-        (name, labels) for name in analysis.names(labels) if name != SUPERVISED and not name.startswith(VARIANT)
-    ]
+    contenders += [(name, labels) for name in analysis.names(labels) if name != SUPERVISED]
     lines = []
     for name, share in contenders:
         scores = analysis.scores(name, share)

@@ -139,6 +139,16 @@ def facades() -> str:
     return headroom_table(StudyAnalysis(rows), "1/16") or ""
 
 
+def longer_steel() -> str:
+    """Return the same of steel in longer trainings."""
+    return headroom_table(StudyAnalysis(read_rows(RESULTS / "neu-steel-long.json")), "1/32") or ""
+
+
+def longer_facades() -> str:
+    """Return the same of street photographs in longer trainings."""
+    return headroom_table(StudyAnalysis(read_rows(RESULTS / "labelmefacade-long.json")), "1/16") or ""
+
+
 def pseudo_labels() -> str:
     """Return by data set and rule how much pseudo-labels count, and how many of those that count are right."""
     lines = []
@@ -284,6 +294,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "steel": steel,
     "facades": facades,
+    "steel-long": longer_steel,
+    "facades-long": longer_facades,
     "pseudo-labels": pseudo_labels,
     "input-scales": input_scales,
     "juniors": juniors,
