@@ -591,6 +591,7 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "| supervised, 1/8 | 2 | 21.00 ± 1.41 | – | – | – |",
         "| supervised, full | 2 | 40.50 ± 0.71 | +19.50 ± 0.71 (not judged) | – | 100% |",
         "| segkc, 1/8 | 2 | 30.50 ± 0.71 | +9.50 ± 0.71 (not judged) | – | 49% |",
+        "| segkc-no-gate, 1/8 | 2 | 30.50 ± 2.12 | +9.50 ± 0.71 (not judged) | – | 49% |",
         "| row (number of seeds) | 1/8 | full |",
         "| supervised | 22.00 ± 2.00 (3) | 40.50 ± 0.71 (2) |",
         "| segkc − supervised | +9.50 ± 0.50 (outside) | +4.00 (not judged) |",
@@ -607,7 +608,7 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ):
         assert line in lines
     methods, _, ablations = text.partition("## Ablations")
-    assert "segkc-no-gate" not in methods.partition("## Methods")[2]
+    assert "segkc-no-gate" not in methods.partition("## Methods")[2].partition("## Headroom")[0]
     assert "fixmatch" not in ablations
     with pytest.raises(UserError, match=r"no\.json"):
         tables_main([str(tmp_path / "no.json")])
