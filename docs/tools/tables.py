@@ -264,7 +264,7 @@ def juniors() -> str:
 
 
 JUNIOR_IMAGE = "500x375"
-JUNIOR_VARIANTS = ("onnx fp32", "openvino fp32", "openvino bf16", "openvino int8")
+JUNIOR_VARIANTS = ("onnx fp32", "openvino fp32", "openvino bf16", "openvino int8", "openvino int8-bf16")
 JUNIOR_RECIPES = {
     "DINOv2-S + DPT": "own-data-24gb",
     "ConvNeXt-Nano + FPN": "own-data-24gb-convnext-nano",
