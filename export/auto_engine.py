@@ -110,6 +110,7 @@ def export_fastest(
         attempts.make(_to_try(precisions, on_gpu))
         if on_gpu and not any(_runs_on_gpu(one.manifest) for one in attempts.artifacts):
             on_gpu = False
+            console.print("no engine here uses the GPU; trying those for CPUs")
             attempts.make(_to_try(precisions, on_gpu))
         if not attempts.artifacts:
             raise attempts.failure(precisions)

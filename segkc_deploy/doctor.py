@@ -161,7 +161,7 @@ def _ability(name: str, kind: str, found: str | Missing, missing: tuple[Missing,
 
 
 def _onnxruntime() -> str | Missing:
-    for package in reversed(ENGINES["onnx"].packages):
+    for package in ENGINES["onnx"].packages:
         if version := _version(package):
             return f"{package} {version}"
     return Missing("onnxruntime", f"pip install {_PACKAGE}")

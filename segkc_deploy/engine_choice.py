@@ -49,7 +49,7 @@ class EngineChoice(_Part):
 
     Attributes:
         network: sha256 of the network's weights file, and `run` where it was.
-        settings: the options of the export that matter for the choice.
+        settings: what the choice depends on: options of the export, and whether its images have masks and labels.
         machine: processor, cores and GPUs.
         versions: of this package and the engines, empty where one is not installed.
         tried: everything that was tried; the first one is chosen.

@@ -57,7 +57,7 @@ _ENTRIES = (
         # Not bf16: its CPU provider has no kernels for it, and its CUDA provider none for Resize.
         precisions=("fp32", "fp16", "int8"),
         extra="",
-        packages=("onnxruntime", "onnxruntime-gpu"),
+        packages=("onnxruntime-gpu", "onnxruntime"),
         builder="segkc_deploy.export.engines.onnx_engine.OnnxEngine",
         runner="segkc_deploy.runners.onnx_runner.OnnxRuntimeRunner",
         files="`.onnx`",

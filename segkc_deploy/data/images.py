@@ -80,8 +80,7 @@ def decode_image(encoded: bytes, path: Path | str, header: Header | None = None)
     # OpenCV before version 5 ignores the EXIF data of a WebP, and reads neither GIF nor AVIF in every build.
     image = _with_opencv(encoded) if file_format in {"JPEG", "MPO", "PNG", "BMP", "DIB"} else _with_pillow(encoded)
     if image is None:
-        # Decoders give nothing where memory is short, as they do for a damaged file.
-        np.empty((*size, 3), np.uint8)
+        _require_memory(size)
         raise UnreadableFileError(f"{path}: not a readable image: {_reason(encoded)}")
     return image
 
@@ -235,6 +234,14 @@ def _with_pillow(encoded: bytes) -> np.ndarray | None:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except PILLOW_ERRORS:
         return None
+
+
+def _require_memory(size: tuple[int, int]) -> None:
+    """Raise a MemoryError where memory is too small to decode an image of (height, width): decoders do not say so.
+
+    They give no image then, as for a damaged file. Beside the image, OpenCV holds rows or a copy, and BGR becomes RGB.
+    """
+    np.empty((3, *size, 3), np.uint8)
 
 
 def _reason(encoded: bytes) -> str:

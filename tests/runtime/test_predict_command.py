@@ -336,7 +336,7 @@ def test_an_image_that_memory_is_too_small_to_read_is_named_and_the_rest_is_done
     decode, empty = cv2.imdecode, np.empty
 
     def short_of_memory(shape, *arguments, **named):
-        if shape == (9, 9, 3):
+        if shape == (3, 9, 9, 3):
             raise MemoryError
         return empty(shape, *arguments, **named)
 

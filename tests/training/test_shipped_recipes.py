@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ import yaml
 from command_line import CommandLine
 
 from segkc_deploy.data.partitions import partitions
-from segkc_deploy.errors import ConfigError
+from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
+from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.labels import Labels
+from segkc_deploy.training.job import _check_sets
 from segkc_deploy.training.methods.base import Batch
 from segkc_deploy.training.methods.registry import build_method, with_method_defaults
 from segkc_deploy.training.published import Published, published
@@ -275,3 +279,15 @@ def test_json_holds_recipes_and_rows(command: CommandLine) -> None:
 
 def test_an_unknown_recipe_is_one_line(command: CommandLine) -> None:
     assert "did you mean 'segkc-dinov2-s-voc'?" in command.refused("recipes", "segkc-dinov2-s-vok")
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("own-data")])
+def test_what_the_error_for_missing_unlabeled_images_names_trains_on_the_labels_alone(name: str) -> None:
+    labels = Labels(names=("a", "b"), palette=((0, 0, 0), (1, 1, 1)))
+    sets = ImageSets(MaskCoding(labels), labeled=(Sample("1", Path("1.png"), Path("1.png")),))
+    with pytest.raises(DataError, match="no unlabeled images") as refused:
+        _check_sets(sets, Path("data.yaml"), needs_unlabeled=True)
+    arguments = shlex.split(str(refused.value).rpartition("alone: ")[2])
+    assert arguments[::2] == ["-o", "-o"]
+    recipe = load_recipe(name, arguments[1::2])
+    assert (recipe.senior, recipe.method) == (None, {"name": "supervised"})
