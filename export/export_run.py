@@ -25,11 +25,12 @@ from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.convert import ConvertedGraph, convert_precision, formats_of
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.real_images import RealImages, real_images
+from segkc_deploy.export.remembering_runner import RememberingRunner
 from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.export.to_onnx import add_metadata, base_graph, checked, fix_batch
 from segkc_deploy.export.torch_activations import torch_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops
-from segkc_deploy.export.verify import failure_reason, verify
+from segkc_deploy.export.verify import failure_reason, usual_images, verify
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import Contract, Manifest, Normalization, Source, Verification, sha256_of
@@ -61,6 +62,7 @@ class SharedWork:
 
     base: onnx.ModelProto | None = None
     converted: dict[tuple[str, bool], ConvertedGraph] = field(default_factory=dict)
+    networks: dict[frozenset[str], RememberingRunner] = field(default_factory=dict)
 
 
 def export_run(
@@ -100,7 +102,8 @@ def export_run(
     engine.check(settings.options, settings.precision)
     network, metadata = load_network(run / "junior.safetensors")
     _check_format(network.pixels, engine.name, settings.precision)
-    images = real_images(metadata, data, verify_source, settings.verify_images, settings.calibration_images)
+    verify_images = settings.verify_images or usual_images(settings.size or metadata.input_size)
+    images = real_images(metadata, data, verify_source, verify_images, settings.calibration_images)
     limits = settings.effective_limits
     if limits.miou_loss is not None and not images.masks:
         raise ConfigError(
@@ -251,11 +254,7 @@ class _Export:
         """Run the artifact, or where this machine cannot, its graph."""
         device = self.engine.verification_device(self.settings.precision, self.settings.options)
         logits = emulate(converted.model) if self.engine.from_onnx else None
-        # The network as it was trained, not the copy with baked positions that was exported. On the CPU: its own
-        # rounding is then the same on every machine.
-        outputs = tuple(dict.fromkeys((*self.outputs, LOGITS)))
-        network = TorchRunner(DeployGraph(self.network, None, outputs), device="cpu")
-        with self._runner(candidate.path, manifest, device, model) as runner, network:
+        with self._runner(candidate.path, manifest, device, model) as runner, self._network() as network:
             verification = verify(
                 Predictor(runner, self.metadata.labels, self.contract),
                 Predictor(network, self.metadata.labels, self.contract),
@@ -266,6 +265,17 @@ class _Export:
         limits = self.settings.effective_limits
         facts = {"subject": subject, "required_agreement": limits.agreement, "max_miou_loss": limits.miou_loss}
         return verification.model_copy(update=facts)
+
+    def _network(self) -> RememberingRunner:
+        """Return what runs the network as it was trained, not the copy with baked positions that was exported.
+
+        On the CPU: its own rounding is then the same on every machine.
+        """
+        outputs = frozenset((*self.outputs, LOGITS))
+        if outputs not in self.shared.networks:
+            graph = DeployGraph(self.network, None, tuple(sorted(outputs)))
+            self.shared.networks[outputs] = RememberingRunner(TorchRunner(graph, device="cpu"))
+        return self.shared.networks[outputs]
 
     @contextmanager
     def _runner(self, path: Path, manifest: Manifest, device: str, model: onnx.ModelProto) -> Iterator[Runner]:

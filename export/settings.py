@@ -29,7 +29,9 @@ class ExportSettings:
             `sparse` upsamples only where classes meet, which gives the same masks and is several times cheaper on a
             CPU. By default the engine's own choice; a graph of free size, or with confidence, is dense.
         limits: what the artifact has to meet; by default what `DEFAULT_LIMITS` says for the precision.
-        verify_images, calibration_images: how many real images are used, at most.
+        verify_images: on how many real images the artifact is verified, at most; by default what `usual_images` says
+            for the input size.
+        calibration_images: on how many real images ranges are calibrated, at most.
         options: of the engine's build.
     """
 
@@ -43,7 +45,7 @@ class ExportSettings:
     outputs: Sequence[str] | None = None
     upsampling: Literal["dense", "sparse"] | None = None
     limits: Limits = field(default_factory=Limits)
-    verify_images: int = 200
+    verify_images: int | None = None
     calibration_images: int = 64
     options: BuildOptions = field(default_factory=BuildOptions)
 

@@ -28,10 +28,15 @@ _SHAPE_WITHIN = 0.05
 #: How many images make a batch where any number is taken.
 _SOME = 3
 
+#: Images that verify unless a number was asked for: so many at most, and fewer where they are large, up to these pixels
+#: in all, but never fewer than this. The network in PyTorch takes longest, and minutes for a large one on a CPU.
+MOST_IMAGES, FEWEST_IMAGES = 200, 32
+VERIFICATION_PIXELS = 1 << 24
+
 #: Images on which the graph is emulated: so many, and more where they are small, up to these pixels in all. Emulation
 #: costs more than the artifact itself, and what rounding does to a graph shows on few large images.
-GRAPH_IMAGES = 16
-GRAPH_PIXELS = 1 << 22
+GRAPH_IMAGES = 8
+GRAPH_PIXELS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,12 @@ class _Comparison:
                 float(np.mean(self.confidence_differences)) if self.confidence_differences else None
             ),
         }
+
+
+def usual_images(size: tuple[int, int]) -> int:
+    """Return on how many images of (height, width) pixels an artifact is verified unless a number was asked for."""
+    height, width = size
+    return min(max(VERIFICATION_PIXELS // (height * width), FEWEST_IMAGES), MOST_IMAGES)
 
 
 def verify(artifact: Predictor, reference: Predictor, logits: Logits | None, images: RealImages) -> Verification:
@@ -202,12 +213,19 @@ def _other_shapes(artifact: Predictor, reference: Predictor, images: RealImages)
     for count, size in _shapes(artifact.contract):
         batch = np.stack([resize_image(pictures[place % len(pictures)], size) for place in range(count)])
         share = _Share()
-        expected, got = reference.infer(batch), artifact.infer(batch)
+        # One by one: that is right whatever batches do, and at the network's own size known already.
+        expected = _together([reference.infer(one[None]) for one in batch])
+        got = artifact.infer(batch)
         sizes = [size] * count
         masks = reference.postprocess(_those_of(got, expected), sizes)
         for mask, other in zip(masks, artifact.postprocess(got, sizes), strict=True):
             share.add(mask, other)
         yield ShapeCheck(shape=(count, *size), agreement=share.value)
+
+
+def _together(outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the outputs of single images as those of one batch."""
+    return {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}
 
 
 def _those_of(artifact: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -68,9 +68,15 @@ def export(
             rich_help_panel=_PROOF,
         ),
     ] = None,
-    verify_images: Annotated[int, typer.Option(min=1, help="Images to verify on, at most.", rich_help_panel=_PROOF)] = (
-        200
-    ),
+    verify_images: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images to verify on, at most; by default 32 to 200, fewer the larger the input size.",
+            show_default=False,
+            rich_help_panel=_PROOF,
+        ),
+    ] = None,
     calibration_images: Annotated[
         int, typer.Option(min=1, help="Images to calibrate on, at most.", rich_help_panel=_PROOF)
     ] = 64,

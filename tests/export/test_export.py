@@ -18,7 +18,7 @@ from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, VerificationError
 from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.engines.base import BuildOptions, Range
-from segkc_deploy.export.export_run import Exported, export_run
+from segkc_deploy.export.export_run import Exported, SharedWork, export_run
 from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.convert import ConvertedGraph
 from segkc_deploy.export.precision.emulation import emulate
@@ -26,7 +26,7 @@ from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.export.torch_activations import run_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops, describe_run, load_run_predictor
-from segkc_deploy.export.verify import Limits, failure_reason
+from segkc_deploy.export.verify import Limits, failure_reason, usual_images
 from segkc_deploy.manifest import Verification, companion_path, read_manifest, sha256_of
 from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner
 from segkc_deploy.training.files.network_file import load_network
@@ -369,11 +369,28 @@ def test_the_gate_runs_the_network_once_for_each_image(
 
     monkeypatch.setattr(module, "verify", watched)
     verification = export_run(run, data, ExportSettings(outputs=outputs), tmp_path).manifest.verification
-    assert passes == [1, 1, 1, 3]  # three validation images, and several at once
+    assert passes == [1, 1, 1]  # three validation images, which are known when they come as one batch
     assert verification is not None
     assert verification.agreement >= 0.999
     assert verification.graph_agreement is not None
     assert verification.graph_agreement >= 0.999
+
+
+def test_further_precisions_do_not_run_the_network_again(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = SharedWork()
+    first = export_run(run, data, ExportSettings(precision="fp16"), tmp_path, shared=shared).manifest.verification
+    monkeypatch.setattr(TorchRunner, "infer", lambda self, images: pytest.fail("the network ran again"))
+    second = export_run(run, data, ExportSettings(), tmp_path, shared=shared).manifest.verification
+    assert first is not None
+    assert second is not None
+    assert first.images == second.images
+    assert second.agreement >= first.agreement
+
+
+def test_fewer_large_images_verify_than_small_ones() -> None:
+    assert [usual_images(size) for size in ((64, 64), (288, 384), (518, 518), (1024, 2048))] == [200, 151, 62, 32]
 
 
 def test_other_batches_and_sizes_are_tried(run: Path, data: Path, tmp_path: Path) -> None:
