@@ -59,9 +59,11 @@ class Evaluation:
         return {
             "miou": _finite(self.scores.miou),
             "pixel_accuracy": _finite(self.scores.pixel_accuracy),
-            "iou": dict(zip(self.labels.names, map(_finite, self.scores.iou), strict=True)),
+            "iou": self._by_class(self.scores.iou),
+            "precision": self._by_class(self.scores.precision),
+            "recall": self._by_class(self.scores.recall),
             "boundary_miou": _finite(self.boundary.miou),
-            "boundary_iou": dict(zip(self.labels.names, map(_finite, self.boundary.iou), strict=True)),
+            "boundary_iou": self._by_class(self.boundary.iou),
             "images": self.images,
             "pixels": self.scores.pixels,
             "confusion": self.confusion.tolist(),
@@ -69,6 +71,9 @@ class Evaluation:
             "rule": self.scores.rule,
             "boundary_rule": self.boundary.rule,
         }
+
+    def _by_class(self, values: Sequence[float]) -> dict[str, float | None]:
+        return dict(zip(self.labels.names, map(_finite, values), strict=True))
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""How good masks are: IoU per class, its mean, and pixel accuracy, from one confusion matrix over a whole set."""
+"""How good masks are: IoU, precision and recall per class, mIoU and pixel accuracy, from one confusion matrix."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -17,9 +17,7 @@ _VALUES = 256  # of an 8-bit mask
 
 def iou_percent(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
     """Return the IoU in percent (0-100) from pixel counts of one shape, NaN where the union is empty."""
-    iou = np.full(union.shape, np.nan)
-    np.divide(100.0 * intersection, union, out=iou, where=union > 0)
-    return iou
+    return _percent(intersection, union)
 
 
 def mean_iou(iou: np.ndarray) -> np.ndarray:
@@ -34,11 +32,15 @@ class Scores:
     """What a confusion matrix says.
 
     `iou` holds a percentage (0-100) for each class, NaN for a class that is in neither the truth nor a prediction;
-    `miou` (percent) is their mean without those, NaN if no pixel was counted; `pixel_accuracy` is in percent;
-    `pixels` is the number of pixels counted; `rule` says all this in words, to stand beside the numbers.
+    `precision`, TP / (TP + FP), is NaN for a class that was never predicted, and `recall`, TP / (TP + FN), for one that
+    is not in the truth, both in percent; `miou` (percent) is the mean of `iou` without NaN, NaN if no pixel was
+    counted; `pixel_accuracy` is in percent; `pixels` is the number of pixels counted; `rule` says in words how IoU and
+    mIoU are counted, to stand beside the numbers.
     """
 
     iou: tuple[float, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
     miou: float
     pixel_accuracy: float
     pixels: int
@@ -95,9 +97,12 @@ class ConfusionMatrix:
         """Return the scores of everything counted so far."""
         hits, union = self.intersection_and_union()
         iou = iou_percent(hits, union)
+        true, predicted = self.counts.sum(axis=1), self.counts.sum(axis=0)
         pixels = int(self.counts.sum())
         return Scores(
             iou=tuple(iou.tolist()),
+            precision=tuple(_percent(hits, predicted).tolist()),
+            recall=tuple(_percent(hits, true).tolist()),
             miou=float(mean_iou(iou)),
             pixel_accuracy=float(100 * hits.sum() / pixels) if pixels else float("nan"),
             pixels=pixels,
@@ -122,3 +127,10 @@ class ConfusionMatrix:
                 f"the {mask} holds the value(s) {', '.join(map(str, other))}, which are no class ids:"
                 f" classes are 0 to {self.num_classes - 1}"
             )
+
+
+def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return counts as percentages of others of the same shape, NaN where these are 0."""
+    percent = np.full(whole.shape, np.nan)
+    np.divide(100.0 * part, whole, out=percent, where=whole > 0)
+    return percent

@@ -27,7 +27,7 @@ def eval_command(
         int, typer.Option(min=1, help="Successive images drawn together for the interval of mIoU: 10 for a video's.")
     ] = 1,
 ) -> None:
-    """Print the IoU and boundary IoU of each class, mIoU with its 95% interval, and pixel accuracy.
+    """Print IoU, boundary IoU, precision and recall of each class, mIoU with its 95% interval, and pixel accuracy.
 
     Example: `segkc-deploy eval junior-fp32.onnx --data data.yaml`
     """
@@ -119,12 +119,14 @@ def _print_scores(target: Path, evaluation: "Evaluation") -> None:
 
     table = Table(title=f"{target}: {evaluation.images} images", title_justify="left")
     table.add_column("class")
-    table.add_column("IoU %", justify="right")
-    table.add_column("boundary IoU %", justify="right")
     metrics = evaluation.to_json()
+    # Where one is undefined: a class in neither truth nor prediction, one never predicted, one not in the truth.
+    undefined = {"iou": "absent", "boundary_iou": "absent", "precision": "–", "recall": "–"}
+    for title in ("IoU %", "boundary IoU %", "precision %", "recall %"):
+        table.add_column(title, justify="right")
     for name in evaluation.labels.names:
-        values = (metrics["iou"][name], metrics["boundary_iou"][name])
-        table.add_row(name, *("absent" if value is None else f"{value:.2f}" for value in values))
+        values = ((metrics[metric][name], text) for metric, text in undefined.items())
+        table.add_row(name, *(text if value is None else f"{value:.2f}" for value, text in values))
     table.add_section()
     table.add_row("mIoU", f"{evaluation.scores.miou:.2f}", f"{evaluation.boundary.miou:.2f}", style="bold")
     table.add_row("pixel accuracy", f"{evaluation.scores.pixel_accuracy:.2f}")

@@ -51,6 +51,18 @@ def test_pixel_accuracy_is_the_share_of_counted_pixels_that_agree():
     assert scores.pixel_accuracy == pytest.approx(100 * sum(t == p for t, p in counted) / len(counted), rel=1e-12)
 
 
+def test_precision_and_recall_are_those_of_counted_pixels():
+    truth, prediction = random_masks(3)
+    scores = scores_of((truth, prediction))
+    counted = [(t, p) for t, p in zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True) if t != IGNORE]
+    for class_id in range(CLASSES):
+        found = [t for t, p in counted if p == class_id]
+        there = [p for t, p in counted if t == class_id]
+        assert scores.precision[class_id] == pytest.approx(100 * found.count(class_id) / len(found), rel=1e-12)
+        assert scores.recall[class_id] == pytest.approx(100 * there.count(class_id) / len(there), rel=1e-12)
+    assert scores.precision != scores.recall
+
+
 def test_agrees_with_torchmetrics():
     torch = pytest.importorskip("torch", reason="compares with torchmetrics, which needs torch")
     classification = pytest.importorskip("torchmetrics.classification", reason="compares with torchmetrics")
@@ -71,6 +83,9 @@ def test_a_class_that_occurs_nowhere_is_left_out_and_one_only_predicted_counts_a
     scores = scores_of((truth, prediction), classes=4)
     assert scores.iou[:3] == (100.0, 50.0, 0.0)
     assert math.isnan(scores.iou[3])
+    assert scores.precision[:3] == (100.0, 100.0, 0.0)
+    assert scores.recall[:2] == (100.0, 50.0)
+    assert [math.isnan(value) for value in (scores.precision[3], *scores.recall[2:])] == [True] * 3
     assert scores.miou == 50.0
     assert scores.pixel_accuracy == 75.0
 
