@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -41,7 +41,7 @@ class MeasureOptions(BaseModel):
     batches: _Batches = (1, 2, 4, 8)
     seconds: float = Field(default=5.0, ge=0.01)
     samples: _Count | None = None
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: _Count | None = None
     images: _Count = 32
     block: _Count = 1

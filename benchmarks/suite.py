@@ -143,10 +143,14 @@ class Benchmark:
         self.result.interleaved = timing
 
     def write_report(self) -> None:
-        """Write the report, and delete stored rows that no target stands for any more."""
+        """Write the report; if every row was measured, delete stored ones that no target stands for any more.
+
+        Of a row that failed, what was stored under other conditions is all that there is.
+        """
         if self.pictures:
             save_pictures(self.result, self.sets, self._masks, self.out)
-        self._store.forget("row", but=self._identities.values())
+        if not self.result.failures:
+            self._store.forget("row", but=self._identities.values())
         write_report(self.result, self.out, with_pictures=self.pictures)
 
     def _measure(self, planned: PlannedRow) -> tuple[Row | None, str | None]:

@@ -19,6 +19,7 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
 from segkc_deploy.errors import ConfigError, MissingDependencyError
+from segkc_deploy.pixel_format import PixelFormat, by_band_group
 from segkc_deploy.runners.aoti_runner import quiet_torch
 from segkc_deploy.runners.onnx_runner import preload_cuda_libraries
 from segkc_deploy.training.files.network_file import load_network
@@ -64,7 +65,8 @@ class EagerBaseline(Baseline):
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            logits = self._logits(torch.from_numpy(_preprocess(image, self._size)).to(self._device))
+            batch = torch.from_numpy(_preprocess(image, self._size, self._network.pixels))
+            logits = self._logits(batch.to(self._device))
             full = F.interpolate(logits, image.shape[:2], mode="bilinear", align_corners=self._align_corners)
             mask: np.ndarray = full.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
         return mask
@@ -77,10 +79,10 @@ class CompiledBaseline(EagerBaseline):
         super().__init__(run, device, threads)
         if self._device.type == "cpu":
             needs_compiler()
-        self._logits = torch.compile(self._network)
+        self._logits, pixels = torch.compile(self._network), self._network.pixels
         self.description = f"PyTorch {torch.__version__} torch.compile, {self._device.type}"
         with quiet_torch():
-            self.predict(np.zeros((*self._size, 3), np.uint8))
+            self.predict(np.zeros((*self._size, pixels.bands), pixels.dtype))
 
 
 class PlainExportBaseline(Baseline):
@@ -91,7 +93,7 @@ class PlainExportBaseline(Baseline):
 
     def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
         network, metadata = load_network(run / "junior.safetensors")
-        self._size = metadata.input_size
+        self._size, self._pixels = metadata.input_size, network.pixels
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
@@ -110,7 +112,7 @@ class PlainExportBaseline(Baseline):
         self.description = f"onnxruntime {onnxruntime.__version__} {provider}"
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        (logits,) = self._session.run(None, {"input": _preprocess(image, self._size)})[0]
+        (logits,) = self._session.run(None, {"input": _preprocess(image, self._size, self._pixels)})[0]
         height, width = image.shape[:2]
         full = np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in logits])
         mask: np.ndarray = full.argmax(axis=0).astype(np.uint8)
@@ -136,16 +138,15 @@ def needs_compiler() -> None:
 
 
 def _plain_export(network: Segmenter, size: tuple[int, int]) -> bytes:
+    example = torch.zeros(1, network.pixels.bands, *size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network.eval(), (torch.zeros(1, 3, *size),), input_names=["input"], dynamo=True, verbose=False
-        )
+        program = torch.onnx.export(network.eval(), (example,), input_names=["input"], dynamo=True, verbose=False)
     assert program is not None
     return bytes(program.model_proto.SerializeToString())
 
 
-def _preprocess(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return float32 (1, 3, height, width), values from 0 to 1."""
-    resized = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(resized.transpose(2, 0, 1)[None], dtype=np.float32) / 255
+def _preprocess(image: np.ndarray, size: tuple[int, int], pixels: PixelFormat) -> np.ndarray:
+    """Return float32 (1, bands, height, width), values from 0 to 1."""
+    resized = by_band_group(image, lambda part: cv2.resize(part, (size[1], size[0]), interpolation=cv2.INTER_LINEAR))
+    return np.ascontiguousarray(resized.transpose(2, 0, 1)[None], dtype=np.float32) / pixels.largest

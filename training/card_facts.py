@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from segkc_deploy.manifest import sha256_of
 from segkc_deploy.sharing.card_facts import NetworkFacts
 from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
@@ -15,7 +16,8 @@ def run_facts(run: Path) -> tuple[NetworkFacts, Path]:
     """
     directory = RunDirectory(run)
     _, data = read_config(directory)
-    network, metadata = load_network(directory.network("junior"))
+    weights = directory.network("junior")
+    network, metadata = load_network(weights)
     facts = NetworkFacts(
         kind="run",
         file=run.resolve().name,
@@ -28,6 +30,7 @@ def run_facts(run: Path) -> tuple[NetworkFacts, Path]:
         recipe=metadata.recipe,
         step=metadata.step,
         form="PyTorch weights",
+        weights_sha256=sha256_of(weights),
         has_senior=directory.network("senior").is_file(),
     )
     return facts, data

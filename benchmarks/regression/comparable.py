@@ -39,8 +39,9 @@ def scored_images(result: BenchmarkResult) -> list[str] | None:
 def other_machine(ours: BenchmarkResult, theirs: BenchmarkResult) -> str | None:
     """Return why timings of two results cannot be compared, in words, or None where they can."""
     for key in _SAME_MACHINE:
-        if ours.machine.get(key) != theirs.machine.get(key):
-            return f"its {key} is {_plain(theirs.machine.get(key))}, here {_plain(ours.machine.get(key))}"
+        mine, other = _plain(ours.machine.get(key)), _plain(theirs.machine.get(key))
+        if mine != other:
+            return f"its {key} is {other}, here {mine}"
     for key in _SAME_OPTIONS:
         if ours.options.get(key) != theirs.options.get(key):
             return f"it was measured with --{key} {theirs.options.get(key)}, this one with {ours.options.get(key)}"
@@ -59,8 +60,9 @@ def _kind(row: Row) -> str:
 
 
 def _plain(value: object) -> str:
+    """Return a fact of a machine in words: of GPUs the name and memory, for a driver is a version like a library's."""
     if isinstance(value, list):
-        return ", ".join(str(gpu.get("name")) for gpu in value) or "none"
+        return ", ".join(f"{gpu.get('name')} ({gpu.get('memory_mib')} MiB)" for gpu in value) or "none"
     return str(value)
 
 

@@ -62,12 +62,12 @@ def card_command(
         raise ConfigError(f"{scores}: scores of the {measured.role}; the card is of the junior: score it by `eval`")
     card = Card(
         network=network,
-        name=name or Path(network.file).stem,
+        name=name or (network.file if target.is_dir() else target.stem),
         license=license_name,
         dataset=dataset,
         data=data_facts(data, network.labels) if data else None,
         scores=measured,
-        latency=[latency for file in benchmark or () for latency in _latency(file, target)],
+        latency=[latency for file in benchmark or () for latency in _latency(file, target, network.weights_sha256)],
         limits=added,
         repo=repo,
     )
@@ -75,8 +75,8 @@ def card_command(
     typer.echo(path)
 
 
-def _latency(file: Path, target: Path) -> "list[LatencyFacts]":
-    """Return the latencies of the target in a benchmark."""
+def _latency(file: Path, target: Path, weights_sha256: str) -> "list[LatencyFacts]":
+    """Return the latencies of the target in a benchmark: of its name and weights, since most exports have one name."""
     from segkc_deploy.cli.extras import needs_extra
     from segkc_deploy.errors import ConfigError
     from segkc_deploy.sharing.card_facts import LatencyFacts
@@ -85,7 +85,8 @@ def _latency(file: Path, target: Path) -> "list[LatencyFacts]":
         from segkc_deploy.benchmarks.store.result_file import read_result
 
     result = read_result(file)
-    rows = [row for row in result.rows if Path(row.target).name == target.resolve().name and row.role != "senior"]
+    named = [row for row in result.rows if Path(row.target).name == target.resolve().name and row.role != "senior"]
+    rows = [row for row in named if row.about.get("weights_sha256") == weights_sha256]
     found = [
         LatencyFacts(total.p50, total.p90, total.p99, row.size, row.machine or _machine(result.machine))
         for row in rows
@@ -93,7 +94,8 @@ def _latency(file: Path, target: Path) -> "list[LatencyFacts]":
         for total in [row.latency.total]
     ]
     if not found:
-        raise ConfigError(f"{file}: has no latency of {target.name}; benchmark this target")
+        what = f"its {target.name} has other weights" if named and not rows else f"has no latency of {target.name}"
+        raise ConfigError(f"{file}: {what}; benchmark this target")
     return found
 
 

@@ -26,6 +26,7 @@ class NetworkFacts:
         input_size: (height, width) in pixels.
         method, recipe, step: of its training.
         form: engine and precision of an artifact, or `PyTorch weights`.
+        weights_sha256: of the file that training wrote of the network.
         verification: how an artifact agrees with its network.
         has_senior: whether a run has a senior too.
     """
@@ -41,6 +42,7 @@ class NetworkFacts:
     recipe: str
     step: int
     form: str
+    weights_sha256: str
     verification: Verification | None = None
     has_senior: bool = False
 
@@ -101,6 +103,7 @@ def artifact_facts(artifact: Path) -> NetworkFacts:
         recipe=manifest.source.recipe,
         step=manifest.source.step,
         form=f"{manifest.engine}, {manifest.precision}",
+        weights_sha256=manifest.source.weights_sha256,
         verification=manifest.verification,
     )
 

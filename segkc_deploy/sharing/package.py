@@ -22,6 +22,7 @@ from segkc_deploy.validation import load_yaml
 INDEX = "segkc-deploy.json"
 _SUFFIXES = frozenset({".onnx", ".safetensors", ".json", ".yaml", ".md"})
 _NAME = re.compile(r"[\w][\w.+-]*")
+_NAME_IN_WORDS = "letters, digits and . _ + - alone"
 _LARGEST_HEADER = 100 << 20
 
 
@@ -76,6 +77,12 @@ def pack(target: Path) -> Package:
     card = (target if target.is_dir() else target.parent) / "README.md"
     if card.is_file():
         package.files["README.md"] = card
+    for name in package.files:
+        if not _NAME.fullmatch(name):
+            raise ArtifactError(
+                f"{target}: {name!r} cannot be pulled by that name; rename the artifact and the files beside it to"
+                f" names of {_NAME_IN_WORDS}"
+            )
     return package
 
 
@@ -123,7 +130,9 @@ def read_index(path: Path, where: str) -> PackageIndex:
     except ValueError:
         raise HubError(f"{where}: {INDEX} is damaged; push again") from None
     for name in index.files:
-        if not _NAME.fullmatch(name) or Path(name).suffix not in _SUFFIXES or name == INDEX:
+        if not _NAME.fullmatch(name):
+            raise HubError(f"{where}: holds {name!r}; only files with names of {_NAME_IN_WORDS} are pulled")
+        if Path(name).suffix not in _SUFFIXES or name == INDEX:
             raise HubError(f"{where}: holds {name!r}; only {', '.join(sorted(_SUFFIXES))} files are pulled")
     if index.kind == "artifact" and (Path(index.main).suffix != ".onnx" or index.main not in index.files):
         raise HubError(f"{where}: {INDEX} names no ONNX artifact; push again")

@@ -228,6 +228,9 @@ def test_mistakes_are_told_before_measuring(data: Path, tmp_path: Path, run: Com
     assert "sha256" in run.refused("benchmark", artifact, "--data", data, *out)
     assert not (tmp_path / "report").exists()
     assert run("benchmark", artifact, "--data", data, *out, "--batches", "1,x").code == 2
+    finished = run("benchmark", make_artifact(tmp_path), "--data", data, *out, "--device", "gpu")
+    assert (finished.code, "--device" in finished.err) == (2, True)
+    assert not (tmp_path / "report").exists()
 
 
 def test_without_torch_its_rows_are_left_out_and_said(

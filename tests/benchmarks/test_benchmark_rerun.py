@@ -201,6 +201,16 @@ def test_a_row_that_failed_is_tried_again(here: Here, data: Path, tmp_path: Path
     assert stored["rows"][1]["accuracy"]["agreement_with"] == "run junior"
 
 
+def test_a_failed_benchmark_deletes_no_earlier_rows(here: Here, data: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", QUICK.model_copy(update={"images": 2})
+    rerun(here, data, out)
+    here.failing = NAMES[1]
+    rerun(here, data, out, other)
+    here.failing = ""
+    assert rerun(here, data, out) == []
+    assert rerun(here, data, out, other) == NAMES  # the earlier benchmark was complete, and kept its own rows alone
+
+
 def test_a_new_name_costs_no_measurement(here: Here, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     rerun(here, data, out)

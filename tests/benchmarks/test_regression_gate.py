@@ -200,6 +200,16 @@ def test_a_baseline_of_something_else_is_refused(baseline: dict[str, Any], condi
     gate(made(row(), **baseline), other).check(made(), planned("a.onnx"), IMAGES)
 
 
+def test_another_driver_is_no_other_machine_and_another_memory_is() -> None:
+    def machine(driver: str, memory: int) -> dict[str, Any]:
+        return {"cpu": "made up", "gpus": [{"name": "GPU", "driver": driver, "memory_mib": memory}]}
+
+    ours, condition = made(machine=machine("580", 1000)), "latency.p50 > 1.1x"
+    gate(made(row(), machine=machine("570", 1000)), condition).check(ours, planned("a.onnx"), IMAGES)
+    with pytest.raises(ConfigError, match=r"its gpus is GPU \(2000 MiB\), here GPU \(1000 MiB\)"):
+        gate(made(row(), machine=machine("580", 2000)), condition).check(ours, planned("a.onnx"), IMAGES)
+
+
 @pytest.mark.parametrize(
     ("images", "told"), [(["0", "2"], "other images: '1' is in one"), (["0"], "scored on 2 images, not on 1")]
 )

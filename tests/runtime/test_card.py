@@ -1,6 +1,7 @@
 """Model cards: front matter that a hub's own reader accepts, and what was and was not measured."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,30 @@ def test_a_runs_card_counts_its_images(command: CommandLine, run: Path, tmp_path
     assert "`mobilenetv4_conv_small_035`" in text and "method `segkc`" in text
     assert "learned from its own labels of 6 images" in text
     assert f"segkc-deploy export {run.name} --engine onnx" in text
+
+
+def test_the_latency_is_that_of_the_same_weights(command: CommandLine, tmp_path: Path) -> None:
+    from made_up_results import full_row, result
+
+    artifact, other = make_artifact(tmp_path), "/elsewhere/tiny.onnx"
+    ours = full_row("ours", "artifact", 50.0, 12.0, target=other, about={"weights_sha256": "0" * 64})
+    foreign = full_row("foreign", "artifact", 50.0, 99.0, target=other, about={"weights_sha256": "1" * 64})
+    (tmp_path / "both.json").write_text(result([foreign, ours]).model_dump_json())
+    (tmp_path / "foreign.json").write_text(result([foreign]).model_dump_json())
+    card = ("card", artifact, "--license", "mit", "--benchmark")
+    assert "its tiny.onnx has other weights" in command.refused(*card, tmp_path / "foreign.json")
+    assert command(*card, tmp_path / "both.json").code == 0
+    text = (tmp_path / "README.md").read_text()
+    latency = text[text.index("## Latency") : text.index("## Data")]
+    assert latency.count("made up") == 1
+    assert f"{ours.latency.total.p50:.2f}" in latency or f"{ours.latency.total.p50:.1f}" in latency
+
+
+def test_a_run_is_called_as_its_folder(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "street-v1.5"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+    assert command("card", folder, "--license", "mit", "--out", tmp_path / "card.md").code == 0
+    assert "# street-v1.5\n" in (tmp_path / "card.md").read_text()
 
 
 def test_mistakes_are_named(command: CommandLine, tmp_path: Path) -> None:

@@ -56,6 +56,15 @@ def test_an_artifact_comes_back_as_it_was(command: CommandLine, hub: StandInHub,
         assert predictor.labels.names[0] == "dark"
 
 
+@pytest.mark.parametrize("name", ["my junior.onnx", "junior(1).onnx"])
+def test_a_name_that_cannot_be_pulled_is_not_pushed(
+    command: CommandLine, hub: StandInHub, tmp_path: Path, name: str
+) -> None:
+    artifact = make_artifact(tmp_path, name)
+    assert "letters, digits and . _ + -" in command.refused("push", artifact, REPO, "--endpoint", hub.endpoint)
+    assert not hub.repos.get(REPO)
+
+
 def test_an_older_commit_can_be_pulled(command: CommandLine, hub: StandInHub, tmp_path: Path) -> None:
     pushed(command, hub, tmp_path / "one")
     (first, _) = hub.repos[REPO][0]

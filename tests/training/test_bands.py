@@ -212,6 +212,18 @@ def test_masks_from_onnx_are_those_of_pytorch(command: CommandLine, trained: tup
             predictor.predict(np.zeros((4, 5, 3), np.uint8))
 
 
+def test_the_baselines_see_the_same_pixels(trained: tuple[Path, Path]) -> None:
+    from segkc_deploy.export.baselines import BASELINES
+
+    data, run = trained
+    sets = load_data_spec(data).resolve()
+    network, metadata = load_network(run / "junior.safetensors")
+    predict = mask_predictor(network, torch.device("cpu"), ValidationConfig(every=1, size=metadata.input_size))
+    image = read_image(sets.val[0].image, sets.pixels)
+    for name in ("eager", "plain export"):
+        assert (BASELINES[name](run, "cpu", 1).predict(image) == predict(image)).mean() > 0.9, name
+
+
 def test_the_run_is_scored_resumed_and_ranked(command: CommandLine, trained: tuple[Path, Path], tmp_path: Path) -> None:
     data, run = trained
     scores = tmp_path / "eval.json"
