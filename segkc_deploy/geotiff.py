@@ -1,6 +1,8 @@
 """Masks of GeoTIFF files of any size: read, predicted and written window by window, the georeference kept."""
 
 import contextlib
+import errno
+import itertools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +37,7 @@ def predict_geotiff(
 
     Args:
         predictor: what predicts.
-        source: 8 or 16 bits a channel; gray, palette, or the first three bands as RGB.
+        source: up to 16 bits a channel; gray, palette, or the first three bands as RGB.
         target: the file to write.
         stride: see `tiles.predict_tiled`.
         batch_size: windows that run at once.
@@ -49,7 +51,7 @@ def predict_geotiff(
     """
     rasterio = _import_rasterio()
     window = predictor.contract.size
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), _reading(rasterio, source), rasterio.open(source) as image:
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), _opened(rasterio, source) as image:
         bands = _Bands(image, source)
         tiling = Tiling((image.height, image.width), window, stride or default_stride(window))
         with contextlib.ExitStack() as files:
@@ -60,11 +62,11 @@ def predict_geotiff(
                 raster = files.enter_context(_created(rasterio, temporary, image, labels))
 
                 def write(top: int, left: int, part: np.ndarray) -> None:
-                    where = rasterio.windows.Window(left, top, part.shape[1], part.shape[0])
                     values = as_bytes(part) if labels is None else part.astype(np.uint8)
                     if bands.has_gaps:
-                        values[image.dataset_mask(window=where) == 0] = 0 if labels is None else labels.ignore_index
-                    raster.write(values, 1, window=where)
+                        empty = bands.empty(top, left, *part.shape)
+                        values[empty] = 0 if labels is None else labels.ignore_index
+                    raster.write(values, 1, window=rasterio.windows.Window(left, top, part.shape[1], part.shape[0]))
 
                 return write
 
@@ -80,18 +82,18 @@ def reduced_pair(source: Path, mask: Path, longest_side: int) -> tuple[np.ndarra
         DataError: one of them cannot be read.
     """
     rasterio = _import_rasterio()
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), _reading(rasterio, source), rasterio.open(source) as image:
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), _opened(rasterio, source) as image:
         factor = max(1.0, max(image.height, image.width) / longest_side)
         size = max(round(image.height / factor), 1), max(round(image.width / factor), 1)
-        with rasterio.open(mask) as classes:
+        with _opened(rasterio, mask) as classes, _reading(mask):
             return _Bands(image, source).read_reduced(*size), classes.read(1, out_shape=size)
 
 
 class _Bands:
-    """Reads parts of a raster as RGB.
+    """Reads parts of a raster as RGB, with the values that `data.images.read_image` gives.
 
     Raises:
-        DataError: its values are neither 8-bit nor 16-bit and unsigned.
+        DataError: its values are neither 8-bit nor 16-bit and unsigned, or it has a palette of 16 bits.
     """
 
     def __init__(self, image: Any, path: Path) -> None:
@@ -101,29 +103,49 @@ class _Bands:
         if len(kinds) > 1 or not kinds <= {"uint8", "uint16"}:
             raise DataError(f"{path}: values are {', '.join(sorted(kinds))}; save it with 8 or 16 bits, unsigned")
         self._image = image
+        self._path = path
         self._indexes = [1, 2, 3] if image.count >= 3 else [1]
+        # Values of fewer bits, such as 12, come as they are stored, in 8 or 16.
+        bits = image.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") or np.iinfo(image.dtypes[0]).bits
+        self._largest = 2 ** int(bits) - 1
+        self._white_is_zero = image.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
         self._colors: np.ndarray | None = None
-        if image.colorinterp[0] == ColorInterp.palette:
+        # GDAL gives some files in which white is 0 a palette of its own, with up to 65536 colors.
+        if image.colorinterp[0] == ColorInterp.palette and not self._white_is_zero:
+            if image.dtypes[0] != "uint8":
+                raise DataError(f"{path}: has a palette of 16 bits; save it as RGB")
             self._colors = np.zeros((256, 3), np.uint8)
             for value, color in image.colormap(1).items():
                 self._colors[value] = color[:3]
         self.has_gaps = any(MaskFlags.all_valid not in flags for flags in image.mask_flag_enums)
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """Return a part of the image, uint8 (height, width, 3) RGB; 16-bit values become value / 257, rounded."""
+        """Return a part of the image, uint8 (height, width, 3) RGB; other than 8 bits are scaled and rounded."""
         from rasterio.windows import Window
 
-        return self._as_rgb(self._image.read(self._indexes, window=Window(left, top, width, height)))
+        with _reading(self._path):
+            return self._as_rgb(self._image.read(self._indexes, window=Window(left, top, width, height)))
 
     def read_reduced(self, height: int, width: int) -> np.ndarray:
         """Return the whole image, uint8 (height, width, 3) RGB, of whose pixels the nearest ones are taken."""
-        return self._as_rgb(self._image.read(self._indexes, out_shape=(len(self._indexes), height, width)))
+        with _reading(self._path):
+            return self._as_rgb(self._image.read(self._indexes, out_shape=(len(self._indexes), height, width)))
+
+    def empty(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Return where a part of the image has no data, bool (height, width)."""
+        from rasterio.windows import Window
+
+        with _reading(self._path):
+            valid: np.ndarray = self._image.dataset_mask(window=Window(left, top, width, height))
+        return valid == 0
 
     def _as_rgb(self, values: np.ndarray) -> np.ndarray:
         if self._colors is not None:
             return self._colors[values[0]]
-        if values.dtype == np.uint16:
-            values = np.floor(values / 257 + 0.5).astype(np.uint8)
+        if self._largest != 255:
+            values = np.floor(values / self._largest * 255 + 0.5).astype(np.uint8)
+        if self._white_is_zero:
+            values = 255 - values
         return np.ascontiguousarray(np.broadcast_to(np.moveaxis(values, 0, 2), (*values.shape[1:], 3)))
 
 
@@ -139,39 +161,70 @@ def _import_rasterio() -> Any:
 
 
 @contextlib.contextmanager
-def _reading(rasterio: Any, source: Path) -> Iterator[None]:
-    """Turn what rasterio raises about the source into a DataError, and do not warn that it is not georeferenced."""
+def _opened(rasterio: Any, path: Path) -> Iterator[Any]:
+    """Open a raster to read, and do not warn in the block where one is not georeferenced."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        try:
-            yield
-        except rasterio.errors.RasterioIOError as error:
-            raise DataError(f"{source}: not a readable TIFF: {' '.join(str(error).split())}") from None
+        with _reading(path):
+            image = rasterio.open(path)
+        with image:
+            yield image
 
 
-def _created(rasterio: Any, path: Path, image: Any, labels: Labels | None) -> Any:
-    """Return a new GeoTIFF for the mask of `image`, or without labels for its confidence, open for writing."""
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what rasterio raises about a file that is read into a DataError."""
+    from rasterio.errors import RasterioIOError
+
+    try:
+        yield
+    except RasterioIOError as error:
+        raise DataError(f"{path}: not a readable TIFF: {' '.join(str(error).split())}") from None
+
+
+@contextlib.contextmanager
+def _created(rasterio: Any, path: Path, image: Any, labels: Labels | None) -> Iterator[Any]:
+    """Create a GeoTIFF for the mask of `image`, or without labels for its confidence, to write into in the block.
+
+    Raises:
+        OSError: it cannot be written, or not all of it.
+    """
     points, points_crs = image.gcps
     place = {"gcps": points, "crs": points_crs} if points else {"crs": image.crs, "transform": image.transform}
-    raster = rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=image.height,
-        width=image.width,
-        count=1,
-        dtype="uint8",
-        nodata=labels.ignore_index if labels else 0,
-        tiled=True,
-        blockxsize=BLOCK,
-        blockysize=BLOCK,
-        compress="deflate",
-        bigtiff="if_safer",
-        **place,
-    )
-    if labels is None:
-        raster.scales = (1 / 255,)
-        return raster
-    raster.write_colormap(1, {index: (*color, 255) for index, color in enumerate(labels.palette)})
-    raster.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(labels.names)})
-    return raster
+    try:
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=image.height,
+            width=image.width,
+            count=1,
+            dtype="uint8",
+            nodata=labels.ignore_index if labels else 0,
+            tiled=True,
+            blockxsize=BLOCK,
+            blockysize=BLOCK,
+            compress="deflate",
+            bigtiff="if_safer",
+            **place,
+        ) as raster:
+            if labels is None:
+                raster.scales = (1 / 255,)
+            else:
+                raster.write_colormap(1, {index: (*color, 255) for index, color in enumerate(labels.palette)})
+                raster.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(labels.names)})
+            yield raster
+        _require_whole(rasterio, path)
+    except rasterio.errors.RasterioIOError:
+        raise OSError(errno.EIO, "a GeoTIFF came out incomplete, as where the disk is full", str(path)) from None
+
+
+def _require_whole(rasterio: Any, path: Path) -> None:
+    """Raise a RasterioIOError unless every block of a file can be read: GDAL does not say where closing it failed."""
+    with rasterio.open(path) as raster:
+        rows, columns = (range(-(-side // BLOCK)) for side in raster.shape)
+        for row, column in itertools.product(rows, columns):
+            # A block that was never stored would be read as empty.
+            if raster.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=1) is None:
+                raise rasterio.errors.RasterioIOError("a block is missing")
+            raster.read(1, window=rasterio.windows.Window(column * BLOCK, row * BLOCK, BLOCK, BLOCK))

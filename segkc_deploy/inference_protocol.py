@@ -17,6 +17,7 @@ from segkc_deploy.errors import DataError
 _Message = TypeVar("_Message", bound=BaseModel)
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_MOST_DIGITS = 20
 
 Datatype = Literal["UINT8", "UINT16", "FP32"]
 
@@ -128,8 +129,9 @@ def _split(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
     """Return the JSON and what follows it."""
     if length is None:
         return body, memoryview(b"")
-    if not length.isdecimal() or int(length) > len(body):
-        raise DataError(f"the header {HEADER_LENGTH} says {length!r}, and the body has {len(body)} bytes")
+    # Python refuses to read a number of thousands of digits.
+    if not length.isdecimal() or len(length) > _MOST_DIGITS or int(length) > len(body):
+        raise DataError(f"the header {HEADER_LENGTH} says {length[:40]!r}, and the body has {len(body)} bytes")
     return body[: int(length)], memoryview(body)[int(length) :]
 
 

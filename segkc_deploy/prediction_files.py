@@ -31,7 +31,7 @@ _EVERYTHING = Outputs()
 _THREADS = min(4, available_cores())
 
 #: OpenCV raises an error of its own where memory is short.
-_OUT_OF_MEMORY = (MemoryError, cv2.error)
+OUT_OF_MEMORY = (MemoryError, cv2.error)
 
 
 def prepare_folder(out: Path, overwrite: bool) -> None:
@@ -164,11 +164,11 @@ def _get_ready(predictor: Predictor, image: SourceImage) -> _Ready | str:
         pixels = read_image(image.path, predictor.contract.pixels)
     except DataError as error:
         return str(error)
-    except _OUT_OF_MEMORY:
+    except OUT_OF_MEMORY:
         return f"{image.path}: too little memory to read it; use --tile"
     try:
         return _Ready(image, pixels, predictor.preprocess([pixels]))
-    except _OUT_OF_MEMORY:
+    except OUT_OF_MEMORY:
         return _too_large(image, pixels)
 
 
@@ -224,7 +224,7 @@ def _encode(predictor: Predictor, out: Path, outputs: Outputs, inferred: _Inferr
         if Further.CONFIDENCE in outputs.also:
             (confidence,) = predictor.confidences(inferred.outputs, [pixels.shape[:2]])
         return list(results_of(out, image, pixels, mask, predictor.labels, outputs, confidence))
-    except _OUT_OF_MEMORY:
+    except OUT_OF_MEMORY:
         return _too_large(image, pixels)
 
 

@@ -9,7 +9,7 @@ from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.geotiff import predict_geotiff, reduced_pair
 from segkc_deploy.overlay import overlay
-from segkc_deploy.prediction_files import images_to_predict, report_left_out
+from segkc_deploy.prediction_files import OUT_OF_MEMORY, images_to_predict, report_left_out
 from segkc_deploy.prediction_record import Further, ResultFolder
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import progress
@@ -20,6 +20,9 @@ from segkc_deploy.tiles import predict_tiled, predict_tiled_with_confidence, req
 _TIFF = frozenset({".tif", ".tiff"})
 
 _EVERYTHING = Outputs()
+
+#: What helps where memory is short: other files are read as a whole, and a TIFF strip by strip, however large.
+_SAVE_IN_TILES = "save it as a TIFF in tiles, as `gdal_translate -co TILED=YES` does"
 
 #: Pixels along the longer side of a TIFF's overlay.
 _OVERLAY_SIDE = 2048
@@ -37,7 +40,8 @@ def predict_files_tiled(
     """Write `out/masks/<id>.png`, and what `outputs` says, for each image; `out/masks/<id>.tif` for each TIFF.
 
     What an earlier call wrote into `out` is deleted first, unless `resume` is set. A TIFF is never in memory as a
-    whole; its overlay is shrunk to 2048 pixels along the longer side.
+    whole; its overlay is shrunk to 2048 pixels along the longer side. An image that cannot be read, or for which the
+    memory is too small, is named on stderr and left out.
 
     Args:
         predictor: what predicts.
@@ -49,7 +53,7 @@ def predict_files_tiled(
         resume: keep what an earlier call wrote, and leave out the images whose results are there.
 
     Returns:
-        How many images could not be read.
+        How many images were left out.
 
     Raises:
         ConfigError: a result cannot be written, the stride leaves gaps, or further files of a TIFF are asked for.
@@ -88,6 +92,9 @@ def predict_each_tiled(
                 tell((done + share) / len(images), name)
         except DataError as error:
             yield str(error)
+            continue
+        except OUT_OF_MEMORY:
+            yield f"{image.path}: too little memory to predict it; {_SAVE_IN_TILES}"
             continue
         except OSError as error:
             raise ConfigError(

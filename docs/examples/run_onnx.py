@@ -8,7 +8,16 @@ import json
 import sys
 
 import cv2
+import numpy as np
 import onnxruntime
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[0] > 2 * height or image.shape[1] > 2 * width:
+        # Bilinear interpolation would skip pixels. Averaging by area can only shrink: the other side is left for below.
+        shrunk = min(image.shape[1], width), min(image.shape[0], height)
+        image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
 
 
 def main(artifact: str, source: str, target: str) -> None:
@@ -16,7 +25,7 @@ def main(artifact: str, source: str, target: str) -> None:
     _, height, width, _ = session.get_inputs()[0].shape  # uint8 [N, height, width, 3]
 
     image = cv2.cvtColor(cv2.imread(source), cv2.COLOR_BGR2RGB)
-    batch = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)[None]
+    batch = resize(image, height, width)[None]
     (masks,) = session.run(["masks"], {"images": batch})  # uint8 [N, height, width]: class ids
     mask = cv2.resize(masks[0], image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 

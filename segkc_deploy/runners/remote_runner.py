@@ -4,7 +4,7 @@ import http.client
 import json
 import time
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 
@@ -24,6 +24,10 @@ _PATIENCE = 60.0
 _TIMEOUT = 120.0
 
 _BUSY = frozenset({429, 503})
+_TOO_LARGE = 413
+
+#: A server that refuses a body for its size closes the connection while the rest of it is on the way.
+_CUT = (BrokenPipeError, ConnectionResetError)
 
 
 class RemoteRunner(Runner):
@@ -39,14 +43,22 @@ class RemoteRunner(Runner):
     """
 
     def __init__(self, url: str, api_key: str | None = None, outputs: tuple[str, ...] | None = None) -> None:
-        parts = urlsplit(url.rstrip("/"))
-        if parts.scheme not in ("http", "https") or not parts.hostname or "/v2/models/" not in parts.path:
+        try:
+            parts = urlsplit(url.rstrip("/"))
+            # A name too long or empty between two dots is noticed here alone, before it is looked up.
+            host = (parts.hostname or "").encode("idna").decode()
+        except ValueError:
+            raise ConfigError(f"{url}: its host is no name or address; use http://HOST:PORT/v2/models/NAME") from None
+        if parts.scheme not in ("http", "https") or not host or "/v2/models/" not in parts.path:
             raise ConfigError(f"{url}: names no model; use http://HOST:PORT/v2/models/NAME")
         self._url = url
-        self._path = parts.path
+        # A path may be given as it is shown, or quoted already.
+        self._path = quote(parts.path, safe="/%:@!$&'()*+,;=~", errors="surrogateescape")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         try:
-            self._connection = kind(parts.hostname, parts.port, timeout=_TIMEOUT)
+            self._connection = kind(host, parts.port, timeout=_TIMEOUT)
+        except http.client.InvalidURL as error:
+            raise ConfigError(f"{url}: {error}; use http://HOST:PORT/v2/models/NAME") from None
         except ValueError:
             raise ConfigError(f"{url}: its port is no number from 0 to 65535") from None
         self._headers = {} if api_key is None else {"X-API-Key": api_key}
@@ -114,7 +126,10 @@ class RemoteRunner(Runner):
             if answer.status == 200:
                 return content, answer.headers
             if answer.status not in _BUSY or time.monotonic() > ends:
-                raise ArtifactError(f"{self._url}: the server answered {answer.status}: {_reason(answer, content)}")
+                reason = _reason(answer, content)
+                if answer.status == _TOO_LARGE:
+                    reason += "; use a smaller batch, or raise the server's limit"
+                raise ArtifactError(f"{self._url}: the server answered {answer.status}: {reason}")
             delay = float(_whole(answer.headers.get("Retry-After", "")) or 1)
             time.sleep(min(delay, max(ends - time.monotonic(), 0.0)))
 
@@ -123,17 +138,36 @@ class RemoteRunner(Runner):
     ) -> tuple[http.client.HTTPResponse, bytes]:
         for attempt in range(2):
             reused = self._connection.sock is not None
+            sent = True
             try:
-                self._connection.request(method, path, body, headers)
+                sent = self._send(method, path, body, headers)
                 answer = self._connection.getresponse()
-                return answer, answer.read()
+                content = answer.read()
+                if not sent:
+                    self._connection.close()
+                return answer, content
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 # A server closes a connection that was idle; asking twice for the same masks does no harm.
                 if not reused or attempt:
                     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                    if not sent:
+                        raise ConfigError(
+                            f"{self._url}: closed the connection on a request of {len(body) / 2**20:.1f} MiB: {reason};"
+                            " use a smaller batch, or serve with a larger --max-body-mib"
+                        ) from None
                     raise ConfigError(f"{self._url}: cannot be reached: {reason}; is the server running?") from None
         raise AssertionError("unreachable")
+
+    def _send(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bool:
+        """Send a request; return False where the server stopped to read it, and may have answered already."""
+        try:
+            self._connection.request(method, path, body, headers)
+        except _CUT:
+            if self._connection.sock is None:
+                raise
+            return False
+        return True
 
 
 def _whole(text: str) -> int | None:

@@ -50,7 +50,7 @@ def is_local(host: str) -> bool:
 
 def host_names(host: str) -> tuple[str, ...]:
     """Return the names under which a service that listens on `host` may be addressed; `*` is any."""
-    return _LOCAL_NAMES if is_local(host) else ("*",)
+    return (*_LOCAL_NAMES, f"[{host}]" if ":" in host else host) if is_local(host) else ("*",)
 
 
 def address_of(listening: socket.socket) -> str:

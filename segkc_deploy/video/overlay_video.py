@@ -47,7 +47,9 @@ class OverlayVideo:
         if video.is_file(self.path):
             raise ConfigError(f"{self.path}: would replace the video that is predicted; choose another --out")
         with self._writing():
-            self._container = av.open(str(self.path), "w", container_options=_FRAGMENTS if mp4 else {})
+            # A file of Python's: where the disk is full, FFmpeg ends its own without an error.
+            self._file = self.path.open("wb")
+            self._container = av.open(self._file, "w", container_options=_FRAGMENTS if mp4 else {})
         self._stream: Any = self._container.add_stream("libx264", rate=video.rate, options=_ENCODING)
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.colorspace = _BT601
@@ -87,6 +89,7 @@ class OverlayVideo:
     def _mux(self, packets: Any) -> None:
         with self._writing():
             self._container.mux(packets)
+            self._file.flush()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -104,6 +107,6 @@ class OverlayVideo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._writing(), self._container:
+        with self._writing(), self._file, self._container:
             if self._sized and kind is None:
                 self._mux(self._stream.encode(None))

@@ -13,6 +13,7 @@ import pytest
 from tiny_artifact import make_artifact
 
 import segkc_deploy
+from segkc_deploy.preprocess import resize_image
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SIZE = (8, 12)
@@ -35,8 +36,9 @@ def test_the_python_example_uses_nothing_of_this_package():
     assert "segkc_deploy" not in (EXAMPLES / "run_onnx.py").read_text(encoding="utf-8")
 
 
-def test_the_python_example_writes_the_mask(tmp_path):
-    artifact, image = make_artifact(tmp_path, size=SIZE), random_image((13, 21))
+@pytest.mark.parametrize("size", [(13, 21), (40, 60), (6, 60), SIZE], ids=["twice", "large", "long", "same"])
+def test_the_python_example_writes_the_mask(tmp_path, size):
+    artifact, image = make_artifact(tmp_path, size=SIZE), random_image(size)
     cv2.imwrite(str(tmp_path / "street.png"), image[..., ::-1])
     result = run(sys.executable, EXAMPLES / "run_onnx.py", artifact, tmp_path / "street.png", tmp_path / "mask.png")
     assert result.stderr == ""
@@ -44,6 +46,18 @@ def test_the_python_example_writes_the_mask(tmp_path):
     np.testing.assert_array_equal(mask, predicted(artifact, image))
     shares = [line.split()[-1] for line in result.stdout.splitlines()]
     assert shares == [f"{share:.1%}" for share in np.bincount(mask.ravel()) / mask.size if share]
+
+
+@pytest.mark.parametrize("size", [(13, 21), (40, 60), (6, 60), SIZE], ids=["twice", "large", "long", "same"])
+@pytest.mark.parametrize("page", ["runtime.md", "triton.md"])
+def test_the_samples_in_the_documentation_resize_as_this_package(page, size):
+    lines = (EXAMPLES.parent / page).read_text(encoding="utf-8").splitlines()
+    start = lines.index("resized = image")
+    end = next(index for index in range(start, len(lines)) if lines[index].startswith("batch = "))
+    image = random_image(size)
+    names = {"cv2": cv2, "image": image, "height": SIZE[0], "width": SIZE[1]}
+    exec("\n".join(lines[start : end + 1]), names)
+    np.testing.assert_array_equal(names["batch"][0], resize_image(image, SIZE))
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,39 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path, source:
         json.loads(line)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.parametrize(
+    ("source", "options", "result"),
+    [("image.tif", ("--tile", "--no-overlay"), "masks/image.tif"), ("clip.mp4", (), "clip.mp4")],
+)
+@pytest.mark.parametrize("share", [0.3, 0.8, 1.0])
+def test_a_disk_that_is_full_at_the_end_is_no_success(
+    command: CommandLine, tmp_path: Path, source: str, options: tuple[str, ...], result: str, share: float
+) -> None:
+    """The writers of GeoTIFF and video do not say that their last bytes are missing."""
+    if source == "clip.mp4":
+        pytest.importorskip("av")
+        make_video(tmp_path / source, sound=None, size=(48, 64))
+    else:
+        pytest.importorskip("rasterio")
+        noise = np.random.default_rng(0).integers(0, 256, (600, 700, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / source)
+    artifact = make_artifact(tmp_path / "artifact", size=(240, 320) if options else (48, 64))
+    arguments = ("predict", artifact, "--source", tmp_path / source, *options, "--out")
+    assert command(*arguments, tmp_path / "whole").code == 0
+    limit = int(share * (tmp_path / "whole" / result).stat().st_size) - 1
+    finished = subprocess.run(
+        [sys.executable, "-c", _SMALL_FILES, str(limit), *map(str, arguments), tmp_path / "out"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 2, finished.stderr
+    error = finished.stderr.splitlines()[-1]
+    assert error.startswith(f"error: {tmp_path / 'out'}")
+    assert error.endswith("; choose another --out")
+    assert "left out" not in finished.stderr
+    assert not [*(tmp_path / "out").glob("masks/*"), *(tmp_path / "out").glob("masks/.*")]
+
+
 @pytest.mark.parametrize("source", ["image.png", "clip.mp4"])
 def test_a_folder_that_cannot_be_written_is_one_line(command: CommandLine, tmp_path: Path, source: str) -> None:
     artifact = make_artifact(tmp_path / "artifact", size=SIZE)

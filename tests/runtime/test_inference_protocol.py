@@ -1,11 +1,14 @@
 """The Open Inference Protocol: Triton's own client and this package's, against the service."""
 
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from time import sleep
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -187,11 +190,70 @@ def test_a_closed_connection_is_opened_again_and_an_ended_server_reported(artifa
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "http://localhost:8000", "http://localhost:x/v2/models/a", "ftp://h"]
+    "url",
+    [
+        "localhost:8000",
+        "http://localhost:8000",
+        "http://localhost:x/v2/models/a",
+        "ftp://h",
+        "http://[::1/v2/models/a",
+        "http://a..b/v2/models/a",
+        f"http://{'a' * 64}/v2/models/a",
+        "http://a b/v2/models/a",
+    ],
 )
 def test_urls_that_name_no_model_are_refused(url: str) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"use http://HOST|is no number"):
         segkc_deploy.connect(url)
+
+
+@pytest.mark.parametrize("name", ["straße", "two words", "a+b"])
+def test_a_name_in_a_url_may_have_any_characters(tmp_path: Path, name: str) -> None:
+    with running_service([make_artifact(tmp_path, f"{name}.onnx", size=SIZE)]) as service:
+        for path in (name, quote(name)):
+            with segkc_deploy.connect(model_url(service, path)) as remote:
+                np.testing.assert_array_equal(remote.predict(IMAGES[0]), expected_mask(IMAGES[0]))
+
+
+def test_a_body_over_the_servers_limit_is_named_as_such(tmp_path: Path) -> None:
+    """The server answers before it has read the body, and closes the connection while the client sends."""
+    artifact = make_artifact(tmp_path, size=(1024, 1024))
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    with (
+        running_service([artifact], body_mib=1) as service,
+        segkc_deploy.connect(model_url(service, artifact.stem)) as remote,
+    ):
+        for count in (1, 8):
+            with pytest.raises(ArtifactError, match=r"413: the body is larger than 1 MiB; use a smaller batch"):
+                remote.infer(np.stack([image] * count))
+
+
+def test_a_server_that_closes_without_an_answer_while_it_is_sent_to() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def close_each() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    connection.recv(1000)
+                    connection.close()
+
+        thread = Thread(target=close_each, daemon=True)
+        thread.start()
+        runner = remote_runner.RemoteRunner(f"http://127.0.0.1:{listening.getsockname()[1]}/v2/models/a")
+        with pytest.raises(ConfigError, match=r"on a request of 24\.0 MiB: .*; use a smaller batch, or serve with"):
+            runner.infer(np.zeros((8, 1024, 1024, 3), np.uint8))
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_length_of_thousands_of_digits_is_refused(served: RunningService) -> None:
+    for length in ("9" * 5000, "0" * 5000):
+        answer = served.request(
+            "POST", "/v2/models/fixed/infer", request_json(), Inference_Header_Content_Length=length
+        )
+        assert answer.status == 400
+        assert "Inference-Header-Content-Length" in json.loads(answer.body)["error"]
 
 
 def test_a_model_that_others_exported_is_refused(served: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:

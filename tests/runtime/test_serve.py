@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,9 +21,14 @@ import pytest
 from command_line import CommandLine
 from pycocotools import mask as coco_mask
 from running_service import RunningService, running_service
+from starlette.testclient import TestClient
 from tiny_artifact import expected_mask, make_artifact
 
-from segkc_deploy.serve.server import listen
+from segkc_deploy.serve import service
+from segkc_deploy.serve.app import create_app
+from segkc_deploy.serve.limits import Limits
+from segkc_deploy.serve.server import host_names, listen
+from segkc_deploy.serve.service import Service
 
 SIZE = (8, 12)
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -82,6 +88,22 @@ def test_polygons_are_geojson(served: RunningService):
     red = next(one for one in collection["features"] if one["properties"]["class"] == "red")
     assert "confidence" not in red["properties"]
     assert sorted(map(tuple, red["geometry"]["coordinates"][0][:-1])) == [(15, 0), (15, 20), (30, 0), (30, 20)]
+
+
+def test_json_and_polygons_are_made_outside_the_event_loop(served: RunningService, monkeypatch: pytest.MonkeyPatch):
+    """Of a small mask of noise they take seconds, in which no other request was answered."""
+    threads: list[str] = []
+    for name in ("polygons_json", "prediction_json"):
+        original = getattr(service, name)
+
+        def noting(*arguments: Any, original: Callable[..., bytes] = original, name: str = name) -> bytes:
+            threads.append(f"{name} {threading.current_thread().name.rpartition('_')[0]}")
+            return original(*arguments)
+
+        monkeypatch.setattr(service, name, noting)
+    for form in ("polygons", "json"):
+        assert served.predict(PNG, f"?format={form}").status == 200
+    assert threads == ["polygons_json images", "prediction_json images"]
 
 
 def test_a_rotated_jpeg_is_predicted_upright(served: RunningService, tmp_path: Path):
@@ -164,6 +186,13 @@ def test_metrics_count_answers_and_refusals(artifacts: list[Path]):
 
 def test_names_that_point_here_from_elsewhere_are_refused(served: RunningService):
     assert served.request("GET", "/health", Host="evil.example").status == 400
+
+
+def test_a_service_may_be_addressed_by_the_address_that_it_listens_on():
+    for host, name in (("127.0.0.2", "127.0.0.2"), ("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")):
+        with TestClient(create_app(Service([], Limits()), None, host_names(host)), f"http://{name}:8000") as client:
+            assert client.get("/health").status_code != 400, host
+            assert client.get("/health", headers={"Host": "evil.example"}).status_code == 400
 
 
 def test_a_key_locks_all_but_the_probes_and_the_page(artifacts: list[Path]):

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from command_line import CommandLine
 from tiny_artifact import BIAS, LABELS, expected_mask, expected_scores, make_artifact
@@ -15,6 +16,7 @@ from tiny_artifact import BIAS, LABELS, expected_mask, expected_scores, make_art
 import segkc_deploy
 from segkc_deploy import tiles
 from segkc_deploy.blending import upsample
+from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.training.evaluation.sliding_window import summed_probabilities
 
@@ -240,6 +242,82 @@ def test_a_tiff_that_cannot_be_read_leaves_no_mask(tmp_path: Path, fault: str) -
     ):
         list(predict_geotiff(predictor, path, tmp_path / "masks/image.tif"))
     assert not [*tmp_path.glob("masks/*")]
+
+
+def tiff_of(kind: str, path: Path) -> None:
+    """Write a TIFF file of few bits, or in which white is 0, or with a palette."""
+    deep = RNG.integers(0, 65536, (3, 40, 50), dtype=np.uint16)
+    white_is_zero = {"photometric": "miniswhite"} if kind.startswith("white") else {}
+    bits = int(kind.partition("-")[2])
+    values = deep[: 3 if kind.startswith("rgb") else 1] >> (16 - bits)
+    if bits <= 8:
+        values = values.astype(np.uint8)
+    options = {"nbits": bits, **white_is_zero, **({"photometric": "rgb"} if len(values) == 3 else {})}
+    with rasterio.open(
+        path, "w", driver="GTiff", count=len(values), height=40, width=50, dtype=values.dtype, **options
+    ) as target:
+        target.write(values)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(f"gray-{bits}" for bits in (1, 2, 4, 8, 10, 12, 15, 16)),
+        *(f"white-{bits}" for bits in (1, 2, 4, 8, 12, 16)),
+        *(f"rgb-{bits}" for bits in (8, 12, 16)),
+    ],
+)
+def test_parts_of_a_tiff_have_the_values_of_the_image_read_as_a_whole(tmp_path: Path, kind: str) -> None:
+    from segkc_deploy.geotiff import _Bands
+
+    path = tmp_path / "image.tif"
+    tiff_of(kind, path)
+    with rasterio.open(path) as image:
+        bands = _Bands(image, path)
+        part, whole = bands.read(5, 7, 30, 40), bands.read_reduced(40, 50)
+    expected = read_image(path)
+    assert len(np.unique(expected)) > 1
+    assert np.array_equal(whole, expected)
+    assert np.array_equal(part, expected[5:35, 7:47])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_white_is_zero_without_gdals_palette_and_a_palette_of_16_bits(tmp_path: Path) -> None:
+    from segkc_deploy.geotiff import _Bands
+
+    deep = RNG.integers(0, 65536, (40, 50), dtype=np.uint16)
+    for name, values in (("w8", (deep >> 8).astype(np.uint8)), ("w16", deep)):
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(path, values, photometric="miniswhite")
+        with rasterio.open(path) as image:
+            assert np.array_equal(_Bands(image, path).read(0, 0, 40, 50), read_image(path))
+    path = tmp_path / "palette.tif"
+    tifffile.imwrite(path, deep, photometric="palette", colormap=np.zeros((3, 65536), np.uint16))
+    with rasterio.open(path) as image, pytest.raises(DataError, match=r"palette\.tif: .* 16 bits; save it as RGB"):
+        _Bands(image, path)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), cv2.error("insufficient memory")])
+def test_an_image_for_which_the_memory_is_too_small_is_left_out(
+    command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    artifact = make_artifact(tmp_path / "artifact", size=WINDOW)
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b", "c"):
+        cv2.imwrite(str(tmp_path / f"in/{name}.png"), soft_image(40, 50))
+
+    def read(path: Path) -> np.ndarray:
+        if path.stem == "b":
+            raise error
+        return read_image(path)
+
+    monkeypatch.setattr("segkc_deploy.tiled_files.read_image", read)
+    finished = command("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", "--tile")
+    assert finished.code == 2
+    assert f"left out: {tmp_path / 'in/b.png'}: too little memory to predict it; save it as a TIFF" in finished.err
+    assert "Traceback" not in finished.err
+    assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["a.png", "c.png"]
 
 
 MEASURE = """

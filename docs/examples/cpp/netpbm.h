@@ -1,5 +1,6 @@
-// Reading color and writing gray images without a library. With OpenCV: cv::imread, cv::cvtColor to RGB,
-// cv::resize with INTER_LINEAR_EXACT for the image and INTER_NEAREST_EXACT for the mask, cv::imwrite.
+// Reading color and writing gray images without a library. With OpenCV: cv::imread, cv::cvtColor to RGB, cv::resize,
+// cv::imwrite. For the image cv::resize takes INTER_LINEAR_EXACT; where a side shrinks by more than 2, first INTER_AREA to
+// the smaller of both sizes along each side, as in run_onnx.py. For the mask it takes INTER_NEAREST_EXACT.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ struct Image {
     std::vector<uint8_t> pixels;  // height × width × 3, RGB
 };
 
-// Read a binary PPM file (P6, 8 bits), such as `convert street.jpg -resize 480x352! street.ppm` writes.
+// Read a binary PPM file (P6, 8 bits), such as `convert street.jpg -resize 480x352! street.ppm` writes. That resizes by
+// another filter, so that masks differ a little from those of `segkc-deploy predict`.
 inline Image read_ppm(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     std::string magic;
