@@ -8,7 +8,7 @@ import math
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -72,9 +72,7 @@ def dry_run(recipe: Recipe, method: Method, sets: ImageSets, split: BatchSplit, 
     flops = ", ".join(f"{role} {_gflops(network, recipe.crop_size):,.1f} GFLOPs" for role, network in networks.items())
     lines.append(f"one forward pass of a {width}x{height} crop (width x height): {flops} (a multiply-add is two)")
     lines.append(split.in_words())
-    # One micro-batch on one device is what has to fit.
-    alone = replace(split, accumulation=1, ranks=1)
-    trainer = Trainer(recipe, method, sets, RunDirectory(Path()), _STEPS, alone, fabric)
+    trainer = Trainer(recipe, method, sets, RunDirectory(Path()), _STEPS, split, fabric)
     trainer.method.train()
 
     def measure(labeled: int, unlabeled: int) -> int | None:

@@ -77,8 +77,6 @@ def _resumed(run: RunDirectory, data: Path | None, recipe: str | None, overrides
             f"{run.path}: no checkpoint to resume from; start the run anew with --overwrite, or start another one from"
             " its weights (junior.pretrained=RUN)"
         )
-    if data is None:
-        raise RunDirectoryError(f"{run.path}: it has no data spec; name one by --data")
     if recipe is not None:
         check_same_recipe(run, stored, _given(run, recipe, overrides))
         return Beginning(stored, data, True, False)

@@ -8,7 +8,6 @@ import numpy as np
 
 from segkc_deploy.data.masks import read_mask
 from segkc_deploy.data.samples import ImageSets, Sample
-from segkc_deploy.errors import UnreadableFileError
 from segkc_deploy.progress import track
 
 
@@ -36,19 +35,13 @@ class Census:
 def count_classes(samples: Sequence[Sample], sets: ImageSets, workers: int = 4) -> Census:
     """Read the masks of `samples` and count the pixels of their classes.
 
-    A file that cannot be read counts as without pixels: a training reports it when it draws it, and replaces it.
-
     Raises:
-        DataError: a mask was read and cannot be used.
+        DataError: a mask cannot be used.
     """
     classes = sets.labels.num_classes
 
     def counts(sample: Sample) -> np.ndarray:
-        try:
-            mask = read_mask(sample, sets.coding)
-        except UnreadableFileError:
-            return np.zeros(classes, np.int64)
-        return np.bincount(mask.ravel(), minlength=256)[:classes]
+        return np.bincount(read_mask(sample, sets.coding).ravel(), minlength=256)[:classes]
 
     with ThreadPoolExecutor(workers) as executor:
         rows = list(track(executor.map(counts, samples), "Counting classes", total=len(samples)))

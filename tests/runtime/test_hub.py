@@ -157,10 +157,3 @@ def test_a_run_comes_back_without_its_data_and_can_be_scored(
         assert command("eval", folder, "--data", data, "--device", "cpu", "--json", scores).code == 0
         scored.append(json.loads(scores.read_text()) | {"target": ""})
     assert scored[0] == scored[1]
-
-    # What needs the data says so.
-    assert "give --data data.yaml or --verify" in command.refused("export", out, "--out", tmp_path / "artifacts")
-    ranked = command.refused("label-next", out, "--count", 1, "--out", tmp_path / "next", "--device", "cpu")
-    assert "has no data spec; name one by --data" in ranked
-    arguments = ("--confidence", 0.9, "--out", tmp_path / "masks", "--device", "cpu")
-    assert "no data spec" in command.refused("pseudo-label", out, *arguments)

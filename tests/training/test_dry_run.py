@@ -1,6 +1,5 @@
 """What a training would take, before it starts; and what running out of memory says."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,11 @@ from command_line import CommandLine
 from tiny_data import tiny_recipe, write_recipe
 
 from segkc_deploy.errors import ConfigError
-from segkc_deploy.training.batch_split import split_batch
 from segkc_deploy.training.dry_run import MemoryLine
 from segkc_deploy.training.files.starting_weights import build_network
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
-from segkc_deploy.training.out_of_memory import smaller_steps
-from segkc_deploy.training.recipe_file import load_recipe
 from segkc_deploy.training.train import estimate_run, train_run
 
 HOST_MEMORY = (
@@ -49,25 +45,6 @@ def test_a_dry_run_prints_what_a_step_takes_and_writes_nothing(
     assert lines[4].startswith("largest micro-batch for 90% of the")
     assert "estimate" in lines[4]
     assert "on a CPU" in lines[5]
-
-
-def test_a_dry_run_measures_one_micro_batch(data: Path, tmp_path: Path, command: CommandLine) -> None:
-    batch = {"labeled": 2, "unlabeled": 4, "accumulation": 2}
-    recipe = write_recipe(tmp_path / "tiny.yaml", tiny_recipe(batch=batch))
-    told = command("train", "--data", data, "--recipe", recipe, "--device", "cpu", "--dry-run", "--devices", 1)
-    assert told.code == 0, told.err
-    lines = told.out.splitlines()
-    assert "2 labeled + 4 unlabeled images a step = 1 device × 2 micro-batches" in lines[2]
-    assert "with 1 + 2 images" in lines[3]
-
-
-def test_smaller_steps_can_be_taken() -> None:
-    recipe = load_recipe("own-data-8gb")
-    told = smaller_steps(recipe, split_batch(recipe, 1, uses_unlabeled=True))
-    counts = [int(count) for count in re.findall(r"batch\.accumulation=(\d+)", told)]
-    assert all(recipe.batch.unlabeled // count >= 2 for count in counts), told
-    plain = load_recipe("own-data-8gb", ["strong.cutmix_probability=0"])
-    assert "batch.accumulation=8" in smaller_steps(plain, split_batch(plain, 1, uses_unlabeled=True))
 
 
 def test_the_largest_batch_lies_on_the_line_through_both_measurements() -> None:

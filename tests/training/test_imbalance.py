@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from segkc_deploy.data.check_rare import rare_classes
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.set_report import SetReport, Sizes
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.errors import ConfigError, UserError
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.data.augment import weak_view
 from segkc_deploy.training.data.datasets import LabeledDataset
 from segkc_deploy.training.methods.registry import build_method
@@ -159,31 +158,6 @@ def test_rare_class_crops_hold_a_rare_class_as_often_as_asked(tmp_path: Path, sh
     assert np.mean(holds) == pytest.approx(share, abs=0.1)
     again = dataset.example(7)
     assert torch.equal(again["image"], dataset.example(7)["image"])
-
-
-def test_a_damaged_mask_counts_nothing_and_is_replaced(tmp_path: Path) -> None:
-    sets = _sets(tmp_path)
-    (tmp_path / "masks/0.png").write_bytes(b"damaged")
-    census = count_classes(sets.labeled, sets)
-    assert census.pixels.tolist() == [[0, 0, 0]] + [[2560, 3584, 0]] * 2 + [[2560, 3580, 4]]
-    recipe = tiny_recipe(crop_size=(16, 16), weak={"scale": (1.0, 1.0), "rare_class_crops": 0.5})
-    dataset = LabeledDataset(sets, recipe, census)
-    loaded = [dataset[draw] for draw in range(16)]
-    assert not any(isinstance(one.tensors, UserError) for one in loaded)
-    assert any("masks/0.png" in message for one in loaded for message in one.skipped)
-
-
-def test_any_other_image_takes_the_place_of_one_with_a_rare_class(tmp_path: Path) -> None:
-    sets = _sets(tmp_path)
-    two = replace(sets, labeled=(sets.labeled[0], sets.labeled[3]))
-    census = count_classes(two.labeled, two)
-    recipe = tiny_recipe(crop_size=(16, 16), weak={"scale": (1.0, 1.0), "rare_class_crops": 1.0})
-    (tmp_path / "images/3.png").write_bytes(b"damaged")
-    dataset = LabeledDataset(two, recipe, census)
-    for draw in range(8):
-        loaded = dataset[draw]
-        assert not isinstance(loaded.tensors, UserError), draw
-        assert loaded.skipped
 
 
 def test_a_crop_that_is_to_hold_a_class_does_so_at_every_border() -> None:

@@ -77,7 +77,7 @@ class DrawDataset(Dataset[Loaded]):
                 return Loaded(self.example(draw, attempt), tuple(skipped))
             except UnreadableFileError as error:
                 skipped.append(str(error))
-                if attempt + 1 == self.most_attempts(draw):
+                if attempt + 1 == len(self.samples):
                     break
             except UserError as error:
                 return Loaded(error, tuple(skipped))
@@ -86,10 +86,6 @@ class DrawDataset(Dataset[Loaded]):
     def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
         """Make the example of draw number `draw`; `attempt` counts the images of it that could not be read."""
         raise NotImplementedError
-
-    def most_attempts(self, draw: int) -> int:
-        """Return how many attempts of draw number `draw` see every image once."""
-        return len(self.samples)
 
     def sample_of(self, draw: int, attempt: int = 0) -> Sample:
         """Return the sample that draw number `draw` takes after `attempt` unreadable ones."""
@@ -139,7 +135,7 @@ class LabeledDataset(DrawDataset):
             self.holders = {index: np.flatnonzero(census.pixels[:, index]) for index in rare}
 
     def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
-        sample, wanted = self._choose(draw, attempt)
+        sample, wanted = self._choose(draw) if attempt == 0 else (self.sample_of(draw, attempt), None)
         image, size = self.image(sample.image, draw)
         coding = self.sets.coding
         mask = self.cache.mask(sample, coding) if self.cache else read_mask(sample, coding)
@@ -155,22 +151,11 @@ class LabeledDataset(DrawDataset):
         )
         return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask)}
 
-    def most_attempts(self, draw: int) -> int:
-        # The image that holds the rare class, and then all images in the epoch's order.
-        return len(self.samples) + (self._rare(draw) is not None)
-
-    def _choose(self, draw: int, attempt: int) -> tuple[Sample, int | None]:
-        """Return what draw number `draw` takes after `attempt` unreadable images, and the class its crop is to hold."""
-        rare = self._rare(draw)
-        if rare is None:
-            return self.sample_of(draw, attempt), None
-        return rare if attempt == 0 else (self.sample_of(draw, attempt - 1), None)
-
-    def _rare(self, draw: int) -> tuple[Sample, int] | None:
-        """Return the image and the class of a draw that takes a rare class, None of any other."""
+    def _choose(self, draw: int) -> tuple[Sample, int | None]:
+        """Return the sample of draw number `draw`, and the class that its crop is to hold."""
         rng = np.random.default_rng([self.recipe.seed, self.stream, _RARE, draw])
         if not self.holders or rng.random() >= self.recipe.weak.rare_class_crops:
-            return None
+            return self.sample_of(draw), None
         wanted = list(self.holders)[int(rng.integers(len(self.holders)))]
         return self.samples[int(rng.choice(self.holders[wanted]))], wanted
 

@@ -134,8 +134,8 @@ def _is_artifact(path: Path) -> bool:
     return path.name.startswith(("junior-", ".junior-"))
 
 
-def read_config(run: RunDirectory) -> tuple[Recipe, Path | None]:
-    """Return the recipe and the data spec's path of an existing run; None where it was imported or pulled without one.
+def read_config(run: RunDirectory) -> tuple[Recipe, Path]:
+    """Return the recipe and the data spec's path of an existing run.
 
     Raises:
         RunDirectoryError: this is not a run directory.
@@ -143,8 +143,7 @@ def read_config(run: RunDirectory) -> tuple[Recipe, Path | None]:
     if not run.config.is_file():
         raise RunDirectoryError(f"{run.path}: not a run directory (it has no config.yaml)")
     content = load_yaml(run.config)
-    data = content.get("data")
-    return validate(Recipe, content.get("recipe"), f"{run.config}, recipe"), None if data is None else Path(str(data))
+    return validate(Recipe, content.get("recipe"), f"{run.config}, recipe"), Path(str(content.get("data")))
 
 
 def is_trained_here(run: RunDirectory) -> bool:

@@ -143,12 +143,10 @@ def _ranking(request: Request, networks: RunNetworks) -> str:
 
 def _known_data(request: Request, networks: RunNetworks) -> KnownData | None:
     """Read the spec that is given, or else the run's own; None where that is gone and a folder is ranked."""
-    data = request.data or networks.data
-    if data is not None and (request.data is not None or data.is_file()):
-        return KnownData.load(data)
+    if request.data is not None or networks.data.is_file():
+        return KnownData.load(request.data or networks.data)
     if request.images is None:
-        where = "has no data spec" if data is None else f"its data spec {data} is not there any more"
-        raise ConfigError(f"{request.run}: {where}; name one by --data")
+        raise ConfigError(f"{networks.data}: the data spec of {request.run} is not there any more; name one by --data")
     return None
 
 

@@ -148,14 +148,14 @@ def pseudo_label(request: Request) -> PseudoLabels:
     return result
 
 
-def _known_sets(request: Request, own_data: Path | None, metadata: NetworkMetadata) -> ImageSets | None:
+def _known_sets(request: Request, own_data: Path, metadata: NetworkMetadata) -> ImageSets | None:
     """Return the images of the spec that is given, or else of the run's own; None where that is gone.
 
     Raises:
         ConfigError: the spec has other classes than the run.
     """
     path = request.data or own_data
-    if path is None or (request.data is None and not path.is_file()):
+    if request.data is None and not own_data.is_file():
         return None
     sets = load_data_spec(path).resolve()
     if sets.labels.names != metadata.labels.names:
@@ -169,7 +169,7 @@ def _images(request: Request, sets: ImageSets | None) -> tuple[list[SourceImage]
     if request.source is not None:
         images = find_images(request.source, exclude=request.out)
     elif sets is None:
-        raise ConfigError(f"{request.run}: no data spec, or it is not there any more; name the images by --source")
+        raise ConfigError(f"{request.run}: its data spec is not there any more; name the images by --source")
     elif not sets.unlabeled:
         raise ConfigError(f"{request.run}: its data spec has no unlabeled images; name some by --source")
     else:
@@ -188,17 +188,17 @@ def _calibrate(
     request: Request,
     predict: Callable[[np.ndarray], Tensor],
     sets: ImageSets | None,
-    own_data: Path | None,
+    own_data: Path,
     labels: Labels,
 ) -> Calibration:
     given = None
     if request.confidence is not None:
         given = Thresholds.fixed(request.confidence, labels.num_classes)
-    where = str(request.data or own_data or f"the data spec of {request.run}")
+    where = str(request.data or own_data)
     if sets is not None and sets.val:
         return calibrate(predict, sets, request.precision, given, where)
     if given is None:
-        problem = "is not there" if sets is None else "has no validation images"
+        problem = "is not there any more" if sets is None else "has no validation images"
         raise ConfigError(
             f"{where}: {problem}, so no threshold can be chosen by --precision; name a data spec with a val section by"
             " --data, or give --confidence 0.9"
