@@ -8,8 +8,8 @@ from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 
 
-def run_facts(run: Path) -> tuple[NetworkFacts, Path]:
-    """Return the facts of a run's junior, and where its data spec was.
+def run_facts(run: Path) -> tuple[NetworkFacts, Path | None]:
+    """Return the facts of a run's junior, and where its data spec was; None where it was imported without one.
 
     Raises:
         RunDirectoryError: this is no run, or it has no junior yet.

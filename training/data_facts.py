@@ -3,9 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.data.samples import ImageSets, MaskCoding
 
 _MOST_NAMED = 4
+
+#: What `MaskCoding` is made of beside the classes, by the names of the facts, in words.
+_CODING = {
+    "label_mapping": "label_mapping has",
+    "name_mapping": "label_mapping has",
+    "colors": "the colors of masks (classes, ignore_colors or labelmap.txt) have",
+    "by_color": "mask_values has",
+    "object_names": "the names of YOLO's class numbers have",
+}
 
 
 def data_facts(sets: ImageSets) -> dict[str, Any]:
@@ -14,7 +23,17 @@ def data_facts(sets: ImageSets) -> dict[str, Any]:
         "labeled": [sample.id for sample in sets.labeled],
         "unlabeled": [sample.id for sample in sets.unlabeled],
         "labels": sets.labels.model_dump(mode="json"),
-        "label_mapping": [list(pair) for pair in sorted(sets.coding.label_mapping.items())],
+        **_coding_facts(sets.coding),
+    }
+
+
+def _coding_facts(coding: MaskCoding) -> dict[str, Any]:
+    return {
+        "label_mapping": [list(pair) for pair in sorted(coding.label_mapping.items())],
+        "name_mapping": [list(pair) for pair in sorted(coding.name_mapping.items())],
+        "colors": [[list(color), class_id] for color, class_id in sorted(coding.colors.items())],
+        "by_color": coding.by_color,
+        "object_names": list(coding.object_names),
     }
 
 
@@ -22,7 +41,7 @@ def changes_in_words(before: dict[str, Any], now: dict[str, Any], run: str) -> s
     """Say what is not as it was in the `data_facts` of a checkpoint, and what to do; None where nothing has changed.
 
     Args:
-        before: the facts that the checkpoint holds.
+        before: the facts that the checkpoint holds; earlier versions recorded fewer, and what is missing is unknown.
         now: those of the data spec.
         run: the run directory, for the commands that are named.
     """
@@ -33,8 +52,9 @@ def changes_in_words(before: dict[str, Any], now: dict[str, Any], run: str) -> s
         if old[key] != new[key]:
             what = f"ignore_index was {old[key]} and is {new[key]}" if key == "ignore_index" else "class colors changed"
             return f"{what} since the checkpoint; restore the data spec, or start anew with --overwrite"
-    if before["label_mapping"] != now["label_mapping"]:
-        return "label_mapping has changed since the checkpoint; restore it, or start anew with --overwrite"
+    for key, what in _CODING.items():
+        if key in before and before[key] != now[key]:
+            return f"{what} changed since the checkpoint; restore the data spec, or start anew with --overwrite"
     for key in ("labeled", "unlabeled"):
         if before[key] != now[key]:
             return (

@@ -1,5 +1,6 @@
 """How a training begins: anew, or from the last checkpoint of its run directory."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,15 +72,19 @@ def how_to_resume(run: Path, ranks: int) -> str:
 
 def _resumed(run: RunDirectory, data: Path | None, recipe: str | None, overrides: Sequence[str]) -> Beginning:
     stored, stored_data = read_config(run)
-    data = data or stored_data
     if not run.existing_checkpoints():
         raise RunDirectoryError(
             f"{run.path}: no checkpoint to resume from; start the run anew with --overwrite, or start another one from"
             " its weights (junior.pretrained=RUN)"
         )
+    data = data or stored_data
+    if data is None:
+        raise ConfigError(f"{run.path}: imported without a data spec; give --data")
     if recipe is not None:
+        given = load_recipe(recipe, list(overrides))
         check_same_recipe(run, stored, _given(run, recipe, overrides))
-        return Beginning(stored, data, True, False)
+        named = [name for name in FREE_OVERRIDES if any(_names(override, name) for override in overrides)]
+        return Beginning(_with_values(stored, given, named, run), data, True, False)
     if any(override.partition("=")[0] not in FREE_OVERRIDES for override in overrides):
         allowed = [f"-o {name}=…" for name in FREE_OVERRIDES]
         raise ConfigError(
@@ -90,6 +95,23 @@ def _resumed(run: RunDirectory, data: Path | None, recipe: str | None, overrides
 
 
 def _given(run: RunDirectory, recipe: str, overrides: Sequence[str]) -> Recipe:
-    """Return the recipe of the command line, to be compared with the run's."""
+    """Return the recipe of the command line, to be compared with the run's: its free values are the run's own."""
     stored, _ = read_config(run)
-    return with_input(with_method_defaults(load_recipe(recipe, list(overrides))), stored.junior.input)
+    given = with_input(with_method_defaults(load_recipe(recipe, list(overrides))), stored.junior.input)
+    return _with_values(given, stored, FREE_OVERRIDES, run)
+
+
+def _names(override: str, name: str) -> bool:
+    """Return whether an override sets a value: by its name, or with its section (`cache={…}`)."""
+    return f"{name}.".startswith(f"{override.partition('=')[0]}.")
+
+
+def _with_values(recipe: Recipe, source: Recipe, names: Sequence[str], run: RunDirectory) -> Recipe:
+    """Return `recipe` with the named values of `source`."""
+    overrides = []
+    for name in names:
+        value = source.model_dump(mode="json")
+        for part in name.split("."):
+            value = value[part]
+        overrides.append(f"{name}={json.dumps(value)}")
+    return with_overrides(recipe, overrides, str(run.config))

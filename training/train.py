@@ -13,7 +13,7 @@ from segkc_deploy.errors import ConfigError, RankDiedError, RunDirectoryError, T
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
 from segkc_deploy.training.dry_run import dry_run
 from segkc_deploy.training.evaluation.prediction import protocol_in_words
-from segkc_deploy.training.files.run_directory import RunDirectory, create_run, remove_temporaries
+from segkc_deploy.training.files.run_directory import RunDirectory, create_run, remove_temporaries, store_validation
 from segkc_deploy.training.files.run_lock import run_lock
 from segkc_deploy.training.job import Job, accelerator_of, build, prepare
 from segkc_deploy.training.launched_ranks import LaunchedRanks, follow_rank_0, launched_ranks
@@ -85,6 +85,7 @@ def train_run(
         with run_lock(out):
             if begun.resume:
                 remove_temporaries(run)
+                store_validation(run, job.recipe.validation)
             else:
                 create_run(out, job.recipe, begun.data, begun.overwrite)
             yield job, method

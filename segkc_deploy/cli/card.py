@@ -50,7 +50,7 @@ def card_command(
         with needs_extra("train"):
             from segkc_deploy.training.card_facts import run_facts
         network, own_data = run_facts(target)
-        data = data or (own_data if own_data.is_file() else None)
+        data = data or (own_data if own_data is not None and own_data.is_file() else None)
     else:
         network = artifact_facts(target)
     try:

@@ -164,8 +164,10 @@ def export(
     )
     if data is None:
         data = read_config(RunDirectory(run))[1]
+        if data is None and not verify:
+            raise ConfigError(f"{run}: imported without a data spec; give --data, or images without masks by --verify")
         # Images without masks suffice to verify most precisions where the run's own data has not come along.
-        if verify and not data.is_file():
+        if verify and data is not None and not data.is_file():
             data = None
     if engine == AUTO and (triton is not None or settings.options != BuildOptions()):
         raise ConfigError("--engine auto takes no --triton and no options of a build; name the engine for them")

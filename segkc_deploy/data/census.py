@@ -8,6 +8,7 @@ import numpy as np
 
 from segkc_deploy.data.masks import read_mask
 from segkc_deploy.data.samples import ImageSets, Sample
+from segkc_deploy.errors import UnreadableFileError
 from segkc_deploy.progress import track
 
 
@@ -33,15 +34,21 @@ class Census:
 
 
 def count_classes(samples: Sequence[Sample], sets: ImageSets, workers: int = 4) -> Census:
-    """Read the masks of `samples` and count the pixels of their classes.
+    """Read the masks of `samples` and count the pixels of their classes; none where a file cannot be read.
+
+    Such a file is replaced and named when training meets it.
 
     Raises:
-        DataError: a mask cannot be used.
+        DataError: a mask can be read, but not used.
     """
     classes = sets.labels.num_classes
 
     def counts(sample: Sample) -> np.ndarray:
-        return np.bincount(read_mask(sample, sets.coding).ravel(), minlength=256)[:classes]
+        try:
+            mask = read_mask(sample, sets.coding)
+        except UnreadableFileError:
+            return np.zeros(classes, np.int64)
+        return np.bincount(mask.ravel(), minlength=256)[:classes]
 
     with ThreadPoolExecutor(workers) as executor:
         rows = list(track(executor.map(counts, samples), "Counting classes", total=len(samples)))

@@ -8,10 +8,12 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from segkc_deploy.data import roboflow
 from segkc_deploy.data.annotations.pairing import pair_masks
+from segkc_deploy.data.annotations.reading import ANNOTATION_SUFFIXES
 from segkc_deploy.data.files import files_by_id
 from segkc_deploy.data.images import IMAGE_SUFFIXES
 from segkc_deploy.data.samples import Sample
@@ -52,15 +54,16 @@ class Pool:
         """Return the samples that a list names, in its order, each once.
 
         A line is an id, or the path of an image below the root, both with or without suffix; a second path on the
-        line, after a space or, where paths hold spaces, after a tab, is the image's mask. Blank lines and what follows
-        a `#` are skipped.
+        line, after a space or, where paths hold spaces or `#`, after a tab, is the image's mask. A line that is an id
+        or a path as a whole is taken so; of others, what follows a `#` is skipped. So are blank lines.
 
         Raises:
             DataError: the list cannot be read, is empty, or names images that are not there.
         """
-        if not (lines := _lines(list_file)):
+        samples = self.named(_lines(list_file), str(list_file))
+        if not samples:
             raise DataError(f"{list_file}: the list is empty; give one id a line")
-        return self.named(lines, str(list_file))
+        return samples
 
     def named(self, lines: Iterable[str], where: str) -> tuple[Sample, ...]:
         """Return the samples that the lines of a list name; see `listed`.
@@ -68,36 +71,70 @@ class Pool:
         Raises:
             DataError: images are not there; the message begins with `where`.
         """
-        by_path = {
-            unicodedata.normalize("NFC", _without_suffix(_below(sample.image, self.root))): sample
-            for sample in self.samples.values()
-        }
         chosen: dict[str, Sample] = {}
         missing = []
         for line in lines:
-            sample = self._find(line, by_path)
-            if sample is None:
-                missing.append(line)
-            else:
+            text = _without_comment(line)
+            sample = self._exactly(line) or self._pair(line)
+            if sample is None and text != line:
+                sample = self._file(line)
+            if sample is None and text:
+                sample = self._image(text) or self._pair(text) or self._spaced_pair(text)
+            if sample is not None:
                 chosen[sample.id] = sample
+            elif text:
+                missing.append(text)
         if missing:
             raise DataError(
                 f"{where}: {len(missing)} of {len(missing) + len(chosen)} ids have no image: {_named(missing)}"
             )
         return tuple(chosen.values())
 
-    def _find(self, line: str, by_path: Mapping[str, Sample]) -> Sample | None:
-        name = unicodedata.normalize("NFC", _without_suffix(line.lstrip("/")))
-        if sample := self.samples.get(name.removesuffix(self.image_ending)) or by_path.get(name):
+    @cached_property
+    def _by_path(self) -> dict[str, Sample]:
+        """The samples by the path of their image below the root, with its suffix."""
+        return {_composed(_below(sample.image, self.root)): sample for sample in self.samples.values()}
+
+    @cached_property
+    def _by_stem(self) -> dict[str, Sample]:
+        """The samples by that path without the suffix."""
+        return {_without_suffix(path): sample for path, sample in self._by_path.items()}
+
+    def _image(self, text: str) -> Sample | None:
+        if sample := self._exactly(text):
             return sample
-        image, *mask = line.split("\t") if "\t" in line else line.split()
-        if len(mask) == 1 and (sample := self._find(image, by_path)):
-            mask_file = self.root / mask[0].lstrip("/")
-            return replace(sample, mask=mask_file if mask_file.is_file() else None)
-        image_file = self.root / line.lstrip("/")
-        if image_file.suffix.lower() in IMAGE_SUFFIXES and image_file.is_file():
-            return Sample(name, image_file)
+        name = _composed(_without_suffix(text.lstrip("/")))
+        return self.samples.get(name.removesuffix(self.image_ending)) or self._by_stem.get(name) or self._file(text)
+
+    def _exactly(self, text: str) -> Sample | None:
+        """Return the sample whose id or path is the text as it stands: names may hold ` #`, and ids end with `.jpg`."""
+        return self.samples.get(_composed(text)) or self._by_path.get(_composed(text.lstrip("/")))
+
+    def _file(self, text: str) -> Sample | None:
+        """Return the image at a path below the root that is none of the samples."""
+        path = self.root / text.lstrip("/")
+        if path.suffix.lower() in IMAGE_SUFFIXES and _is_file(path):
+            return Sample(_composed(_without_suffix(text.lstrip("/"))), path)
         return None
+
+    def _pair(self, line: str) -> Sample | None:
+        image, _, rest = line.partition("\t")
+        mask = _without_comment(rest)
+        if not rest.strip() or "\t" in mask or (sample := self._image(image)) is None:
+            return None
+        for text in (rest, mask):
+            path = self.root / text.lstrip("/")
+            if _is_file(path):
+                return replace(sample, mask=path)
+        if not mask:
+            return None
+        # A list names the mask that is to be drawn, where an export of a labeling tool may come to hold the image.
+        is_annotated = sample.mask is not None and sample.mask.suffix.lower() in ANNOTATION_SUFFIXES
+        return sample if is_annotated else replace(sample, mask=None)
+
+    def _spaced_pair(self, text: str) -> Sample | None:
+        parts = text.split()
+        return self._pair("\t".join(parts)) if len(parts) == 2 else None
 
 
 def draw_fraction(samples: Iterable[Sample], fraction: Fraction, seed: int) -> tuple[Sample, ...]:
@@ -151,8 +188,22 @@ def _lines(list_file: Path) -> list[str]:
         raise DataError(f"{list_file}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise DataError(f"{list_file}: cannot be read: {error.strerror}") from None
-    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
-    return [line.replace("\\", "/") for line in lines if line]
+    return text.split("\n")
+
+
+def _without_comment(line: str) -> str:
+    return re.sub(r"(^|\s)#.*", "", line).strip().replace("\\", "/")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a comment may be too long for a name
+        return False
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _without_suffix(name: str) -> str:

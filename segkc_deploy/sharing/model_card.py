@@ -141,7 +141,7 @@ def _usage(card: Card) -> str:
         where = folder if card.repo else network.file
         return (
             f'```\npip install "segkc-deploy[export]"\n{pull}segkc-deploy eval {where} --data data.yaml\n'
-            f"segkc-deploy export {where} --engine onnx\n```"
+            f"segkc-deploy export {where} --engine onnx --data data.yaml\n```"
         )
     path = f"{folder}/{network.file}" if card.repo else network.file
     return (

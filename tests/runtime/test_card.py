@@ -81,7 +81,7 @@ def test_a_runs_card_counts_its_images(command: CommandLine, run: Path, tmp_path
     assert "4 labeled and 6 unlabeled images for training, 3 for validation" in text
     assert "`mobilenetv4_conv_small_035`" in text and "method `segkc`" in text
     assert "learned from its own labels of 6 images" in text
-    assert f"segkc-deploy export {run.name} --engine onnx" in text
+    assert f"segkc-deploy export {run.name} --engine onnx --data data.yaml" in text
 
 
 def test_the_latency_is_that_of_the_same_weights(command: CommandLine, tmp_path: Path) -> None:

@@ -48,6 +48,23 @@ def test_init_and_convert_of_every_tools_export(command, tmp_path, write):
         np.testing.assert_array_equal(read_mask(sample, converted.coding), swapped[expected_mask_of(IMAGES[sample.id])])
 
 
+@pytest.mark.parametrize(
+    "names",
+    [["shot", *(f"shot #{index}" for index in range(1, 10))], ["shot #1", "shot #2"], ["#1", "#2"], ["a.jpg", "b.jpg"]],
+    ids=lambda names: names[0],
+)
+def test_the_lists_that_are_written_lead_to_the_images_they_were_written_for(command, tmp_path, names):
+    for seed, name in enumerate(names):
+        write_image(tmp_path / "in/images" / f"{name}.png", seed=seed)
+        write_mask(tmp_path / "in/masks" / f"{name}.png", [0, 1])
+    assert command("init", tmp_path / "in").code == 0
+    command("convert", tmp_path / "in/data.yaml", "--out", tmp_path / "out")
+    for spec in (tmp_path / "in/data.yaml", tmp_path / "out/data.yaml"):
+        sets = load_data_spec(spec).resolve()
+        assert sorted(sample.image.stem for sample in (*sets.labeled, *sets.val)) == sorted(names)
+        assert all(sample.mask.stem == sample.image.stem for sample in (*sets.labeled, *sets.val))
+
+
 def test_a_zip_is_unpacked_and_converted(command, tmp_path):
     _export(tmp_path / "export")
     with zipfile.ZipFile(tmp_path / "export.zip", "w") as file:

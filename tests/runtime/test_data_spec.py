@@ -29,8 +29,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _resolve(root: Path, text: str) -> ImageSets:
-    return load_data_spec(write_spec(root, text)).resolve()
+def _resolve(root: Path, text: str, allow_missing_masks: bool = False) -> ImageSets:
+    return load_data_spec(write_spec(root, text)).resolve(allow_missing_masks=allow_missing_masks)
 
 
 def _ids(samples: tuple[Sample, ...]) -> list[str]:
@@ -90,6 +90,43 @@ def test_a_list_may_hold_ids_files_or_pairs(root: Path, lines: str) -> None:
     assert [sample.mask for sample in sets.labeled] == [root / f"masks/train/{name}.png" for name in ("t03", "t01")]
     assert _ids(sets.unlabeled) == [name for name in TRAIN if name not in {"t01", "t03"}]
     assert all(sample.mask is None for sample in sets.unlabeled)
+
+
+@pytest.mark.parametrize("name", ["shot #1", "#1", "a.jpg", " b ", "c\\d", "e\u2028f"])
+@pytest.mark.parametrize("line", ["{0}", "images/{0}.png", "images/{0}.png\tmasks/{0}.png"], ids=["id", "path", "pair"])
+def test_a_line_is_tried_as_a_whole_before_comments_and_suffixes_are_cut(tmp_path: Path, name: str, line: str) -> None:
+    for one in (name, "shot", "a"):
+        write_image(tmp_path / f"images/{one}.png")
+        write_mask(tmp_path / f"masks/{one}.png", [0])
+    (tmp_path / "few.txt").write_text(f"# comment\n\n{line.format(name)}\n", encoding="utf-8")
+    sets = _resolve(tmp_path, "classes: [a, b]\nlabeled: {images: images, masks: masks, ids: few.txt}")
+    assert sets.labeled == (Sample(name, tmp_path / f"images/{name}.png", tmp_path / f"masks/{name}.png"),)
+    if line != "{0}":
+        sets = _resolve(tmp_path, "classes: [a, b]\nlabeled: {ids: few.txt}", allow_missing_masks=True)
+        assert [sample.image for sample in sets.labeled] == [tmp_path / f"images/{name}.png"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "t03 #1\nt01\t# first\n#t00\n  # t02\n",
+        "images/train/t03.png\tmasks/train/t03.png # drawn twice\nimages/train/t01.png masks/train/t01.png #1\n",
+        "images\\train\\t03.png\tmasks\\train\\t03.png\r\nt01 # " + "long " * 99 + ".png\n",
+    ],
+)
+def test_comments_of_a_list_are_skipped(root: Path, lines: str) -> None:
+    (root / "few.txt").write_text(lines, encoding="utf-8")
+    sets = _resolve(root, BASE.replace("masks/train}", "masks/train, ids: few.txt}"))
+    assert _ids(sets.labeled) == ["t03", "t01"]
+    assert [sample.mask for sample in sets.labeled] == [root / f"masks/train/{name}.png" for name in ("t03", "t01")]
+
+
+def test_a_mask_that_is_not_there_yet_does_not_turn_a_pair_into_another_image(tmp_path: Path) -> None:
+    for name in ("shot", "shot #1"):
+        write_image(tmp_path / f"images/{name}.png")
+    (tmp_path / "few.txt").write_text("images/shot #1.png\tmasks/shot #1.png\n")
+    sets = _resolve(tmp_path, "classes: [a, b]\nlabeled: {ids: few.txt}", allow_missing_masks=True)
+    assert sets.labeled == (Sample("images/shot #1", tmp_path / "images/shot #1.png"),)
 
 
 def test_a_list_of_pairs_needs_no_folders(root: Path) -> None:

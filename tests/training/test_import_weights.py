@@ -111,6 +111,24 @@ def test_the_run_pretends_no_training(imported: Path, checkpoint: Path, data: Pa
     assert (origin["file"], origin["format"], origin["copy"]) == (str(checkpoint), "unimatch-v2", "ema")
 
 
+def test_a_run_that_was_imported_without_a_data_spec_asks_for_one(
+    checkpoint: Path, data: Path, tmp_path: Path, command: CommandLine
+) -> None:
+    run = tmp_path / "run"
+    assert command(*import_line(checkpoint, run, "--classes", ",".join(CLASSES))).code == 0
+    assert read_config(RunDirectory(run))[1] is None
+    for line in (
+        ["export", run],
+        ["label-next", run, "--out", tmp_path / "next", "--by", "entropy"],
+        ["pseudo-label", run, "--out", tmp_path / "pseudo"],
+        ["pseudo-label", run, "--out", tmp_path / "pseudo", "--source", data.parent / "images/val"],
+    ):
+        refused = command.refused(*line)
+        assert f"{run}: imported without a data spec" in refused and "--data" in refused, line
+    assert "--verify" in command.refused("export", run)
+    assert command("card", run, "--license", "mit", "--out", tmp_path / "card.md").code == 0
+
+
 def test_the_evaluation_is_the_data_sets(checkpoint: Path, tmp_path: Path, command: CommandLine) -> None:
     tensors = read_weights(checkpoint).tensors
     tensors |= {CLASSIFIER: torch.zeros(19, 64, 1, 1), CLASSIFIER.replace("weight", "bias"): torch.zeros(19)}

@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -463,15 +464,18 @@ def test_a_list_names_images_of_any_folder(tmp_path: Path) -> None:
     spec_file = tmp_path / "data.yaml"
     spec_file.write_text("root: set\nclasses: [a, b]\nlabeled: {images: images, masks: masks}\n")
     form = ListForm.of_spec(load_data_spec(spec_file))
-    images = [root / "images" / "x y.png", root / "more" / "1.jpg", outside / "2.jpg", outside / "3 4.jpg"]
+    names = ["images/x y.png", "images/x #1.png", "more/1.jpg", "../outside/2.jpg", "../outside/3 4.jpg", "more/#2.jpg"]
+    images = [Path(os.path.normpath(root / name)) for name in names]
     for image in images:
         cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
     samples = [Sample(image.stem, image) for image in images]
     assert form.text(samples).splitlines() == [
         "x y",
+        "x #1",
         "more/1.jpg masks/more/1.png",
         "../outside/2.jpg masks/outside/2.png",
         "../outside/3 4.jpg\tmasks/outside/3 4.png",
+        "more/#2.jpg\tmasks/more/#2.png",
     ]
     (tmp_path / "list.txt").write_text(form.text(samples))
     spec_file.write_text("root: set\nclasses: [a, b]\nlabeled: {images: images, masks: masks, ids: list.txt}\n")
@@ -482,6 +486,55 @@ def test_a_list_names_images_of_any_folder(tmp_path: Path) -> None:
     read = load_data_spec(spec_file).resolve().labeled
     assert [sample.image.resolve() for sample in read] == images
     assert [sample.mask and sample.mask.resolve() for sample in read] == [form.mask(sample) for sample in samples]
+
+
+@pytest.mark.parametrize("way", ["masks", "export"])
+def test_a_round_with_an_annotation_file_leads_to_its_masks_and_to_new_ones(
+    command: CommandLine, run: Path, tmp_path: Path, way: str
+) -> None:
+    data = write_tiny_data(tmp_path / "data")
+    root = data.parent
+    content = yaml.safe_load(data.read_text())
+    content["unlabeled"] = {"images": "images/train"}
+    for name in ("002", "003"):
+        (root / "masks/train" / f"{name}.png").unlink()
+    annotations = root / "annotations.json"
+    content["labeled"] |= {"masks": "annotations.json"}
+    data.write_text(yaml.safe_dump(content))
+    write_coco_boxes(annotations, ["000", "001"])
+    assert [sample.id for sample in load_data_spec(data).resolve().labeled] == ["000", "001"]
+
+    out = tmp_path / "next"
+    finished = command("label-next", run, "--data", data, "--count", 2, "--out", out, "--device", "cpu")
+    assert finished.code == 0, finished.err
+    assert f"or add it to {annotations}, put" in finished.out
+    new = [f"images/train/{name}.png masks/images/train/{name}.png" for name in ("002", "003")]
+    assert [*lines(out, "labeled.txt")[:2], *sorted(lines(out, "labeled.txt")[2:])] == ["000", "001", *new]
+
+    content["labeled"]["ids"] = str(out / "labeled.txt")
+    data.write_text(yaml.safe_dump(content))
+    masks = [root / "masks/images/train" / f"{name}.png" for name in ("002", "003")]
+    if way == "export":
+        write_coco_boxes(annotations, ["000", "001", "002", "003"])
+        masks = [annotations, annotations]
+    for mask in masks if way == "masks" else ():
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(mask), np.zeros((48, 64), np.uint8))
+    labeled = sorted(load_data_spec(data).resolve().labeled, key=lambda sample: sample.id)
+    assert [sample.id for sample in labeled] == ["000", "001", "002", "003"]
+    assert [sample.mask for sample in labeled] == [annotations, annotations, *masks]
+
+
+def write_coco_boxes(path: Path, names: list[str]) -> None:
+    """A COCO file in which each image has a square of the second class."""
+    square = [[8, 8, 24, 8, 24, 24, 8, 24]]
+    one = {"category_id": 1, "segmentation": square, "area": 256, "bbox": [8, 8, 16, 16], "iscrowd": 0}
+    content = {
+        "images": [{"id": i, "file_name": f"{name}.png", "width": 64, "height": 48} for i, name in enumerate(names)],
+        "annotations": [{"id": i, "image_id": i, **one} for i in range(len(names))],
+        "categories": [{"id": 1, "name": "square"}],
+    }
+    path.write_text(json.dumps(content))
 
 
 # The page

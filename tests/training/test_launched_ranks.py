@@ -87,6 +87,12 @@ def test_a_restarted_job_resumes_its_run(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="this run began with seed = 0, not 1"):
         begin_again(run.path, recipe, "seed=1")
 
+    fewer = begin_again(run.path, recipe, "workers=1", "cache={size_gib: 2}")  # whatever its first start was given
+    assert (fewer.recipe.workers, fewer.recipe.cache.size_gib) == (1, 2)
+    assert fewer.recipe.model_copy(update={"workers": 0, "cache": resumed.recipe.cache}) == resumed.recipe
+    edited = write_recipe(tmp_path / "edited.yaml", tiny_recipe(workers=3))
+    assert begin_again(run.path, edited).recipe == resumed.recipe
+
     monkeypatch.setenv(count, "0")
     assert begin_again(run.path, recipe, overwrite=True).overwrite
 

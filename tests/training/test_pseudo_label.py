@@ -172,8 +172,10 @@ def run_data(run: Path) -> Path:
 def test_its_data_spec_trains_on_the_masks_and_on_peoples_labels(
     command: CommandLine, run: Path, tmp_path: Path
 ) -> None:
-    """From a spec whose masks need a mapping, and with paths that hold spaces."""
-    data = write_tiny_data(tmp_path / "the data", labeled=2, unlabeled=2, val=2)
+    """From a spec whose masks need a mapping, and with paths that hold spaces and `#`."""
+    data = write_tiny_data(tmp_path / "the #1 data", labeled=2, unlabeled=2, val=2)
+    for path in (*(data.parent / "images").rglob("000.*"), *(data.parent / "masks").rglob("000.png")):
+        path.rename(path.with_name(f"000 #1{path.suffix}"))
     for path in (data.parent / "masks").rglob("*.png"):
         mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), np.where(mask == 2, 7, mask))

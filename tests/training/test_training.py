@@ -11,6 +11,7 @@ from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.errors import ConfigError, DataError, NonFiniteLossError, RunDirectoryError, UserError
 from segkc_deploy.training.files.network_file import load_network, read_metadata
+from segkc_deploy.training.files.run_directory import RunDirectory, create_run, is_trained_here, read_config
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.summary import RunResult
 from segkc_deploy.training.train import train_run
@@ -265,6 +266,36 @@ def test_a_resumed_run_may_have_other_workers_and_nothing_else(finished: RunResu
     assert result.miou == finished.miou
     with pytest.raises(ConfigError, match="only -o workers=…, -o cache"):
         train_run(None, None, finished.path, ["seed=3"], resume=True)
+
+
+def test_a_resumed_run_may_be_given_its_recipe_and_other_workers(finished: RunResult, recipe: str) -> None:
+    result = train_run(None, recipe, finished.path, ["workers=1"], resume=True, device="cpu")
+    assert result.miou == finished.miou
+    with pytest.raises(ConfigError, match="began with seed = 0, not 3"):
+        train_run(None, recipe, finished.path, ["workers=1", "seed=3"], resume=True)
+
+
+def test_a_resumed_run_is_scored_later_as_it_scores_itself(
+    data: Path, recipe: str, tmp_path: Path, command: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(3, patch)
+        train_run(data, recipe, tmp_path / "run", device="cpu")
+    run = RunDirectory(tmp_path / "run")
+    key, before = run.key, read_config(run)[0]
+    overrides = ["validation.most_pixels=4096", "workers=1"]
+    resumed = train_run(None, None, run.path, overrides, resume=True, device="cpu")
+    changed = before.validation.model_copy(update={"most_pixels": 4096})
+    # Workers are this session's alone.
+    assert read_config(run)[0] == before.model_copy(update={"validation": changed})
+    assert run.key == key and is_trained_here(run)
+    file = tmp_path / "scores.json"
+    told = command("eval", run.path, "--data", data, "--device", "cpu", "--json", file)
+    assert "images of more than 4,096 pixels in a sliding window" in told.out
+    assert json.loads(file.read_text())["miou"] == resumed.miou["junior_ema"]
+    train_run(None, None, run.path, ["validation.most_pixels=5000"], resume=True, device="cpu")
+    assert run.key == key
+    assert create_run(run.path, before, data, overwrite=True).key != key
 
 
 def test_weights_that_an_update_made_nan_are_never_checkpointed(

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
+from segkc_deploy.data.census import count_classes
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError
@@ -86,6 +87,26 @@ def test_a_set_without_a_readable_image_is_refused(sets: ImageSets) -> None:
     assert isinstance(loaded.tensors, DataError)
 
 
+@pytest.mark.parametrize("limit", [3, 10])
+@pytest.mark.parametrize("kept", range(4))
+def test_a_draw_for_a_rare_class_tries_every_other_image_too(sets: ImageSets, kept: int, limit: int) -> None:
+    recipe = tiny_recipe(unreadable_files=limit, weak={"rare_class_crops": 1.0, "rare_class_share": 0.99})
+    census = count_classes(sets.labeled, sets)
+    dataset = LabeledDataset(sets, recipe, census)
+    before = [dataset.example(draw) for draw in range(4)]
+    for draw in range(4):
+        assert torch.equal(dataset[draw].tensors["image"], before[draw]["image"])
+    for index, sample in enumerate(sets.labeled):
+        if index != kept:
+            damage(sample.image)
+    for draw in range(8):
+        loaded = dataset[draw]
+        assert isinstance(loaded.tensors, dict), loaded.tensors
+        if loaded.skipped:  # by the same images as before there was one attempt more
+            tried = [dataset.sample_of(draw, attempt) for attempt in range(1, 5)]
+            assert len(loaded.skipped) == 1 + tried.index(sets.labeled[kept])
+
+
 def test_each_file_counts_once_whichever_rank_met_it() -> None:
     ranks = [SkippedFiles(2), SkippedFiles(2)]
     for skipped, messages in zip(ranks, (["a: x", "b: x"], ["b: x"]), strict=True):
@@ -142,3 +163,35 @@ def test_more_than_the_limit_stops_a_run_which_then_resumes(data: Path, recipe: 
         train_run(data, recipe, tmp_path / "run", overrides, device="cpu")
     resumed = train_run(None, None, tmp_path / "run", ["unreadable_files=6"], resume=True, device="cpu")
     assert len(resumed.skipped) == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"supervision": {"class_weights": "inverse"}},
+        {"supervision": {"class_weights": "median-frequency"}},
+        {"weak": {"rare_class_crops": 0.5, "rare_class_share": 0.5}},
+    ],
+    ids=["inverse", "median-frequency", "rare crops"],
+)
+def test_a_damaged_mask_does_not_keep_classes_from_being_counted(
+    data: Path, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    recipe = str(write_recipe(tmp_path / "tiny.yaml", tiny_recipe(**RECIPE, **settings)))
+    masks = sorted((data.parent / "masks/train").iterdir())
+    damage(masks[1])
+    result = train_run(data, recipe, tmp_path / "run", device="cpu")
+    assert [message.split(": ")[0] for message in result.skipped] == [str(masks[1])]
+    for mask in masks:
+        if mask != masks[1]:
+            damage(mask)
+    with pytest.raises(DataError, match=r"not a readable mask.*no image can take its place"):
+        train_run(data, recipe, tmp_path / "other", device="cpu")
+
+
+def test_counting_classes_refuses_unknown_ids(sets: ImageSets) -> None:
+    damage(sets.labeled[0].mask)
+    assert count_classes(sets.labeled, sets).pixels[0].tolist() == [0, 0, 0]
+    other = dataclasses.replace(sets, coding=dataclasses.replace(sets.coding, label_mapping={1: 77}))
+    with pytest.raises(DataError, match="neither a class"):
+        count_classes(other.labeled, other)

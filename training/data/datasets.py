@@ -71,14 +71,11 @@ class DrawDataset(Dataset[Loaded]):
 
     def __getitem__(self, draw: int) -> Loaded:
         skipped: list[str] = []
-        # One more than the limit is enough for the training to stop; it also ends the search in a small set.
-        for attempt in range(self.recipe.unreadable_files + 1):
+        while not skipped or len(skipped) < self.most_attempts(draw):
             try:
-                return Loaded(self.example(draw, attempt), tuple(skipped))
+                return Loaded(self.example(draw, attempt=len(skipped)), tuple(skipped))
             except UnreadableFileError as error:
                 skipped.append(str(error))
-                if attempt + 1 == len(self.samples):
-                    break
             except UserError as error:
                 return Loaded(error, tuple(skipped))
         return Loaded(DataError(f"{skipped[-1]}; no image can take its place"), tuple(skipped))
@@ -86,6 +83,11 @@ class DrawDataset(Dataset[Loaded]):
     def example(self, draw: int, attempt: int = 0) -> dict[str, Tensor]:
         """Make the example of draw number `draw`; `attempt` counts the images of it that could not be read."""
         raise NotImplementedError
+
+    def most_attempts(self, draw: int) -> int:
+        """Return how many samples draw number `draw` tries."""
+        # One more than the limit is enough for the training to stop; it also ends the search in a small set.
+        return min(self.recipe.unreadable_files + 1, len(self.samples))
 
     def sample_of(self, draw: int, attempt: int = 0) -> Sample:
         """Return the sample that draw number `draw` takes after `attempt` unreadable ones."""
@@ -150,6 +152,10 @@ class LabeledDataset(DrawDataset):
             wanted,
         )
         return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask)}
+
+    def most_attempts(self, draw: int) -> int:
+        """Return how many samples draw number `draw` tries: beside the one chosen for a class, those of any draw."""
+        return super().most_attempts(draw) + (self._choose(draw)[1] is not None)
 
     def _choose(self, draw: int) -> tuple[Sample, int | None]:
         """Return the sample of draw number `draw`, and the class that its crop is to hold."""

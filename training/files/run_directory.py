@@ -12,7 +12,7 @@ import yaml
 from segkc_deploy import __version__, atomic
 from segkc_deploy.errors import ConfigError, RunDirectoryError
 from segkc_deploy.training.files.run_lock import LOCK_NAME
-from segkc_deploy.training.recipe import Recipe
+from segkc_deploy.training.recipe import Recipe, ValidationConfig
 from segkc_deploy.validation import load_yaml, validate
 
 #: What `segkc_deploy.atomic` calls the files of a run until they are complete.
@@ -43,6 +43,8 @@ class RunDirectory:
     @property
     def key(self) -> str:
         """A name that no other run has, the same as long as this one is continued; 16 hexadecimal digits."""
+        if key := load_yaml(self.config).get("key"):
+            return str(key)
         made = self.config.stat().st_mtime_ns  # a run that is overwritten is another one, whatever its recipe
         return hashlib.sha256(self.config.read_bytes() + str(made).encode()).hexdigest()[:16]
 
@@ -98,6 +100,19 @@ def create_run(
     return run
 
 
+def store_validation(run: RunDirectory, validation: ValidationConfig) -> None:
+    """Write how a resumed run scores from now on into its `config.yaml`, so that later commands score it alike.
+
+    The run keeps its key, which was made from what the file held before.
+    """
+    if read_config(run)[0].validation == validation:
+        return
+    content = load_yaml(run.config)
+    recipe = content["recipe"] | {"validation": validation.model_dump(mode="json", exclude_none=True)}
+    content = content | {"key": run.key, "recipe": recipe}
+    atomic.write_text(run.config, yaml.safe_dump(content, sort_keys=False))
+
+
 def remove_temporaries(run: RunDirectory) -> None:
     """Remove the unfinished files that a killed process left; the caller holds the run's lock."""
     for folder in (run.path, run.checkpoint.parent):
@@ -134,8 +149,8 @@ def _is_artifact(path: Path) -> bool:
     return path.name.startswith(("junior-", ".junior-"))
 
 
-def read_config(run: RunDirectory) -> tuple[Recipe, Path]:
-    """Return the recipe and the data spec's path of an existing run.
+def read_config(run: RunDirectory) -> tuple[Recipe, Path | None]:
+    """Return the recipe and the data spec's path of an existing run; None where it was imported without a spec.
 
     Raises:
         RunDirectoryError: this is not a run directory.
@@ -143,12 +158,13 @@ def read_config(run: RunDirectory) -> tuple[Recipe, Path]:
     if not run.config.is_file():
         raise RunDirectoryError(f"{run.path}: not a run directory (it has no config.yaml)")
     content = load_yaml(run.config)
-    return validate(Recipe, content.get("recipe"), f"{run.config}, recipe"), Path(str(content.get("data")))
+    data = content.get("data")
+    return validate(Recipe, content.get("recipe"), f"{run.config}, recipe"), None if data is None else Path(str(data))
 
 
 def is_trained_here(run: RunDirectory) -> bool:
     """Return whether training made the run; an imported one says in a section of its own where it comes from."""
-    return load_yaml(run.config).keys() <= {"segkc_deploy", "data", "recipe"}
+    return load_yaml(run.config).keys() <= {"segkc_deploy", "data", "key", "recipe"}
 
 
 def check_same_recipe(run: RunDirectory, stored: Recipe, given: Recipe) -> None:

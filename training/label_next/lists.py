@@ -17,7 +17,8 @@ class ListForm:
     """How a spec's list names an image, and where it looks for the image's mask.
 
     An image of the spec's folder of labeled images (`images`, where there is one) is named by its id. Any other one is
-    named by its path below `root`, followed by that of its mask.
+    named by its path below `root`, followed by that of its mask; so is an image that the spec's annotation file of many
+    images (`annotations`, where there is one) does not hold.
     """
 
     root: Path
@@ -25,6 +26,7 @@ class ListForm:
     masks: Path
     image_ending: str
     mask_ending: str
+    annotations: Path | None = None
 
     @classmethod
     def of_spec(cls, spec: DataSpec) -> "ListForm":
@@ -35,13 +37,14 @@ class ListForm:
         images = section.images or layout.train.images
         masks = [places.root / name for name in layout.train.masks]
         if section.masks is not None:
-            masks = [places.folder(section.masks, "labeled.masks")]
+            masks = [places.masks(section.masks, "labeled.masks")]
         return cls(
             root=places.root,
             images=places.folder(images, "labeled.images") if images else None,
             masks=next((folder for folder in masks if folder.is_dir()), places.root / "masks"),
             image_ending=layout.image_ending,
             mask_ending=choose_mask_name(layout, places, (spec.labeled, spec.val)).ending,
+            annotations=masks[0] if section.masks is not None and masks[0].is_file() else None,
         )
 
     def mask(self, sample: Sample) -> Path:
@@ -51,7 +54,7 @@ class ListForm:
         """
         if sample.mask is not None:
             return sample.mask
-        if self._is_in_images(sample):
+        if self._is_in_images(sample) and self.annotations is None:
             return self.masks / f"{sample.id}{self.mask_ending}.png"
         below_root = [part for part in PurePosixPath(self._below_root(sample.image)).parts if part != ".."]
         return self.masks.joinpath(*below_root).with_suffix(".png")
@@ -61,8 +64,8 @@ class ListForm:
         if self._has_id(sample):
             return sample.id
         paths = (self._below_root(sample.image), self._below_root(self.mask(sample)))
-        has_space = any(character.isspace() for path in paths for character in path)
-        return ("\t" if has_space else " ").join(paths)
+        needs_tab = any(character.isspace() or character == "#" for path in paths for character in path)
+        return ("\t" if needs_tab else " ").join(paths)
 
     def text(self, samples: Iterable[Sample]) -> str:
         """Return the list of `samples`."""
@@ -75,8 +78,9 @@ class ListForm:
         ways = ("ids", "partition", "fraction")
         old = next((way for way in ways if section and getattr(section, way) is not None), None)
         instead = f" in place of its {old}" if old else ""
+        export = f" or add it to {self.annotations}" if self.annotations is not None else ""
         return (
-            f"save a mask for each ({first} for the first), put `ids: {labeled.resolve()}` under `labeled` in"
+            f"save a mask for each ({first} for the first){export}, put `ids: {labeled.resolve()}` under `labeled` in"
             f" {spec.path}{instead}, and train again"
         )
 
@@ -87,8 +91,11 @@ class ListForm:
 
     def _has_id(self, sample: Sample) -> bool:
         """Whether the id alone leads to the image and to its mask."""
-        by_id = self.masks / f"{sample.id}{self.mask_ending}"
-        return self._is_in_images(sample) and self.mask(sample).with_suffix("") == by_id
+        if not self._is_in_images(sample):
+            return False
+        if self.annotations is not None:
+            return sample.mask == self.annotations
+        return self.mask(sample).with_suffix("") == self.masks / f"{sample.id}{self.mask_ending}"
 
     def _below_root(self, path: Path) -> str:
         """`..` leads out of the root, which links would bend: folders are taken as they really are, files as named."""

@@ -21,7 +21,7 @@ class RunNetworks:
 
     Attributes:
         metadata: what the junior's file says of itself.
-        data: where the run's data spec was.
+        data: where the run's data spec was; None where it was imported without one.
         protocol: how the networks see an image, in words.
 
     Raises:

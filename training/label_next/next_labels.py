@@ -143,10 +143,13 @@ def _ranking(request: Request, networks: RunNetworks) -> str:
 
 def _known_data(request: Request, networks: RunNetworks) -> KnownData | None:
     """Read the spec that is given, or else the run's own; None where that is gone and a folder is ranked."""
-    if request.data is not None or networks.data.is_file():
-        return KnownData.load(request.data or networks.data)
+    data = request.data or networks.data
+    if data is not None and (request.data is not None or data.is_file()):
+        return KnownData.load(data)
     if request.images is None:
-        raise ConfigError(f"{networks.data}: the data spec of {request.run} is not there any more; name one by --data")
+        if data is None:
+            raise ConfigError(f"{request.run}: imported without a data spec; give --data")
+        raise ConfigError(f"{data}: the data spec of {request.run} is not there any more; name one by --data")
     return None
 
 

@@ -109,7 +109,7 @@ def pseudo_label(request: Request) -> PseudoLabels:
     role = request.role or ("senior" if directory.network("senior").is_file() else "junior")
     network, metadata = load_network(directory.network(role))
     sets = _known_sets(request, own_data, metadata)
-    images, known = _images(request, sets)
+    images, known = _images(request, sets, own_data)
     settings = Settings(
         run=str(request.run),
         role=role,
@@ -148,14 +148,14 @@ def pseudo_label(request: Request) -> PseudoLabels:
     return result
 
 
-def _known_sets(request: Request, own_data: Path, metadata: NetworkMetadata) -> ImageSets | None:
+def _known_sets(request: Request, own_data: Path | None, metadata: NetworkMetadata) -> ImageSets | None:
     """Return the images of the spec that is given, or else of the run's own; None where that is gone.
 
     Raises:
         ConfigError: the spec has other classes than the run.
     """
     path = request.data or own_data
-    if request.data is None and not own_data.is_file():
+    if path is None or (request.data is None and not path.is_file()):
         return None
     sets = load_data_spec(path).resolve()
     if sets.labels.names != metadata.labels.names:
@@ -164,10 +164,12 @@ def _known_sets(request: Request, own_data: Path, metadata: NetworkMetadata) -> 
     return sets
 
 
-def _images(request: Request, sets: ImageSets | None) -> tuple[list[SourceImage], int]:
+def _images(request: Request, sets: ImageSets | None, own_data: Path | None) -> tuple[list[SourceImage], int]:
     """Return the images to label, and how many more the spec labels or validates on."""
     if request.source is not None:
         images = find_images(request.source, exclude=request.out)
+    elif sets is None and own_data is None:
+        raise ConfigError(f"{request.run}: imported without a data spec; give --data, or name the images by --source")
     elif sets is None:
         raise ConfigError(f"{request.run}: its data spec is not there any more; name the images by --source")
     elif not sets.unlabeled:
@@ -188,17 +190,19 @@ def _calibrate(
     request: Request,
     predict: Callable[[np.ndarray], Tensor],
     sets: ImageSets | None,
-    own_data: Path,
+    own_data: Path | None,
     labels: Labels,
 ) -> Calibration:
     given = None
     if request.confidence is not None:
         given = Thresholds.fixed(request.confidence, labels.num_classes)
-    where = str(request.data or own_data)
+    where = str(request.data or own_data or request.run)
     if sets is not None and sets.val:
         return calibrate(predict, sets, request.precision, given, where)
     if given is None:
         problem = "is not there any more" if sets is None else "has no validation images"
+        if request.data is None and own_data is None:
+            problem = "imported without a data spec"
         raise ConfigError(
             f"{where}: {problem}, so no threshold can be chosen by --precision; name a data spec with a val section by"
             " --data, or give --confidence 0.9"

@@ -53,6 +53,8 @@ def class_weights(weights: ClassWeights, names: Sequence[str], census: Census | 
     pixels = census.class_pixels.astype(np.float64)
     found = pixels > 0
     chosen = np.ones(len(names))
+    if not found.any():
+        return chosen
     if weights == "inverse":
         chosen[found] = pixels.sum() / (len(names) * pixels[found])
     elif weights == "log":

@@ -151,7 +151,7 @@ def _notes(damaged: int, steps: int | None, training: Curves) -> list[str]:
     return notes
 
 
-def _configuration(recipe: Recipe, data: Path, version: str) -> dict[str, str]:
+def _configuration(recipe: Recipe, data: Path | None, version: str) -> dict[str, str]:
     content: dict[str, Any] = recipe.model_dump(mode="json", exclude=set(_SAME_TRAINING))
     return dict(flat(content | {"data": str(data), "segkc_deploy": version}))
 
