@@ -19,6 +19,8 @@ from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError, RankDiedError
 from segkc_deploy.training.distributed import run_on_ranks
 from segkc_deploy.training.evaluation.evaluate_run import evaluate_run
+from segkc_deploy.training.files.checkpoint import read_newest_checkpoint
+from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.train import train_run
 
 STEPS = 14
@@ -106,6 +108,22 @@ def test_two_ranks_train_as_one_and_go_on_after_an_interrupt(tmp_path: Path) -> 
     got = load_file(run / "junior.safetensors")
     assert expected.keys() == got.keys()
     assert max(float((expected[name] - got[name]).abs().max()) for name in expected) < 1e-3
+
+
+@pytest.mark.timeout(900)
+def test_an_interrupt_between_two_records_stops_all_ranks(tmp_path: Path) -> None:
+    """At a step that nothing else would log or save: a rank that did not know of it would go on without the others."""
+    data = write_tiny_data(tmp_path / "data")
+    rarely = {"log_every": 1000, "checkpoint_every": 1000, "schedule": {"steps": 1000}}
+    recipe = write_recipe(tmp_path / "tiny.yaml", tiny_recipe(**RECIPE | rarely))
+    run = tmp_path / "run"
+    command = ["train", "--data", data, "--recipe", recipe, "--out", run, "--device", "cpu", "--devices", "2"]
+    code, told = interrupt_after("validation: ", run / "train.log", command)
+    assert code == 75, told
+    assert "Traceback" not in told
+    (step,) = re.findall(r"stopped by SIGINT after step (\d+), which is saved", told)
+    checkpoint, _ = read_newest_checkpoint(RunDirectory(run))
+    assert checkpoint.step == int(step) < 1000
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Whole trainings, tiny: determinism, bit-exact resume, what a run directory holds, and how errors are reported."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,19 @@ from command_line import CommandLine
 from safetensors.torch import load_file, save_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
-from segkc_deploy.errors import ConfigError, DataError, NonFiniteLossError, RunDirectoryError, UserError
+from segkc_deploy.errors import (
+    ConfigError,
+    DataError,
+    NonFiniteLossError,
+    RunDirectoryError,
+    TrainingStoppedError,
+    UserError,
+)
+from segkc_deploy.training.files.checkpoint import read_newest_checkpoint
 from segkc_deploy.training.files.network_file import load_network, read_metadata
+from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.loop import Trainer
+from segkc_deploy.training.run_log import RunLog
 from segkc_deploy.training.summary import RunResult
 from segkc_deploy.training.train import train_run
 
@@ -90,6 +102,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
     timing = ("images_per_s", "memory_mib")
     assert metrics(resumed.path, *timing) == metrics(finished.path, *timing)
     assert resumed.miou == finished.miou
+
+
+def test_a_signal_between_two_lines_of_a_step_waits_for_a_step_that_is_saved(
+    data: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It arrives while step 1 is logged, when it is decided already that this step is not saved."""
+    log = RunLog.training
+
+    def interrupted(self: RunLog, step: int, values: dict[str, float]) -> None:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        log(self, step, values)
+
+    monkeypatch.setattr(RunLog, "training", interrupted)
+    with pytest.raises(TrainingStoppedError, match="stopped by SIGTERM after step 2, which is saved"):
+        train_run(data, recipe, tmp_path / "run", ["checkpoint_every=100", "validation.every=100"], device="cpu")
+    checkpoint, _ = read_newest_checkpoint(RunDirectory(tmp_path / "run"))
+    assert checkpoint.step == 2
 
 
 def test_the_checkpoint_holds_optimizer_average_and_random_state(finished: RunResult) -> None:
