@@ -186,10 +186,11 @@ def test_short_memory_is_told_with_what_helps(
     def later_too_much(self: Trainer, number: int, *arguments: object) -> int:
         return too_much() if number == 3 else step(self, number, *arguments)  # type: ignore[arg-type]
 
+    fitting = ["batch.unlabeled=4"]  # two micro-batches then have 2 unlabeled images each, which CutMix needs
     helps = r"-o batch\.accumulation=2 \(each step keeps its images.*--size \(crop_size\), or -o precision=bf16$"
     monkeypatch.setattr(Trainer, "_train_step", later_too_much)
     with pytest.raises(ConfigError, match=r"last checkpoint is kept: --resume .*" + helps) as raised:
-        train_run(data, recipe, tmp_path / "run", device="cpu")
+        train_run(data, recipe, tmp_path / "run", fitting, device="cpu")
     assert "\n" not in str(raised.value)
     assert (tmp_path / "run" / "checkpoints" / "last.safetensors").is_file()
     # Also where the networks alone are too much.
@@ -198,7 +199,7 @@ def test_short_memory_is_told_with_what_helps(
     with pytest.raises(ConfigError, match="last checkpoint is kept"):
         train_run(None, None, tmp_path / "run", resume=True, device="cpu")
     with pytest.raises(ConfigError, match=r"hold this training; start anew \(--overwrite\) with " + helps):
-        train_run(data, recipe, tmp_path / "other", device="cpu")
+        train_run(data, recipe, tmp_path / "other", fitting, device="cpu")
 
 
 def test_supervised_needs_neither_senior_nor_unlabeled(data: Path, tmp_path: Path) -> None:
