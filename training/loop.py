@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 from lightning.fabric import Fabric
@@ -193,8 +194,8 @@ class Trainer:
         return self.split.labeled + self.split.unlabeled
 
     def try_step(self, batch: Batch) -> None:
-        """Take one optimizer step on a batch, as one micro-batch, and record nothing."""
-        self._train_step(0, iter([batch]), MetricAccumulator())
+        """Take one optimizer step of which every micro-batch is `batch`, and record nothing."""
+        self._train_step(0, repeat(batch), MetricAccumulator())
 
     def _average_buffers(self) -> None:
         """Give all ranks the mean of what each has counted on its own images, such as running statistics."""
