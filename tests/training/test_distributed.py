@@ -11,7 +11,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from rank_functions import fail_on_rank_1, kill_rank_1
+import torch
+from rank_functions import (
+    LabeledBatch,
+    fail_on_rank_1,
+    kill_rank_1,
+    pseudo_label_statistics,
+    pseudo_label_statistics_of_ranks,
+)
 from safetensors.torch import load_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
@@ -164,6 +171,28 @@ def kill_rank_1_after(text: str, log: Path, job: subprocess.Popen[str]) -> None:
     children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
     (rank_1,) = [child for child in children if b"\0RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes()]
     os.kill(int(rank_1), signal.SIGKILL)
+
+
+@pytest.mark.timeout(600)
+def test_statistics_of_pseudo_labels_are_those_of_all_ranks_images() -> None:
+    """Of four classes the last but one is seen by rank 1 alone, the last by none; once rank 0 has padding alone."""
+    generator, classes = torch.Generator().manual_seed(5), 4
+    batches = []
+    for number in range(8):
+        logits = torch.randn(4, classes, 6, 7, generator=generator) + torch.tensor([1.0, 0, -50, -50])[:, None, None]
+        if number == 2:
+            logits[3, 2, :2] += 55
+        masks = torch.randint(0, 2, (4, 6, 7), generator=generator)
+        masks[3, 0] = 2
+        valid = torch.rand(4, 6, 7, generator=generator) < 0.8
+        valid[:2] &= number != 4
+        batches.append(LabeledBatch(masks, logits, valid))
+    alone = pseudo_label_statistics(batches, classes)
+    assert alone["batches"] == [8, 8, 1, 0]
+    of_ranks = run_on_ranks(partial(pseudo_label_statistics_of_ranks, batches, classes), 2)
+    assert of_ranks[0] == of_ranks[1]  # so that averaging the ranks' buffers changes nothing
+    for name, expected in alone.items():
+        assert of_ranks[0][name] == pytest.approx(expected, rel=1e-5, abs=1e-7), name
 
 
 @pytest.mark.timeout(600)
