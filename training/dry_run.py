@@ -8,7 +8,7 @@ import math
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -72,7 +72,9 @@ def dry_run(recipe: Recipe, method: Method, sets: ImageSets, split: BatchSplit, 
     flops = ", ".join(f"{role} {_gflops(network, recipe.crop_size):,.1f} GFLOPs" for role, network in networks.items())
     lines.append(f"one forward pass of a {width}x{height} crop (width x height): {flops} (a multiply-add is two)")
     lines.append(split.in_words())
-    trainer = Trainer(recipe, method, sets, RunDirectory(Path()), _STEPS, split, fabric)
+    # A second micro-batch adds the gradients of the first to its memory; more of them add nothing.
+    measured = replace(split, ranks=1, accumulation=min(split.accumulation, 2))
+    trainer = Trainer(recipe, method, sets, RunDirectory(Path()), _STEPS, measured, fabric)
     trainer.method.train()
 
     def measure(labeled: int, unlabeled: int) -> int | None:

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 from lightning.fabric import Fabric
@@ -131,7 +132,9 @@ class Trainer:
             images += self._train_step(step, own_batches, window)
             done = step + 1
             validates = self._is_validated(done)
-            saves = validates or bool(stop) or done % self.recipe.checkpoint_every == 0
+            # Read once: a signal that arrives later in this step would end the training without its checkpoint.
+            stops = self._of_any_rank(bool(stop)) and done < self.steps
+            saves = validates or stops or done % self.recipe.checkpoint_every == 0
             if saves or done % self.recipe.log_every == 0:
                 values = window.flush(self._last_checkpoint, self._of_all_ranks)
                 values["lr"] = self.optimizer.param_groups[0]["lr"]
@@ -144,13 +147,15 @@ class Trainer:
             if saves:
                 self._refuse_bad_weights(done)
                 self._save(done)
-            if stop and done < self.steps:
+            if stops:
                 self._stop(done, stop.name)
             if validates:
                 self._validate(done, log)
                 started = time.perf_counter()
 
     def _stop(self, step: int, signal_name: str) -> None:
+        if not self.fabric.is_global_zero:
+            self.fabric.barrier()  # until rank 0 has saved and ends, and the others with it
         self.writer.wait()
         raise TrainingStoppedError(
             f"stopped by {signal_name} after step {step}, which is saved; continue with:"
@@ -189,8 +194,8 @@ class Trainer:
         return self.split.labeled + self.split.unlabeled
 
     def try_step(self, batch: Batch) -> None:
-        """Take one optimizer step on a batch, as one micro-batch, and record nothing."""
-        self._train_step(0, iter([batch]), MetricAccumulator())
+        """Take one optimizer step of which every micro-batch is `batch`, and record nothing."""
+        self._train_step(0, repeat(batch), MetricAccumulator())
 
     def _average_buffers(self) -> None:
         """Give all ranks the mean of what each has counted on its own images, such as running statistics."""
@@ -211,6 +216,12 @@ class Trainer:
         stacked = self.fabric.all_reduce(slots, reduce_op="sum")  # a sum with zeros: exact, and NaN stays NaN
         assert isinstance(stacked, Tensor)
         return stacked
+
+    def _of_any_rank(self, flag: bool) -> bool:
+        """Whether `flag` is set on some rank, which every rank has to ask at the same time."""
+        if self.split.ranks == 1:
+            return flag
+        return bool(self._of_all_ranks(torch.tensor(float(flag), device=self.fabric.device)).any())
 
     def _texts_of_all_ranks(self, texts: list[str]) -> list[list[str]]:
         gathered = [texts] * self.split.ranks

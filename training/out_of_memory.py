@@ -17,10 +17,13 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def smaller_steps(recipe: Recipe, split: BatchSplit) -> str:
     """Name the settings that make a step take less memory, those first that change a training least."""
     shares = [share // split.ranks for share in (split.labeled, split.unlabeled) if share]
+    # CutMix takes a box from another image of the same micro-batch.
+    fewest = 2 if recipe.strong.uses_cutmix else 1
     more = [
         micro_batches
         for micro_batches in range(split.accumulation + 1, max(shares) + 1)
         if all(share % micro_batches == 0 for share in shares)
+        and (not split.unlabeled or split.unlabeled // split.ranks // micro_batches >= fewest)
     ]
     options = []
     if more:

@@ -11,7 +11,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from rank_functions import fail_on_rank_1, kill_rank_1
+import torch
+from rank_functions import (
+    LabeledBatch,
+    fail_on_rank_1,
+    kill_rank_1,
+    pseudo_label_statistics,
+    pseudo_label_statistics_of_ranks,
+)
 from safetensors.torch import load_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
@@ -19,6 +26,8 @@ from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError, RankDiedError
 from segkc_deploy.training.distributed import run_on_ranks
 from segkc_deploy.training.evaluation.evaluate_run import evaluate_run
+from segkc_deploy.training.files.checkpoint import read_newest_checkpoint
+from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.train import train_run
 
 STEPS = 14
@@ -108,6 +117,22 @@ def test_two_ranks_train_as_one_and_go_on_after_an_interrupt(tmp_path: Path) -> 
     assert max(float((expected[name] - got[name]).abs().max()) for name in expected) < 1e-3
 
 
+@pytest.mark.timeout(900)
+def test_an_interrupt_between_two_records_stops_all_ranks(tmp_path: Path) -> None:
+    """At a step that nothing else would log or save: a rank that did not know of it would go on without the others."""
+    data = write_tiny_data(tmp_path / "data")
+    rarely = {"log_every": 1000, "checkpoint_every": 1000, "schedule": {"steps": 1000}}
+    recipe = write_recipe(tmp_path / "tiny.yaml", tiny_recipe(**RECIPE | rarely))
+    run = tmp_path / "run"
+    command = ["train", "--data", data, "--recipe", recipe, "--out", run, "--device", "cpu", "--devices", "2"]
+    code, told = interrupt_after("validation: ", run / "train.log", command)
+    assert code == 75, told
+    assert "Traceback" not in told
+    (step,) = re.findall(r"stopped by SIGINT after step (\d+), which is saved", told)
+    checkpoint, _ = read_newest_checkpoint(RunDirectory(run))
+    assert checkpoint.step == int(step) < 1000
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -146,6 +171,28 @@ def kill_rank_1_after(text: str, log: Path, job: subprocess.Popen[str]) -> None:
     children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
     (rank_1,) = [child for child in children if b"\0RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes()]
     os.kill(int(rank_1), signal.SIGKILL)
+
+
+@pytest.mark.timeout(600)
+def test_statistics_of_pseudo_labels_are_those_of_all_ranks_images() -> None:
+    """Of four classes the last but one is seen by rank 1 alone, the last by none; once rank 0 has padding alone."""
+    generator, classes = torch.Generator().manual_seed(5), 4
+    batches = []
+    for number in range(8):
+        logits = torch.randn(4, classes, 6, 7, generator=generator) + torch.tensor([1.0, 0, -50, -50])[:, None, None]
+        if number == 2:
+            logits[3, 2, :2] += 55
+        masks = torch.randint(0, 2, (4, 6, 7), generator=generator)
+        masks[3, 0] = 2
+        valid = torch.rand(4, 6, 7, generator=generator) < 0.8
+        valid[:2] &= number != 4
+        batches.append(LabeledBatch(masks, logits, valid))
+    alone = pseudo_label_statistics(batches, classes)
+    assert alone["batches"] == [8, 8, 1, 0]
+    of_ranks = run_on_ranks(partial(pseudo_label_statistics_of_ranks, batches, classes), 2)
+    assert of_ranks[0] == of_ranks[1]  # so that averaging the ranks' buffers changes nothing
+    for name, expected in alone.items():
+        assert of_ranks[0][name] == pytest.approx(expected, rel=1e-5, abs=1e-7), name
 
 
 @pytest.mark.timeout(600)

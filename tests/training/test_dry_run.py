@@ -1,5 +1,6 @@
 """What a training would take, before it starts; and what running out of memory says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,16 @@ from command_line import CommandLine
 from tiny_data import tiny_recipe, write_recipe
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.training.batch_split import split_batch
 from segkc_deploy.training.dry_run import MemoryLine
 from segkc_deploy.training.files.starting_weights import build_network
 from segkc_deploy.training.loop import Trainer
+from segkc_deploy.training.methods.registry import build_method, with_method_defaults
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
+from segkc_deploy.training.out_of_memory import smaller_steps
+from segkc_deploy.training.recipe import without_pretrained
+from segkc_deploy.training.recipe_file import load_recipe
 from segkc_deploy.training.train import estimate_run, train_run
 
 HOST_MEMORY = (
@@ -64,6 +70,25 @@ def test_a_batch_that_does_not_fit_names_what_to_change(
     told = estimate_run(data, str(recipe), device="cpu")
     assert told[-1].startswith("a step of 2 + 4 images does not fit into the")
     assert "-o batch.accumulation=2" in told[-1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "micro_batches"),
+    [([], None), (["batch.unlabeled=16"], 8), (["strong.cutmix_probability=0"], 8)],
+)
+def test_what_is_advised_where_memory_is_short_is_accepted(overrides: list[str], micro_batches: int | None) -> None:
+    """Of 8 + 8 images in 4 micro-batches each has 2 unlabeled ones, the fewest that CutMix takes."""
+    recipe = load_recipe("own-data-8gb", overrides)
+    advice = smaller_steps(recipe, split_batch(recipe, 1, uses_unlabeled=True))
+    options = re.findall(r"-o (\S+)", advice)
+    named = [option for option in options if option.startswith("batch.accumulation=")]
+    assert named == ([f"batch.accumulation={micro_batches}"] if micro_batches else [])
+    assert "activation_checkpointing=true" in options
+    for option in options:
+        advised = without_pretrained(with_method_defaults(load_recipe("own-data-8gb", [*overrides, option])))
+        with torch.device("meta"):  # the networks are large, and their weights do not matter
+            build_method(advised, num_classes=3, ignore_index=255)
+        split_batch(advised, 1, uses_unlabeled=True)
 
 
 def test_a_machine_without_enough_memory_ends_in_one_line(

@@ -1,6 +1,8 @@
 """Whole trainings, tiny: determinism, bit-exact resume, what a run directory holds, and how errors are reported."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,19 @@ from command_line import CommandLine
 from safetensors.torch import load_file, save_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
-from segkc_deploy.errors import ConfigError, DataError, NonFiniteLossError, RunDirectoryError, UserError
+from segkc_deploy.errors import (
+    ConfigError,
+    DataError,
+    NonFiniteLossError,
+    RunDirectoryError,
+    TrainingStoppedError,
+    UserError,
+)
+from segkc_deploy.training.files.checkpoint import read_newest_checkpoint
 from segkc_deploy.training.files.network_file import load_network, read_metadata
 from segkc_deploy.training.files.run_directory import RunDirectory, create_run, is_trained_here, read_config
 from segkc_deploy.training.loop import Trainer
+from segkc_deploy.training.run_log import RunLog
 from segkc_deploy.training.summary import RunResult
 from segkc_deploy.training.train import train_run
 
@@ -93,6 +104,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
     assert resumed.miou == finished.miou
 
 
+def test_a_signal_between_two_lines_of_a_step_waits_for_a_step_that_is_saved(
+    data: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It arrives while step 1 is logged, when it is decided already that this step is not saved."""
+    log = RunLog.training
+
+    def interrupted(self: RunLog, step: int, values: dict[str, float]) -> None:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        log(self, step, values)
+
+    monkeypatch.setattr(RunLog, "training", interrupted)
+    with pytest.raises(TrainingStoppedError, match="stopped by SIGTERM after step 2, which is saved"):
+        train_run(data, recipe, tmp_path / "run", ["checkpoint_every=100", "validation.every=100"], device="cpu")
+    checkpoint, _ = read_newest_checkpoint(RunDirectory(tmp_path / "run"))
+    assert checkpoint.step == 2
+
+
 def test_the_checkpoint_holds_optimizer_average_and_random_state(finished: RunResult) -> None:
     names = load_file(finished.path / "checkpoints" / "last.safetensors").keys()
     for prefix in ("module.online.junior.", "module.ema.senior.", "optimizer.0.exp_avg_sq", "random.cpu"):
@@ -157,10 +186,11 @@ def test_short_memory_is_told_with_what_helps(
     def later_too_much(self: Trainer, number: int, *arguments: object) -> int:
         return too_much() if number == 3 else step(self, number, *arguments)  # type: ignore[arg-type]
 
+    fitting = ["batch.unlabeled=4"]  # two micro-batches then have 2 unlabeled images each, which CutMix needs
     helps = r"-o batch\.accumulation=2 \(each step keeps its images.*--size \(crop_size\), or -o precision=bf16$"
     monkeypatch.setattr(Trainer, "_train_step", later_too_much)
     with pytest.raises(ConfigError, match=r"last checkpoint is kept: --resume .*" + helps) as raised:
-        train_run(data, recipe, tmp_path / "run", device="cpu")
+        train_run(data, recipe, tmp_path / "run", fitting, device="cpu")
     assert "\n" not in str(raised.value)
     assert (tmp_path / "run" / "checkpoints" / "last.safetensors").is_file()
     # Also where the networks alone are too much.
@@ -169,7 +199,7 @@ def test_short_memory_is_told_with_what_helps(
     with pytest.raises(ConfigError, match="last checkpoint is kept"):
         train_run(None, None, tmp_path / "run", resume=True, device="cpu")
     with pytest.raises(ConfigError, match=r"hold this training; start anew \(--overwrite\) with " + helps):
-        train_run(data, recipe, tmp_path / "other", device="cpu")
+        train_run(data, recipe, tmp_path / "other", fitting, device="cpu")
 
 
 def test_supervised_needs_neither_senior_nor_unlabeled(data: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from segkc_deploy.training.terms.sum_of_ranks import sum_of_ranks
+
 #: No class gets more likely, or less, than by this factor: few labeled images tell shares of rare classes badly.
 _MOST = 2.0
 
@@ -44,7 +46,7 @@ class DistributionAlignment(nn.Module):
 
     @torch.no_grad()
     def update(self, masks: Tensor, logits: Tensor, valid: Tensor) -> None:
-        """Take in a batch.
+        """Take in a batch, of which every rank has its part; all call it at the same time.
 
         Args:
             masks: (N, H, W) of the labeled images; what is no class id does not count.
@@ -56,6 +58,7 @@ class DistributionAlignment(nn.Module):
             0, masks.clamp(0, classes - 1).flatten(), ((masks >= 0) & (masks < classes)).flatten().to(self.labeled)
         )
         sums = (logits.float().softmax(dim=1) * valid[:, None]).sum(dim=(0, 2, 3))
+        counts, sums = sum_of_ranks(torch.stack([counts, sums]))
         self._take_in(self.labeled, self.labeled_batches, counts)
         self._take_in(self.predicted, self.predicted_batches, sums)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from segkc_deploy.training.terms.losses import PseudoLabels
+from segkc_deploy.training.terms.sum_of_ranks import sum_of_ranks
 
 #: As in SoftMatch's published code, whose Gaussian is twice as narrow as the confidences' own.
 _SIGMAS = 2.0
@@ -23,7 +24,7 @@ class LabelWeights(nn.Module, ABC):
 
     @abstractmethod
     def update(self, labels: PseudoLabels, valid: Tensor) -> None:
-        """Take in a batch's labels where `valid`, a tensor of their shape."""
+        """Take in a batch's labels where `valid`, a tensor of their shape; every rank calls it at the same time."""
 
 
 class FixedThreshold(LabelWeights):
@@ -96,9 +97,13 @@ class SoftWeights(LabelWeights):
     def update(self, labels: PseudoLabels, valid: Tensor) -> None:
         classes, values = labels.classes[valid], labels.confidence[valid].float()
         zeros = torch.zeros_like(self.mean)
-        counts = zeros.index_add(0, classes, torch.ones_like(values))
-        mean = zeros.index_add(0, classes, values) / counts.clamp(min=1)
-        variance = zeros.index_add(0, classes, (values - mean[classes]).square()) / counts.clamp(min=1)
+        # Of all ranks: a mean of their statistics would count those that did not see a class.
+        counts, sums = sum_of_ranks(
+            torch.stack([zeros.index_add(0, classes, torch.ones_like(values)), zeros.index_add(0, classes, values)])
+        )
+        mean = sums / counts.clamp(min=1)
+        squares = sum_of_ranks(zeros.index_add(0, classes, (values - mean[classes]).square()))
+        variance = squares / counts.clamp(min=1)
         given = counts > 0
         self.batches += given
         share = (1 / self.batches.clamp(min=1)).clamp(min=1 - self.momentum) * given
