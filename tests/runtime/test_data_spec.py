@@ -121,6 +121,15 @@ def test_comments_of_a_list_are_skipped(root: Path, lines: str) -> None:
     assert [sample.mask for sample in sets.labeled] == [root / f"masks/train/{name}.png" for name in ("t03", "t01")]
 
 
+def test_a_list_with_windows_line_ends_names_the_same_images(tmp_path: Path) -> None:
+    for name in ("shot", "shot #1"):
+        write_image(tmp_path / f"images/{name}.png")
+        write_mask(tmp_path / f"masks/{name}.png", [0])
+    (tmp_path / "few.txt").write_bytes(b"shot #1\r\n")
+    sets = _resolve(tmp_path, "classes: [a, b]\nlabeled: {images: images, masks: masks, ids: few.txt}")
+    assert _ids(sets.labeled) == ["shot #1"]
+
+
 def test_a_mask_that_is_not_there_yet_does_not_turn_a_pair_into_another_image(tmp_path: Path) -> None:
     for name in ("shot", "shot #1"):
         write_image(tmp_path / f"images/{name}.png")
