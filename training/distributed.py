@@ -5,6 +5,7 @@ run directory and reports mistakes, and the same works from Python and from test
 (`launched_ranks`).
 """
 
+import atexit
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -21,6 +22,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
+import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
@@ -98,7 +100,18 @@ def rank_fabric(accelerator: str, ranks: int, precision: Any = "32-true") -> Fab
         plugins=None if launched else LightningEnvironment(),
     )
     fabric.launch()
+    atexit.register(_leave_process_group)
     return fabric
+
+
+def _leave_process_group() -> None:
+    """End the threads of the process group while Python still runs.
+
+    A thread of Gloo may free the last tensors after its operation has returned here. If Python is ending by then, the
+    thread cannot take the GIL, which aborts the process after all its work is done.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _run_rank(rank: int, function: Callable[[], Any], results: Any, failures: Any) -> None:

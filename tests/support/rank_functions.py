@@ -32,6 +32,14 @@ def kill_rank_1() -> None:
     fabric.all_reduce(torch.zeros(1))
 
 
+def return_before_the_last_operations_end() -> str:
+    """Return while the process group's threads still hold tensors of Python's, which nothing here waits for."""
+    rank_fabric("cpu", 2)
+    for _ in range(3000):
+        torch.distributed.all_reduce(torch.zeros(4), async_op=True)
+    return "done"
+
+
 @dataclass(frozen=True)
 class LabeledBatch:
     """A step's true masks (N, H, W) and the teacher's logits (N, C, H, W), which count where `valid` (N, H, W)."""

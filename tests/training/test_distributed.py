@@ -18,6 +18,7 @@ from rank_functions import (
     kill_rank_1,
     pseudo_label_statistics,
     pseudo_label_statistics_of_ranks,
+    return_before_the_last_operations_end,
 )
 from safetensors.torch import load_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
@@ -193,6 +194,11 @@ def test_statistics_of_pseudo_labels_are_those_of_all_ranks_images() -> None:
     assert of_ranks[0] == of_ranks[1]  # so that averaging the ranks' buffers changes nothing
     for name, expected in alone.items():
         assert of_ranks[0][name] == pytest.approx(expected, rel=1e-5, abs=1e-7), name
+
+
+@pytest.mark.timeout(600)
+def test_ranks_end_in_order_while_operations_still_run() -> None:
+    assert run_on_ranks(return_before_the_last_operations_end, 2) == "done"
 
 
 @pytest.mark.timeout(600)
