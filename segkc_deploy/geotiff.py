@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from segkc_deploy import atomic
+from segkc_deploy.data.tiff import stored_orientation
 from segkc_deploy.errors import DataError, MissingDependencyError
 from segkc_deploy.labels import Labels
 from segkc_deploy.predictor import Predictor
@@ -37,7 +38,7 @@ def predict_geotiff(
 
     Args:
         predictor: what predicts.
-        source: up to 16 bits a channel; gray, palette, or the first three bands as RGB.
+        source: up to 16 bits a channel, unsigned and stored upright; gray, palette, or the first three bands as RGB.
         target: the file to write.
         stride: see `tiles.predict_tiled`.
         batch_size: windows that run at once.
@@ -93,12 +94,24 @@ class _Bands:
     """Reads parts of a raster as RGB, with the values that `data.images.read_image` gives.
 
     Raises:
-        DataError: its values are neither 8-bit nor 16-bit and unsigned, or it has a palette of 16 bits.
+        DataError: its values are neither 8-bit nor 16-bit and unsigned, it has a palette of 16 bits, an orientation tag
+            turns it, or it has more than four bands and does not say that the first three are red, green and blue.
     """
 
     def __init__(self, image: Any, path: Path) -> None:
         from rasterio.enums import ColorInterp, MaskFlags
 
+        # A mask turned like the image would not lie where the transform says; GDAL does not turn it either.
+        if (turn := stored_orientation(path)) != 1:
+            raise DataError(
+                f"{path}: its orientation tag is {turn}, which --tile does not follow; save it upright, as"
+                " `magick OLD.tif -auto-orient NEW.tif` does"
+            )
+        if image.count > 4 and image.colorinterp[:3] != (ColorInterp.red, ColorInterp.green, ColorInterp.blue):
+            raise DataError(
+                f"{path}: {image.count} bands, of which the first three are not marked as red, green and blue; choose"
+                " them, as `gdal_translate -b 3 -b 2 -b 1 -co PHOTOMETRIC=RGB OLD.tif NEW.tif` does"
+            )
         kinds = set(image.dtypes[:3])
         if len(kinds) > 1 or not kinds <= {"uint8", "uint16"}:
             raise DataError(f"{path}: values are {', '.join(sorted(kinds))}; save it with 8 or 16 bits, unsigned")

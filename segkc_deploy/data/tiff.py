@@ -130,6 +130,15 @@ def is_stack(encoded: bytes) -> bool:
         return False
 
 
+def stored_orientation(path: Path) -> int:
+    """Return the EXIF orientation of a TIFF file, 1 to 8, of which only headers are read; 1 where it is damaged."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            return _header_of(file).orientation
+    except TIFFFILE_ERRORS:
+        return 1
+
+
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Return (H, W, …) pixels as a viewer shows them that follows the EXIF `orientation` (1 to 8)."""
     if orientation in {5, 6, 7, 8}:

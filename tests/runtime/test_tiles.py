@@ -1,6 +1,7 @@
 """Large images in tiles: the evaluation protocol's masks, seams, memory, and GeoTIFF files with their georeference."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -223,6 +224,34 @@ def test_where_there_is_no_data_the_mask_is_ignored(tmp_path: Path) -> None:
         ids = mask.read(1)
     assert np.all(ids[:, :20] == 255)
     assert np.array_equal(ids[:, 20:], expected_mask(image)[:, 20:])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(
+    ("photometric", "bands", "orientation", "told"),
+    [
+        ("rgb", 3, 6, "its orientation tag is 6, which --tile does not follow; save it upright"),
+        ("rgb", 3, 1, None),
+        ("rgb", 5, 1, None),
+        ("minisblack", 5, 1, "5 bands, of which the first three are not marked as red, green and blue"),
+    ],
+)
+def test_tiffs_whose_pixels_would_be_misread_are_refused(
+    tmp_path: Path, photometric: str, bands: int, orientation: int, told: str | None, big: bool
+) -> None:
+    from segkc_deploy.geotiff import _Bands
+
+    values = RNG.integers(0, 256, (40, 50, bands), dtype=np.uint8)
+    path = tmp_path / "image.tif"
+    tags = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(path, values, photometric=photometric, planarconfig="contig", bigtiff=big, extratags=tags)
+    with rasterio.open(path) as image:
+        if told is None:
+            assert np.array_equal(_Bands(image, path).read(0, 0, 40, 50), values[..., :3])
+        else:
+            with pytest.raises(DataError, match=rf"image\.tif: {re.escape(told)}"):
+                _Bands(image, path)
 
 
 @pytest.mark.parametrize("fault", ["cut", "float", "text"])
