@@ -12,6 +12,7 @@ import numpy as np
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError
 from segkc_deploy.manifest import Manifest, companion_path
 from segkc_deploy.runners.base import Runner, RunnerOptions
+from segkc_deploy.runners.openvino_int8 import has_8_bit_constants, multiplies_8_bits_exactly
 
 #: The ending of the file that holds the weights.
 WEIGHTS = ".bin"
@@ -30,6 +31,7 @@ _MOVES = frozenset(
 )
 #: Layers whose operands are 8-bit numbers where the network is quantized; elsewhere these are pixels or classes.
 _PRODUCTS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+_BYTES = frozenset({"i8", "u8"})
 _FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
 
 
@@ -37,7 +39,8 @@ class OpenVINORunner(Runner):
     """Runs an OpenVINO model on the CPU, in a precision that does not depend on the CPU's features.
 
     Without a precision hint, OpenVINO runs an FP32 model in BF16 or FP16 on a CPU that is faster with it. The runner
-    always sets the hint. Where the CPU lacks the precision, OpenVINO computes in FP32.
+    always sets the hint. Where the CPU lacks the precision, or its 8-bit products are not exact, OpenVINO computes in
+    FP32.
 
     Args:
         path: the `.xml` file; the weights stand beside it.
@@ -153,7 +156,7 @@ def compile_for_cpu(
     inference_precision: str = GRAPH_PRECISION,
     pinned: bool = True,
 ) -> Any:
-    """Compile `model` for low latency on this CPU.
+    """Compile `model` for low latency on this CPU; what is quantized computes in FP32 where 8 bits are not exact.
 
     Args:
         openvino: the package, from `import_openvino`.
@@ -168,6 +171,8 @@ def compile_for_cpu(
         "EXECUTION_MODE_HINT": "ACCURACY",
         "INFERENCE_PRECISION_HINT": inference_precision,
     }
+    if has_8_bit_constants(model) and not multiplies_8_bits_exactly(openvino):
+        settings["LP_TRANSFORMS_MODE"] = False
     if not pinned:
         settings["ENABLE_CPU_PINNING"] = False
     if threads is not None:
@@ -190,7 +195,9 @@ def layer_precisions(compiled: Any) -> dict[str, dict[str, int]]:
     for operation in compiled.get_runtime_model().get_ops():
         kind = operation.rt_info["layerType"].astype(str)
         type_name = operation.rt_info["runtimePrecision"].astype(str)
-        if kind in _PRODUCTS and type_name in ("i8", "u8"):
+        if kind in _PRODUCTS and (read := operation.input(0).get_element_type().get_type_name()) in _FLOATS:
+            type_name = read  # else it would be 8 bits where only the weights are stored in them
+        if kind in _PRODUCTS and type_name in _BYTES:
             layers["int8"][kind] += 1
         elif kind not in _MOVES and type_name in _FLOATS:
             layers[_FLOATS[type_name]][kind] += 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,15 @@ from segkc_deploy.export.precision.fp32_fallback import TYPED_ENGINES_ONLY
 from segkc_deploy.export.precision.qdq import INT8, find_layers, insert_qdq
 from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.manifest import Contract, FallbackNode, TensorContract, companion_path
-from segkc_deploy.runners.openvino_runner import OpenVINORunner, compile_for_cpu, precision_hint
+from segkc_deploy.runners import openvino_runner
+from segkc_deploy.runners.openvino_int8 import multiplies_8_bits_exactly
+from segkc_deploy.runners.openvino_runner import (
+    OpenVINORunner,
+    compile_for_cpu,
+    import_openvino,
+    layer_precisions,
+    precision_hint,
+)
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
 
@@ -165,12 +174,50 @@ def test_half_precision_is_kept_where_the_cpu_has_it_and_told_where_not(tmp_path
         assert precision in runner.description
 
 
-def test_a_quantized_graph_runs_in_8_bits(tmp_path: Path) -> None:
+def test_a_quantized_graph_runs_in_8_bits_where_these_are_exact(tmp_path: Path) -> None:
     built = build(quantized(), tmp_path / "quantized.xml", precision="int8")
     assert built.layer_precision is not None
-    assert built.layer_precision.layers["int8"] == {"Convolution": 1}
+    precision = "int8" if multiplies_8_bits_exactly(import_openvino()) else "fp32"
+    convolutions = {name: layers.get("Convolution", 0) for name, layers in built.layer_precision.layers.items()}
+    assert {name: count for name, count in convolutions.items() if count} == {precision: 1}
     images = random_images(8)
     assert (masks_of(tmp_path / "quantized.xml", images) == expected_mask(images)).mean() > 0.95
+
+
+def test_8_bits_are_exact_on_cpus_with_vnni_alone() -> None:
+    information = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not information.is_file():
+        pytest.skip("what this CPU has is not known")
+    has_vnni = bool({"avx512_vnni", "avx_vnni"} & set(information.read_text().split()))
+    assert multiplies_8_bits_exactly(import_openvino()) == has_vnni
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_where_8_bits_are_not_exact_the_graph_runs_in_fp32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    monkeypatch.setattr(openvino_runner, "multiplies_8_bits_exactly", lambda openvino: exact)
+    model, images = shared_convolution("Relu", bias=True), random_images(2)
+    built = build(model, tmp_path / "shared.xml", precision="int8")
+    assert built.layer_precision is not None
+    assert ("int8" in built.layer_precision.layers) == exact
+    with OpenVINORunner(tmp_path / "shared.xml", threads=1, inference_precision="f32") as runner:
+        assert ("int8" in runner.description) == exact
+        outputs = runner.infer(images)
+    if not exact:
+        for name, expected in zip(("conv", "second"), emulate(model)(images), strict=True):
+            assert relative_rms(outputs[name], expected) < 1e-5, name
+
+
+def test_weights_that_are_only_stored_in_8_bits_do_not_make_a_layer_one_of_8_bits() -> None:
+    openvino = import_openvino()
+    ops, rng = openvino.opset13, np.random.default_rng(0)
+    numbers = ops.parameter([1, 16, 64], np.float32)
+    stored = ops.convert(ops.constant(rng.integers(-127, 128, (64, 64), np.int8)), "f32")
+    weight = ops.multiply(stored, ops.constant(rng.uniform(0.01, 0.02, (64, 1)).astype(np.float32)))
+    model = openvino.Model([ops.matmul(numbers, weight, False, True)], [numbers])
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert layer_precisions(compiled) == {"fp32": {"FullyConnected": 1}}
 
 
 def three_convolutions() -> onnx.ModelProto:
