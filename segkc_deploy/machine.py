@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,31 @@ _PACKAGES = ("numpy", "opencv-python", "onnxruntime-gpu", "onnxruntime", "torch"
 
 _NVIDIA_SMI_TIMEOUT_S = 20
 
+#: What decides how fast networks are on a CPU, as Linux calls it, with the name that people use.
+_CPU_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx_vnni": "VNNI",
+    "avx512_vnni": "VNNI",
+    "avx512_bf16": "BF16",
+    "amx_tile": "AMX",
+    "asimd": "NEON",
+    "i8mm": "I8MM",
+    "bf16": "BF16",
+    "sve": "SVE",
+}
+
 
 def describe_machine() -> dict[str, Any]:
     """Return the machine as JSON values.
 
-    Keys: `cpu` (model), `cores` (that this process may use), `ram_gib`, `os`, `python`, `packages` (name to version, of
+    Keys: `cpu` (model), `cpu_features` (such as AVX2 and VNNI, since a virtual CPU often hides its model; empty where
+    they are not known), `cores` (that this process may use), `ram_gib`, `os`, `python`, `packages` (name to version, of
     those installed; none is imported) and `gpus` (a list of `name`, `driver`, `memory_mib`; empty without nvidia-smi).
     """
     return {
         "cpu": _cpu_model(),
+        "cpu_features": _cpu_features(),
         "cores": available_cores(),
         "ram_gib": _ram_gib(),
         "os": platform.platform(),
@@ -38,6 +55,24 @@ def _cpu_model() -> str:
             if key.strip() in ("model name", "Model"):
                 return value.strip()
     return platform.processor() or platform.machine()
+
+
+def _cpu_features() -> list[str]:
+    information = Path("/proc/cpuinfo")
+    if not information.is_file():
+        return []
+    for line in information.read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            flags = set(value.split())
+            return list(dict.fromkeys(name for flag, name in _CPU_FEATURES.items() if flag in flags))
+    return []
+
+
+def cpu_text(machine: Mapping[str, Any]) -> str:
+    """Return the CPU of `describe_machine` in words; results of older versions do not name its features."""
+    features = machine.get("cpu_features")
+    return f"{machine['cpu']} ({', '.join(features)})" if features else str(machine["cpu"])
 
 
 def available_cores() -> int:

@@ -1,12 +1,14 @@
 """The scores of a study of methods by seed, and the checks that its rows can be compared."""
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from segkc_deploy.benchmarks.report.seeds import SUPERVISED
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.machine import cpu_text
 
 OURS = "segkc"
 
@@ -54,6 +56,16 @@ class StudyAnalysis:
         found = {row.seed: get(row, field) for row in self._of(name, labels, role)}
         return {seed: found[seed] for seed in sorted(found) if found[seed] is not None}
 
+    def times(self, name: str, labels: str, field: str) -> list[float]:
+        """Return a field of seconds for each seed that was trained on the processor that trained most of the study."""
+        (usual, _), *_ = self._processors().most_common(1)
+        seconds = (get(row, field) for row in self._of(name, labels, "junior") if _processor(row) == usual)
+        return [value for value in seconds if value is not None]
+
+    def trained_on_several_processors(self) -> bool:
+        """Return whether seconds of different seeds cannot be averaged."""
+        return len(self._processors()) > 1
+
     def best_single_network(self, labels: str) -> str | None:
         """Return the row of the best mean among those of one network that use unlabeled images."""
         single = [
@@ -66,6 +78,9 @@ class StudyAnalysis:
     def distinct(self, name: str) -> list[Any]:
         """Return the distinct values of a field in the order of the rows."""
         return list({str(value): value for value in (get(row, name) for row in self.rows)}.values())
+
+    def _processors(self) -> Counter[str]:
+        return Counter(_processor(row) for row in self.rows if row.role == "junior")
 
     def _of(self, name: str, labels: str, role: str) -> list[StudyRow]:
         return [row for row in self.rows if (row.row, row.labels, row.role) == (name, labels, role)]
@@ -87,3 +102,7 @@ def get(row: StudyRow, name: str) -> Any:
 
 def _place(row: StudyRow) -> str:
     return f"row {row.row}, labels {row.labels}, seed {row.seed}"
+
+
+def _processor(row: StudyRow) -> str:
+    return row.machine if isinstance(row.machine, str) else cpu_text(row.machine)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from segkc_deploy.benchmarks.report.markdown_table import markdown
 from segkc_deploy.benchmarks.schema import Peak
+from segkc_deploy.machine import cpu_text
 
 _HEADER = ("variant", "p50, ms", "times faster", "95% interval", "same pixels, %", "roofline, %")
 
@@ -70,7 +71,7 @@ def as_markdown(result: InferenceResult) -> str:
     lines = [
         "# From image to mask on a CPU",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB, {machine['os']};"
+        f"{cpu_text(machine)}, {machine['cores']} cores, {machine['ram_gib']} GiB, {machine['os']};"
         f" {result.threads} thread{'s' if result.threads > 1 else ''}. {result.remark}".rstrip(),
         "",
         f"Batch 1, from a decoded image to its mask at the image's own size. All variants of a network ran interleaved,"

@@ -19,6 +19,7 @@ from segkc_deploy.benchmarks.studies.headroom import LEAST_HEADROOM, headroom_ta
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow, read_rows
 from segkc_deploy.benchmarks.studies.tables import print_tables
 from segkc_deploy.error_messages import one_line_errors
+from segkc_deploy.machine import cpu_text
 
 _RULE = f"""\
 mIoU in percent on all validation images, at the last step (never the best one): mean ± sample standard deviation over
@@ -37,6 +38,10 @@ points of headroom.
 
 _PROCESSOR_RULE = """\
 In brackets is the processor time of these minutes: what other work on the machine lengthens least.
+"""
+
+_MACHINES_RULE = """\
+Minutes are those of the trainings on the machine that trained most of them; scores are of all.
 """
 
 
@@ -64,6 +69,8 @@ def study_text(rows: Sequence[StudyRow]) -> str:
         parts.append(f"## Ablations, labels: {labels}\n\n{_rows_table(analysis, labels, names, (OURS,))}")
     conditions = _conditions(analysis)
     rule = _RULE + (_PROCESSOR_RULE if _has_processor_time(analysis) else "")
+    if analysis.trained_on_several_processors():
+        rule += _MACHINES_RULE
     return f"# {analysis.study}\n\n{conditions}\n{rule}\n" + "\n".join(parts)
 
 
@@ -95,9 +102,7 @@ def _rows_table(analysis: StudyAnalysis, labels: str, names: Sequence[str], refe
 
 
 def _minutes(analysis: StudyAnalysis, name: str, labels: str) -> str:
-    seconds, processor_seconds = (
-        analysis.scores(name, labels, field=field).values() for field in ("seconds", "processor_seconds")
-    )
+    seconds, processor_seconds = (analysis.times(name, labels, field) for field in ("seconds", "processor_seconds"))
     wall = f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "–"
     return f"{wall} ({statistics.fmean(processor_seconds) / 60:.1f})" if processor_seconds else wall
 
@@ -176,7 +181,7 @@ def _machine(machine: str | dict[str, Any]) -> str:
         return machine
     gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     cores = f"{machine['cores']} {'core' if machine['cores'] == 1 else 'cores'}"
-    return f"{machine['cpu']}, {cores}, {machine['ram_gib']} GiB, {gpus}"
+    return f"{cpu_text(machine)}, {cores}, {machine['ram_gib']} GiB, {gpus}"
 
 
 def _versions(versions: Mapping[str, str]) -> str:

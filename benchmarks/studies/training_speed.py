@@ -34,7 +34,7 @@ from segkc_deploy.benchmarks.studies.training_speed_rows import SpeedResult, Spe
 from segkc_deploy.data.images import read_image
 from segkc_deploy.error_messages import one_line_errors
 from segkc_deploy.errors import DataError
-from segkc_deploy.machine import describe_machine
+from segkc_deploy.machine import cpu_text, describe_machine
 from segkc_deploy.pixel_format import RGB
 from segkc_deploy.training.data import augment
 from segkc_deploy.training.data.decoded_cache import DecodedCache
@@ -188,7 +188,7 @@ def as_markdown(result: SpeedResult) -> str:
         interval = f"{row.interval[0]:.2f} to {row.interval[1]:.2f}" if row.interval else "–"
         lines.append([row.what, row.name, f"{row.p50_ms:.2f}", f"{row.speed:.2f}", interval])
     header = ["what", "by", "processor time, ms (of an image, of a step)", "times faster", "95% interval"]
-    machine = f"{result.machine['cpu']}, one thread, {result.rounds} rounds; commit {result.commit}"
+    machine = f"{cpu_text(result.machine)}, one thread, {result.rounds} rounds; commit {result.commit}"
     return f"# {result.study}\n\n{machine}; {result.remark}\n\n    {result.command}\n\n{markdown(header, lines, 2)}"
 
 

@@ -45,10 +45,12 @@ def _as_json(diagnosis: "Diagnosis") -> str:
 
 
 def _as_text(diagnosis: "Diagnosis") -> list[str]:
+    from segkc_deploy.machine import cpu_text
+
     machine = diagnosis.machine
     lines = [
         "machine",
-        f"  {machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB of memory",
+        f"  {cpu_text(machine)}, {machine['cores']} cores, {machine['ram_gib']} GiB of memory",
         f"  {machine['os']}, Python {machine['python']}",
         *(f"  GPU: {_gpu_text(gpu)}" for gpu in machine["gpus"]),
     ]

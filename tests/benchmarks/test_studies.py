@@ -546,6 +546,17 @@ def test_minutes_are_given_with_the_processors_time() -> None:
     assert "of the processor" not in study_text(made_rows("supervised", [20, 22]))
 
 
+def test_minutes_are_not_averaged_over_different_processors() -> None:
+    usual = made_rows("supervised", [20, 22], seconds=120.0)
+    slow = MACHINE | {"cpu_features": ["AVX2"]}
+    other = made_row(row="supervised", miou=24, seed=2, seconds=600.0, machine=slow)
+    text = study_text([*usual, other])
+    assert "| 2.0 |" in text and "0: 20.00, 1: 22.00, 2: 24.00" in text
+    assert "on the machine that trained most" in text
+    assert "machine: test, 1 core, 1.0 GiB, no GPU or test (AVX2), 1 core, 1.0 GiB, no GPU;" in text
+    assert "on the machine that trained most" not in study_text(usual)
+
+
 def test_merged_classes_by_hand() -> None:
     """Classes a, b, c with b counted as a: the pixels that b and a confuse become right."""
     confusion = np.array([[5, 2, 1], [3, 4, 0], [1, 0, 9]])

@@ -11,7 +11,7 @@ from tiny_artifact import LABELS, expected_mask, make_artifact, manifest_of, net
 
 import segkc_deploy
 from segkc_deploy.errors import ArtifactError, ConfigError, DataError
-from segkc_deploy.machine import describe_machine
+from segkc_deploy.machine import cpu_text, describe_machine
 from segkc_deploy.manifest import write_manifest
 from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner, _providers
 
@@ -260,6 +260,9 @@ def test_the_machine_is_described_in_json_values():
     machine = describe_machine()
     assert machine["cores"] >= 1
     assert machine["cpu"]
+    assert set(machine["cpu_features"]) <= {"AVX2", "AVX-512", "VNNI", "BF16", "AMX", "NEON", "I8MM", "SVE"}
+    assert cpu_text({"cpu": "a CPU"}) == "a CPU"
+    assert cpu_text({"cpu": "a CPU", "cpu_features": ["AVX2", "VNNI"]}) == "a CPU (AVX2, VNNI)"
     assert machine["packages"]["numpy"] == np.__version__
     assert machine["python"] == ".".join(map(str, sys.version_info[:3]))
     assert isinstance(machine["gpus"], list)
