@@ -1,6 +1,6 @@
 """The Open Inference Protocol (KServe v2): the paths and messages of Triton, so that its clients work here too."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -149,12 +149,15 @@ async def _infer(service: Service, request: Request, model: ServedModel) -> Resp
         with stages.timed("decode"):
             wanted, images = await service.run(lambda: _decode(service, model, body, request), len(body))
         outputs = await service.network(model, list(images), stages)
+        names = _binary_by_name(model, wanted)
 
         def finish() -> tuple[bytes, dict[str, str]]:
             with stages.timed("mask"):
-                return _encoded(model, wanted, outputs, images.shape[1:3])
+                return _encoded(model, wanted, names, outputs, images.shape[1:3])
 
-        content, headers = await service.run(finish, images.size)
+        # Logits of many classes are long as JSON, however small the images are.
+        in_binary = all(names.values())
+        content, headers = await (service.run(finish, images.size) if in_binary else service.run_in_thread(finish))
     service.metrics.images.labels(model.name).inc(len(images))
     return Response(content, headers=headers | {"Server-Timing": stages.server_timing()})
 
@@ -183,14 +186,21 @@ def _decode(service: Service, model: ServedModel, body: bytes, request: Request)
     return wanted, images
 
 
-def _encoded(
-    model: ServedModel, wanted: InferRequest, outputs: Sequence[Outputs], size: tuple[int, int]
-) -> tuple[bytes, dict[str, str]]:
-    """Return the body and the headers of the answer with the outputs that are wanted."""
+def _binary_by_name(model: ServedModel, wanted: InferRequest) -> dict[str, bool]:
+    """Return the outputs that are wanted, and of each whether in binary."""
     in_binary = wanted.parameters.get("binary_data_output") is True
     names = {output.name: output.parameters.get("binary_data", in_binary) is True for output in wanted.outputs}
-    if not names:
-        names = {output.name: in_binary for output in model.predictor.contract.outputs}
+    return names or {output.name: in_binary for output in model.predictor.contract.outputs}
+
+
+def _encoded(
+    model: ServedModel,
+    wanted: InferRequest,
+    names: Mapping[str, bool],
+    outputs: Sequence[Outputs],
+    size: tuple[int, int],
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of the answer with the outputs of `names`, binary or as JSON."""
     tensors, contents = [], []
     for name, binary in names.items():
         # Where the network gives logits, its own masks are not computed; these are the same.

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread
 from time import sleep
+from typing import Any
 from urllib.parse import quote
 
 import cv2
@@ -19,8 +20,9 @@ from tiny_artifact import LABELS, expected_mask, expected_scores, make_artifact
 
 import segkc_deploy
 from segkc_deploy.errors import ArtifactError, ConfigError, DataError
-from segkc_deploy.inference_protocol import decode_request, decode_response
+from segkc_deploy.inference_protocol import decode_request, decode_response, encode
 from segkc_deploy.runners import remote_runner
+from segkc_deploy.serve import inference
 
 SIZE = (8, 12)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
@@ -277,6 +279,22 @@ def test_openapi_describes_the_answer_and_refusals(served: RunningService) -> No
 def request_json(**changes: object) -> bytes:
     tensor = {"name": "images", "shape": [1, *SIZE, 3], "datatype": "UINT8", "data": IMAGES[0].tolist()} | changes
     return json.dumps({"inputs": [tensor]}).encode()
+
+
+def test_json_is_made_outside_the_event_loop(served: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of many classes are long as JSON; no other request was answered meanwhile."""
+    threads: list[str] = []
+
+    def noting(*arguments: Any) -> tuple[bytes, dict[str, str]]:
+        threads.append(current_thread().name.rpartition("_")[0])
+        return encode(*arguments)
+
+    monkeypatch.setattr(inference, "encode", noting)
+    tensor = {"name": "images", "datatype": "UINT8", "shape": IMAGES.shape, "data": IMAGES.ravel().tolist()}
+    for binary in (False, True):
+        message = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": binary}}).encode()
+        assert served.request("POST", "/v2/models/fixed/infer", message).status == 200
+    assert threads[0] == "images" != threads[1]
 
 
 def test_nested_lists_are_row_major(served: RunningService) -> None:
