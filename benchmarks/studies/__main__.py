@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from segkc_deploy.benchmarks.studies.analysis import get
 from segkc_deploy.benchmarks.studies.parallelism import Outcome, Parallelism, claim_when_free, train_trials
 from segkc_deploy.benchmarks.studies.study import Trial, chosen_trials, load_study
-from segkc_deploy.benchmarks.studies.study_rows import replace_rows
+from segkc_deploy.benchmarks.studies.study_rows import read_rows, replace_rows
 from segkc_deploy.benchmarks.studies.trial_rows import RowMaker, row_order
-from segkc_deploy.benchmarks.studies.trials import StudyDirectory
+from segkc_deploy.benchmarks.studies.trials import StudyDirectory, common_sha256
 from segkc_deploy.error_messages import one_line_errors
-from segkc_deploy.errors import SegKCError
+from segkc_deploy.errors import ConfigError, SegKCError
 from segkc_deploy.progress import console
 
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     study = load_study(options.study)
     trials = chosen_trials(study, options.only)
     directory = StudyDirectory(study, options.out, options.data_root, options.lists)
+    _require_comparable(options.results, directory, trials[0])
     results_file = _Results(directory, options)
     if options.collect:
         outcomes = [_collected(directory, trial, results_file) for trial in trials]
@@ -67,6 +69,24 @@ class _Results:
         except (SegKCError, OSError) as error:
             self.failures.append(trial.name)
             console.print(f"{trial.name}: no row: {error}", soft_wrap=True, markup=False)
+
+
+def _require_comparable(results: Path, directory: StudyDirectory, trial: Trial) -> None:
+    """Look before hours of training whether a table can have the new rows beside those that are there.
+
+    Raises:
+        ConfigError: the file has rows of this study that were trained with other settings.
+    """
+    if not results.is_file():
+        return
+    study = directory.study
+    digest = common_sha256(study, directory.recipe(trial))
+    for row in read_rows(results):
+        if row.study == study.name and get(row, "common_sha256") not in (None, digest):
+            raise ConfigError(
+                f"{results}: row {row.row}, labels {row.labels}, seed {row.seed} was trained with other settings than"
+                f" {study.path} has now, or by a version with other settings; choose another --results"
+            )
 
 
 def _collected(directory: StudyDirectory, trial: Trial, results_file: _Results) -> Outcome:

@@ -109,6 +109,18 @@ def test_only_chooses_by_every_key(tmp_path: Path) -> None:
     assert chosen_trials(study, None) == study.ordered_trials()
 
 
+def test_rows_of_other_settings_are_noticed_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, results = write_study(tmp_path), tmp_path / "r.json"
+    options = [*write_data(tmp_path), "--out", str(tmp_path / "out"), "--results", str(results)]
+    name = load_study(path).name
+    append_rows(results, [made_row(study="another"), made_row(study=name, seed=4)])
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        main([str(path), *options])
+    told = capsys.readouterr().err
+    assert f"{results}: row segkc, labels 1/8, seed 4 was trained with other settings" in told
+    assert not (tmp_path / "out" / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "only", "message"),
     [
