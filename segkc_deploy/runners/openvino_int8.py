@@ -24,8 +24,8 @@ def has_8_bit_constants(model: Any) -> bool:
 def multiplies_8_bits_exactly(openvino: ModuleType) -> bool:
     """Return whether this CPU's 8-bit products are those of the graph, measured by two small layers.
 
-    x86 CPUs without VNNI add pairs of products in 16 bits, where they saturate. That changes masks, and is hardly faster
-    than FP32 or slower.
+    x86 CPUs without VNNI add pairs of products in 16 bits, where they saturate. That changes masks, and is no or
+    hardly any faster than FP32.
     """
     numbers = np.full((1, _CHANNELS, 4, 4), _LARGEST, np.float32)
     model = _layers(openvino, np.full((_CHANNELS, _CHANNELS), _LARGEST, np.int8))
