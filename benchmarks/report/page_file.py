@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from segkc_deploy.benchmarks.report import formatting
+from segkc_deploy.machine import cpu_text
 
 _FOLDER = Path(__file__).with_name("page")
 _FILTERS = (
@@ -41,7 +42,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {name: getattr(formatting, name) for name in _FILTERS}
-    environment.globals |= {"text_of": _text_of, "missing": formatting.MISSING}
+    environment.globals |= {"text_of": _text_of, "cpu_text": cpu_text, "missing": formatting.MISSING}
     return environment
 
 

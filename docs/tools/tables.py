@@ -22,6 +22,7 @@ from segkc_deploy.benchmarks.studies.scaling import PairRow, ScalingResult
 from segkc_deploy.benchmarks.studies.study_rows import read_rows
 from segkc_deploy.cli import app
 from segkc_deploy.engines import ENGINES, EngineEntry
+from segkc_deploy.machine import cpu_text
 from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.recipe_file import load_recipe, shipped_recipes
 from segkc_deploy.training.recipe_table import COLUMNS, recipe_cells
@@ -216,7 +217,7 @@ def ranks() -> str:
         for row in result.ranks
     ]
     what = (
-        f"`{result.timed_recipe}` at {result.timed_crop}, {result.machine['cpu']}, one thread a process;"
+        f"`{result.timed_recipe}` at {result.timed_crop}, {cpu_text(result.machine)}, one thread a process;"
         f" {result.remark}. `{result.command}`\n"
     )
     return (

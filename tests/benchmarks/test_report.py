@@ -164,6 +164,7 @@ def test_page_stays_below_five_megabytes(tmp_path: Path) -> None:
 def test_page_without_pictures_stays_below_one_megabyte(tmp_path: Path) -> None:
     write_report(rich_result(), tmp_path)
     assert (tmp_path / "index.html").stat().st_size < 1e6
+    assert "· made up (AVX2, VNNI)" in read_page(tmp_path)[0]
 
 
 def test_the_inlined_libraries_are_those_of_the_list() -> None:

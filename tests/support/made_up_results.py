@@ -63,7 +63,7 @@ def result(rows: list[Row], names: tuple[str, ...] = ("road", "sky"), **changes:
         "created": "2030-01-02T03:04:05+0000",
         "command": "segkc-deploy benchmark runs/a --data data.yaml --out report",
         "options": {"images": 32, "seconds": 5.0, "samples": None},
-        "machine": {"cpu": "made up", "gpus": [{"name": "one", "memory_mib": None}]},
+        "machine": {"cpu": "made up", "cpu_features": ["AVX2", "VNNI"], "gpus": [{"name": "one", "memory_mib": None}]},
         "versions": {"numpy": "2"},
         "data": "data.yaml",
         "labels": Labels(names=names, palette=default_palette(len(names))),
