@@ -34,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     study = load_study(options.study)
     trials = chosen_trials(study, options.only)
     directory = StudyDirectory(study, options.out, options.data_root, options.lists)
-    _require_comparable(options.results, directory, trials[0])
     results_file = _Results(directory, options)
     if options.collect:
         outcomes = [_collected(directory, trial, results_file) for trial in trials]
     else:
+        _require_comparable(options.results, directory, trials[0])
         seconds = None if options.limit_minutes is None else 60 * options.limit_minutes
         parallelism = Parallelism(options.workers, options.pin, options.device, seconds)
         _stop_on_signals()
