@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from segkc_deploy.engines import number_formats
 from segkc_deploy.manifest import LayerPrecision, Manifest, Verification
 
 
@@ -15,6 +16,7 @@ def summary(path: Path, manifest: Manifest) -> Iterator[str]:
     yield from _proof(verification)
     if manifest.layer_precision is not None:
         yield from _layers(manifest.layer_precision)
+        yield from _not_in_8_bits(manifest.engine, manifest.precision, manifest.layer_precision)
     if verification.subject == "graph":
         yield (
             f"  NOT VERIFIED AS BUILT: this machine cannot run it in {manifest.precision}, so the graph it was made"
@@ -46,6 +48,12 @@ def _proof(verification: Verification) -> Iterator[str]:
             f"  mIoU: junior {verification.miou_network:.2f}, artifact {verification.miou_artifact:.2f};"
             f" no class lost more than {max(0.0, *losses):.2f}"
         )
+
+
+def _not_in_8_bits(engine: str, precision: str, found: LayerPrecision) -> Iterator[str]:
+    """Say so where `runners.openvino_int8` keeps OpenVINO from computing in 8 bits."""
+    if engine == "openvino" and "int8" in number_formats(precision) and "int8" not in found.layers:
+        yield "  no layer runs in 8 bits here: this CPU's 8-bit products are not exact, so it is no faster than fp32"
 
 
 def _layers(precision: LayerPrecision) -> Iterator[str]:
