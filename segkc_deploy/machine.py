@@ -58,15 +58,21 @@ def _cpu_model() -> str:
 
 
 def _cpu_features() -> list[str]:
+    _, flags = cpu_flags()
+    return list(dict.fromkeys(name for flag, name in _CPU_FEATURES.items() if flag in flags))
+
+
+def cpu_flags() -> tuple[str, frozenset[str]]:
+    """Return the line of Linux that names what the CPU can do, `flags` (x86) or `Features` (Arm), and its words.
+
+    Both are empty where they are not known.
+    """
     information = Path("/proc/cpuinfo")
-    if not information.is_file():
-        return []
-    for line in information.read_text().splitlines():
+    for line in information.read_text().splitlines() if information.is_file() else ():
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
-            flags = set(value.split())
-            return list(dict.fromkeys(name for flag, name in _CPU_FEATURES.items() if flag in flags))
-    return []
+            return key.strip(), frozenset(value.split())
+    return "", frozenset()
 
 
 def cpu_text(machine: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from segkc_deploy.cuda_probe import find_gpu
 from segkc_deploy.engine_match import rebuild_command
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError
+from segkc_deploy.machine import cpu_flags
 from segkc_deploy.manifest import Build, Manifest
 from segkc_deploy.runners.base import Runner, RunnerOptions
 from segkc_deploy.runners.torch_events import TorchTimer
@@ -164,16 +165,8 @@ class AOTIRunner(Runner):
 
 def instruction_sets() -> list[str]:
     """Return the instruction sets of this machine's CPU that a compiler may use; none where they are not known."""
-    information = Path("/proc/cpuinfo")
-    if not information.is_file():
-        return []
-    for line in information.read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "flags":
-            return sorted(name for name in value.split() if _X86_INSTRUCTIONS.match(name))
-        if key.strip() == "Features":  # Arm
-            return sorted(value.split())
-    return []
+    line, flags = cpu_flags()
+    return sorted(flag for flag in flags if line == "Features" or _X86_INSTRUCTIONS.match(flag))
 
 
 @contextmanager
