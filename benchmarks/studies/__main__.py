@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from segkc_deploy.benchmarks.studies.analysis import get
 from segkc_deploy.benchmarks.studies.parallelism import Outcome, Parallelism, claim_when_free, train_trials
+from segkc_deploy.benchmarks.studies.shared_settings import completed, difference, shared_settings
 from segkc_deploy.benchmarks.studies.study import Trial, chosen_trials, load_study
 from segkc_deploy.benchmarks.studies.study_rows import read_rows, replace_rows
 from segkc_deploy.benchmarks.studies.trial_rows import RowMaker, row_order
-from segkc_deploy.benchmarks.studies.trials import StudyDirectory, common_sha256
+from segkc_deploy.benchmarks.studies.trials import StudyDirectory
 from segkc_deploy.error_messages import one_line_errors
 from segkc_deploy.errors import ConfigError, SegKCError
 from segkc_deploy.progress import console
@@ -80,12 +80,15 @@ def _require_comparable(results: Path, directory: StudyDirectory, trial: Trial) 
     if not results.is_file():
         return
     study = directory.study
-    digest = common_sha256(study, directory.recipe(trial))
+    wanted = shared_settings(study, directory.recipe(trial))
     for row in read_rows(results):
-        if row.study == study.name and get(row, "common_sha256") not in (None, digest):
+        if row.study != study.name or row.settings is None:
+            continue
+        whose = f"{results}: row {row.row}, labels {row.labels}, seed {row.seed}"
+        if found := difference(completed(row.settings, whose), wanted):
             raise ConfigError(
-                f"{results}: row {row.row}, labels {row.labels}, seed {row.seed} was trained with other settings than"
-                f" {study.path} has now, or by a version with other settings; choose another --results"
+                f"{whose} was trained with other settings: {found[0]} was {found[1]}, and {study.path} says"
+                f" {found[2]}; choose another --results"
             )
 
 

@@ -3,9 +3,10 @@
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from segkc_deploy.benchmarks.report.seeds import SUPERVISED
+from segkc_deploy.benchmarks.studies.shared_settings import completed, difference
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.machine import cpu_text
@@ -15,7 +16,7 @@ OURS = "segkc"
 #: Ablations are rows whose names begin so: `segkc-no-gate`.
 VARIANT = f"{OURS}-"
 
-_CONDITIONS = ("crop_size", "images_per_step", "images", "network", "common_sha256")
+_CONDITIONS = ("crop_size", "images_per_step", "images", "network", "settings")
 
 
 class StudyAnalysis:
@@ -32,8 +33,9 @@ class StudyAnalysis:
         if unfit or all(row.role != "junior" for row in self.rows):
             what = f"{_place(unfit)}: not a training" if unfit else "no trainings"
             raise ConfigError(f"study {self.study}: {what} of a study of methods; `studies.tables` prints any study")
-        for name in ("steps", "crop_size", "images_per_step", "common_sha256"):
+        for name in ("steps", "crop_size", "images_per_step"):
             self._only(name, self.rows)
+        self._same_settings()
         self._only("network", [row for row in self.rows if row.role == "junior"])
         # Every seed may have labels of its own.
         for drawn in dict.fromkeys((row.labels, row.seed) for row in self.rows):
@@ -85,14 +87,24 @@ class StudyAnalysis:
     def _of(self, name: str, labels: str, role: str) -> list[StudyRow]:
         return [row for row in self.rows if (row.row, row.labels, row.role) == (name, labels, role)]
 
+    def _same_settings(self) -> None:
+        all_settings = [completed(row.settings or {}, f"study {self.study}: {_place(row)}") for row in self.rows]
+        for row, settings in zip(self.rows, all_settings, strict=True):
+            if found := difference(all_settings[0], settings):
+                self._differ(found, self.rows[0], row)
+
     def _only(self, name: str, rows: Sequence[StudyRow]) -> None:
         first = rows[0]
         for row in rows:
             if get(row, name) != get(first, name):
-                raise ConfigError(
-                    f"study {self.study}: {name} is {get(first, name)} in {_place(first)}, but {get(row, name)} in"
-                    f" {_place(row)}; train one of them again"
-                )
+                self._differ((name, get(first, name), get(row, name)), first, row)
+
+    def _differ(self, found: tuple[str, Any, Any], first: StudyRow, row: StudyRow) -> NoReturn:
+        name, one, other = found
+        raise ConfigError(
+            f"study {self.study}: {name} is {one} in {_place(first)}, but {other} in {_place(row)}; train one of them"
+            " again"
+        )
 
 
 def get(row: StudyRow, name: str) -> Any:

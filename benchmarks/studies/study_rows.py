@@ -20,6 +20,7 @@ _LATENCY_FIELDS = ("batch", "engine", "precision", "p50_ms", "p90_ms", "p99_ms",
 class StudyRow(BaseModel):
     """One result of a study. `miou` is in percent at the last step; latency rows have all of the latency fields.
 
+    `settings` are those that the study's trainings share (`shared_settings`).
     Further fields are kept as they are, so that a study can record what only it varies.
     """
 
@@ -46,6 +47,7 @@ class StudyRow(BaseModel):
     p99_ms: _Positive | None = None
     images_per_s: _Positive | None = None
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    settings: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _latency_whole(self) -> Self:
@@ -113,7 +115,9 @@ def _key(row: StudyRow) -> tuple[object, ...]:
 
 
 def _write(path: Path, rows: list[StudyRow]) -> None:
-    atomic.write_bytes(path, _ROWS.dump_json(rows, indent=1, exclude_none=True) + b"\n")
+    # A line per row, so that a new training is a new line in version control.
+    lines = ",\n".join(row.model_dump_json(exclude_none=True) for row in rows)
+    atomic.write_text(path, f"[\n{lines}\n]\n")
 
 
 def study_rows(result: BenchmarkResult, *, study: str, labels: str, seed: int, commit: str) -> list[StudyRow]:

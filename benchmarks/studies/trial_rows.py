@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from segkc_deploy.benchmarks.studies.merged_classes import evaluate_merged
+from segkc_deploy.benchmarks.studies.shared_settings import shared_settings
 from segkc_deploy.benchmarks.studies.study import Study, Trial
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow
-from segkc_deploy.benchmarks.studies.trials import StudyDirectory, TrialFiles, common_sha256, final_scores, steps_of
+from segkc_deploy.benchmarks.studies.trials import StudyDirectory, TrialFiles, final_scores, steps_of
 from segkc_deploy.export.torch_runner import RunDescription, describe_run
 from segkc_deploy.training.models.spec import NetworkSpec
 from segkc_deploy.training.recipe import Recipe
@@ -68,7 +69,7 @@ class RowMaker:
             "crop_size": list(recipe.crop_size),
             "images_per_step": [recipe.batch.labeled, recipe.batch.unlabeled],
             "images": first.data,
-            "common_sha256": common_sha256(self.directory.study, recipe),
+            "settings": shared_settings(self.directory.study, recipe),
             "threads": first.threads,
             "sessions": len(sessions),
         }

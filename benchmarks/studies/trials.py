@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from segkc_deploy.benchmarks.studies.shared_settings import difference, shared_settings
 from segkc_deploy.benchmarks.studies.study import Study, Trial, write_data_spec, write_recipes
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
@@ -23,12 +24,6 @@ from segkc_deploy.training.recipe import Recipe
 from segkc_deploy.training.recipe_file import load_recipe
 
 State = Literal["new", "started", "finished"]
-
-#: What has to be the same in all rows of a study for their scores to be compared.
-_SAME_IN_ALL_ROWS = (
-    *("junior", "crop_size", "batch", "schedule", "optimizer", "weak", "strong", "supervision"),
-    *("ema", "validation", "precision"),
-)
 
 _SECONDS_TO_STOP = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.05
@@ -201,18 +196,11 @@ class StudyDirectory:
     def _check_comparable(self) -> None:
         first, *others = self._resolved.values()
         for recipe in others:
-            for name in _same_in_all_rows(self.study):
-                if _comparable(recipe, name) != _comparable(first, name):
-                    raise ConfigError(
-                        f"{self.study.path}: rows {first.name} and {recipe.name} differ in {name}, so their scores"
-                        " say nothing about the methods; set it under common"
-                    )
-
-
-def common_sha256(study: Study, recipe: Recipe) -> str:
-    """Return a digest of everything in a recipe that all rows of a study share."""
-    common = {name: _comparable(recipe, name) for name in _same_in_all_rows(study)}
-    return hashlib.sha256(json.dumps(common, sort_keys=True, default=str).encode()).hexdigest()
+            if found := difference(shared_settings(self.study, first), shared_settings(self.study, recipe)):
+                raise ConfigError(
+                    f"{self.study.path}: rows {first.name} and {recipe.name} differ in {found[0]}, so their scores"
+                    " say nothing about the methods; set it under common"
+                )
 
 
 def steps_of(recipe: Recipe) -> int:
@@ -282,16 +270,6 @@ def last_line(path: Path) -> str:
     """Return the last line of a log that is not empty."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     return next((line for line in reversed(lines) if line), "it printed nothing")
-
-
-def _same_in_all_rows(study: Study) -> list[str]:
-    return [name for name in _SAME_IN_ALL_ROWS if name not in study.compared]
-
-
-def _comparable(recipe: Recipe, name: str) -> Any:
-    section = getattr(recipe, name)
-    # EntropyMix belongs to a method.
-    return section.model_dump(exclude={"entropymix"}) if name == "strong" else section
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from segkc_deploy.benchmarks.studies.merged_classes import merged_miou
 from segkc_deploy.benchmarks.studies.method_tables import main as tables_main
 from segkc_deploy.benchmarks.studies.method_tables import study_text
 from segkc_deploy.benchmarks.studies.parallelism import Outcome, Parallelism, claim, train_trials
+from segkc_deploy.benchmarks.studies.shared_settings import completed, difference, shared_settings
 from segkc_deploy.benchmarks.studies.study import Trial, chosen_trials, load_study, write_data_spec, write_recipes
 from segkc_deploy.benchmarks.studies.study_rows import StudyRow, append_rows, read_rows, replace_rows
 from segkc_deploy.benchmarks.studies.tables import study_table
@@ -33,7 +34,6 @@ from segkc_deploy.benchmarks.studies.trials import (
     State,
     StudyDirectory,
     TrialFiles,
-    common_sha256,
     train_trial,
 )
 from segkc_deploy.data.spec import load_data_spec
@@ -117,7 +117,7 @@ def test_rows_of_other_settings_are_noticed_before_training(tmp_path: Path, caps
     with pytest.raises(SystemExit, match="2"), one_line_errors():
         main([str(path), *options])
     told = capsys.readouterr().err
-    assert f"{results}: row segkc, labels 1/8, seed 4 was trained with other settings" in told
+    assert f"{results}: row segkc, labels 1/8, seed 4 was trained with other settings: junior was None" in told
     assert not (tmp_path / "out" / "runs").exists()
 
 
@@ -176,10 +176,28 @@ def test_a_study_may_compare_settings_of_the_loss_and_the_crops(tmp_path: Path) 
     study = load_study(write_study(tmp_path, rows=rows, trials=trials, compared=["supervision", "weak"]))
     directory = StudyDirectory(study, tmp_path / "out", tmp_path, None)
     recipes = [directory.recipe(Trial(row, "full", 0)) for row in rows]
-    assert len({common_sha256(study, recipe) for recipe in recipes}) == 1
-    assert len({common_sha256(study.model_copy(update={"compared": ()}), recipe) for recipe in recipes}) == 2
+    plain, weighted_loss = [shared_settings(study, recipe) for recipe in recipes]
+    assert plain == weighted_loss
+    assert not {"supervision", "weak"} & plain.keys()
+    same_in_all = study.model_copy(update={"compared": ()})
+    plain, weighted_loss = [shared_settings(same_in_all, recipe) for recipe in recipes]
+    assert difference(plain, weighted_loss) == ("weak.rare_class_crops", 0.0, 0.5)
     with pytest.raises(ConfigError, match="differ in weak"):
         StudyDirectory(study.model_copy(update={"compared": ("supervision",)}), tmp_path / "out", tmp_path, None)
+
+
+def test_settings_that_recipes_gained_since_are_at_their_defaults(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path))
+    directory = StudyDirectory(study, tmp_path / "out", tmp_path, tmp_path)
+    settings = shared_settings(study, directory.recipe(Trial("segkc", "1/2", 0)))
+    stored = json.loads(json.dumps(settings))
+    assert stored == settings == completed(stored, "r.json")
+    assert append_rows(tmp_path / "r.json", [made_row(settings=settings)])[0].settings == settings
+    assert read_rows(tmp_path / "r.json")[0].settings == settings  # null too
+    del stored["weak"]["rare_class_crops"], stored["validation"]["most_pixels"], stored["junior"]["input"]
+    assert difference(completed(stored, "r.json"), settings) is None
+    stored["weak"]["flip"] = 0.25
+    assert difference(completed(stored, "r.json"), settings) == ("weak.flip", 0.25, 0.5)
 
 
 def test_entropymix_is_a_rows_own(tmp_path: Path) -> None:
@@ -488,7 +506,7 @@ def made_row(**changes: Any) -> StudyRow:
         "crop_size": [192, 256],
         "images_per_step": [4, 4],
         "images": {"labeled": 46, "unlabeled": 321, "val": 101},
-        "common_sha256": "0" * 64,
+        "settings": {"precision": "fp32", "weak": {"flip": 0.5}},
         "threads": 1,
         "seconds": 90.0,
     }
@@ -642,7 +660,14 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     [
         ({"steps": 1000}, "steps is 900 in row segkc, labels 1/8, seed 0, but 1000 in row cps, labels 1/8, seed 0"),
         ({"crop_size": [96, 96]}, "crop_size is"),
-        ({"common_sha256": "1" * 64}, "common_sha256 is"),
+        (
+            {"settings": {"precision": "fp32", "weak": {"flip": 0.25}}},
+            "weak.flip is 0.5 in row segkc, labels 1/8, seed 0, but 0.25 in row cps, labels 1/8, seed 0",
+        ),
+        ({"settings": {"precision": "fp32"}}, "weak is {'scale': [0.5, 2.0], "),
+        ({"settings": {"weak": {"twist": 1}}}, "row cps, labels 1/8, seed 0: this version cannot read weak.twist"),
+        ({"settings": {"wake": {}}}, "row cps, labels 1/8, seed 0: studies of this version have no setting wake"),
+        ({"settings": None}, "row cps, labels 1/8, seed 0: not a training of a study of methods"),
         ({"network": "other"}, "network is"),
         ({"images": {"labeled": 46, "unlabeled": 321, "val": 101, "sha256": "other"}}, "images is"),
         ({"images": None}, "row cps, labels 1/8, seed 0: not a training of a study of methods"),
