@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train the chosen trials and return the exit code: 1 if one failed."""
     options = _parser().parse_args(arguments)
     study = load_study(options.study)
-    trials = chosen_trials(study, options.only)
+    chosen = {trial for only in options.only or [None] for trial in chosen_trials(study, only)}
+    trials = [trial for trial in study.ordered_trials() if trial in chosen]
     directory = StudyDirectory(study, options.out, options.data_root, options.lists)
     results_file = _Results(directory, options)
     if options.collect:
@@ -130,7 +131,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lists", type=Path, help="folder of id lists, 1_8.txt for 1/8; default: the package's own")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, created when missing")
     parser.add_argument("--results", type=Path, required=True, help="the study's JSON file, created when missing")
-    parser.add_argument("--only", help="which trials: row=segkc,labels=1/8,seed=0; a key may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        help="which trials: row=segkc,labels=1/8,seed=0; a key may be repeated, and so may the option, for more trials",
+    )
     parser.add_argument("--workers", type=int, default=1, help="number of trainings that run at the same time")
     parser.add_argument("--pin", action="store_true", help="give each training one core and one thread")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the trainings run")

@@ -305,6 +305,10 @@ def test_a_study_trains_what_is_missing_and_tells_what_failed(
     results.unlink()
     assert main([*common, "--collect"]) == 0
     assert "1 collected, 1 not finished" in capsys.readouterr().out
+    assert main([*common, "--collect", "--only", "row=segkc"]) == 0
+    assert "1 collected\n" in capsys.readouterr().out
+    assert main([*common, "--collect", "--only", "row=segkc", "--only", "row=segkc-weak"]) == 0
+    assert "1 collected, 1 not finished" in capsys.readouterr().out
     assert results.read_bytes() == before
     assert len(files.read_sessions()) == 2
 
