@@ -28,16 +28,17 @@ def multiplies_8_bits_exactly(openvino: ModuleType) -> bool:
     hardly any faster than FP32.
     """
     numbers = np.full((1, _CHANNELS, 4, 4), _LARGEST, np.float32)
-    model = _layers(openvino, np.full((_CHANNELS, _CHANNELS), _LARGEST, np.int8))
+    model = _layers(openvino)
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     exact = _CHANNELS * _LARGEST**2
     return all(np.allclose(result, exact, rtol=_TOLERANCE) for result in compiled(numbers).values())
 
 
-def _layers(openvino: ModuleType, weights: np.ndarray) -> Any:
-    """Return a model with a convolution and a product of rounded numbers with `weights`, int8 (outputs, inputs)."""
+def _layers(openvino: ModuleType) -> Any:
+    """Return a model that multiplies rounded numbers (1, channels, 4, 4) by the largest weights, convolved and not."""
     ops = openvino.opset13
+    weights = np.full((_CHANNELS, _CHANNELS), _LARGEST, np.int8)
     numbers = ops.parameter([1, _CHANNELS, 4, 4], np.float32)
     low, high = (np.float32(bound) for bound in (-_LARGEST, _LARGEST))
 
