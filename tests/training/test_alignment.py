@@ -50,6 +50,15 @@ def test_no_class_is_changed_more_than_twice(labeled: int, factor: float) -> Non
     assert all(0.5 - 1e-6 <= value <= 2 + 1e-6 for value in moved)
 
 
+def test_pixels_are_counted_beyond_16_million() -> None:
+    """FP32 cannot add one to 2^24."""
+    alignment, pixels = DistributionAlignment(2, 0.9), 2**24
+    mask = torch.zeros(1, 1, pixels + pixels // 2, dtype=torch.int64)
+    mask[..., : pixels // 4] = 1
+    alignment.update(mask, torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
+    assert alignment.labeled.tolist() == pytest.approx([5 / 6, 1 / 6], rel=1e-6)
+
+
 def test_a_batch_without_pixels_that_count_changes_nothing() -> None:
     """Such as one whose labels are all ignored, or whose weak views are padding alone."""
     alignment, valid = DistributionAlignment(2, 0.9), torch.ones(1, 2, 2, dtype=torch.bool)

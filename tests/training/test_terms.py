@@ -156,6 +156,16 @@ def test_soft_weights_follow_mean_and_variance_of_a_class(rng: np.random.Generat
     assert soft.state_dict().keys() == {"mean", "variance", "batches"}
 
 
+def test_statistics_of_a_million_pixels_keep_their_digits(rng: np.random.Generator) -> None:
+    """As a batch of 16 crops of 518 has them of one class: sums in FP32 make 0.9885 of a mean of 0.98."""
+    soft, confidence = SoftWeights(2, momentum=0.9), rng.uniform(0.97, 0.99, (1, 1000, 1000)).astype(np.float32)
+    classes = torch.zeros(confidence.shape, dtype=torch.int64)
+    soft.update(labels_of(classes, torch.from_numpy(confidence)), torch.ones_like(classes, dtype=torch.bool))
+    exact = confidence.astype(np.float64)
+    assert soft.mean[0].item() == pytest.approx(exact.mean(), rel=1e-6)
+    assert soft.variance[0].item() == pytest.approx(exact.var(), rel=1e-5)
+
+
 def test_both_sides_of_a_border_count_alike() -> None:
     """Between a common and a rare class, labels of one confidence have one weight, whichever of the two they give."""
     soft = weights_by("soft-pair", 2, momentum=0.9)

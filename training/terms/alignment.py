@@ -54,11 +54,12 @@ class DistributionAlignment(nn.Module):
             valid: (N, H, W), which of their pixels count.
         """
         classes = len(self.labeled)
-        counts = torch.zeros_like(self.labeled).index_add(
-            0, masks.clamp(0, classes - 1).flatten(), ((masks >= 0) & (masks < classes)).flatten().to(self.labeled)
+        # In FP64: counting by ones in FP32 ends at 2^24.
+        counts = torch.zeros_like(self.labeled, dtype=torch.float64).index_add(
+            0, masks.clamp(0, classes - 1).flatten(), ((masks >= 0) & (masks < classes)).flatten().double()
         )
         sums = (logits.float().softmax(dim=1) * valid[:, None]).sum(dim=(0, 2, 3))
-        counts, sums = sum_of_ranks(torch.stack([counts, sums]))
+        counts, sums = sum_of_ranks(torch.stack([counts, sums.double()]))
         self._take_in(self.labeled, self.labeled_batches, counts)
         self._take_in(self.predicted, self.predicted_batches, sums)
 
@@ -68,4 +69,4 @@ class DistributionAlignment(nn.Module):
         given = (total > 0).to(mean)
         batches += given
         share = (1 / batches.clamp(min=1)).clamp(min=1 - self.momentum) * given
-        mean.lerp_(sums / total.clamp(min=torch.finfo(sums.dtype).tiny), share)
+        mean.lerp_((sums / total.clamp(min=torch.finfo(sums.dtype).tiny)).float(), share)

@@ -95,8 +95,9 @@ class SoftWeights(LabelWeights):
 
     @torch.no_grad()
     def update(self, labels: PseudoLabels, valid: Tensor) -> None:
-        classes, values = labels.classes[valid], labels.confidence[valid].float()
-        zeros = torch.zeros_like(self.mean)
+        # A batch gives a class millions of pixels, which are added one by one: in FP32 their sums would lose digits.
+        classes, values = labels.classes[valid], labels.confidence[valid].double()
+        zeros = torch.zeros_like(self.mean, dtype=torch.float64)
         # Of all ranks: a mean of their statistics would count those that did not see a class.
         counts, sums = sum_of_ranks(
             torch.stack([zeros.index_add(0, classes, torch.ones_like(values)), zeros.index_add(0, classes, values)])
@@ -107,8 +108,8 @@ class SoftWeights(LabelWeights):
         given = counts > 0
         self.batches += given
         share = (1 / self.batches.clamp(min=1)).clamp(min=1 - self.momentum) * given
-        self.mean.lerp_(mean, share)
-        self.variance.lerp_(variance, share)
+        self.mean.lerp_(mean.float(), share)
+        self.variance.lerp_(variance.float(), share)
 
 
 def weights_by(threshold: str | float | Sequence[float], num_classes: int, momentum: float) -> LabelWeights:
