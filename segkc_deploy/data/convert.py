@@ -16,6 +16,8 @@ from segkc_deploy.data.masks import read_mask
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.spec import DataSpec, data_spec, load_data_spec
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.labels import Labels
+from segkc_deploy.pixel_format import RGB, PixelFormat
 from segkc_deploy.progress import console
 
 #: A damaged or hostile archive stops here instead of filling the disk.
@@ -81,10 +83,7 @@ def convert(spec: DataSpec, out: Path) -> tuple[int, int]:
     }
     if not any(masked.values()):
         raise ConfigError(f"{spec.path}: no image has a mask to convert")
-    data: dict[str, Any] = {
-        "classes": {name: list(color) for name, color in zip(sets.labels.names, sets.labels.palette, strict=True)},
-        "ignore_index": sets.labels.ignore_index,
-    }
+    data = spec_of(sets.labels, sets.pixels)
     written = 0
     for name, samples in masked.items():
         if not samples:
@@ -99,6 +98,15 @@ def convert(spec: DataSpec, out: Path) -> tuple[int, int]:
         data["unlabeled"] = {"images": str(folder), "ids": write_list(out / "unlabeled.txt", ids)}
     atomic.write_text(out / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
     return written, sum(map(len, masked.values())) - written
+
+
+def spec_of(labels: Labels, pixels: PixelFormat) -> dict[str, Any]:
+    """Return what a data spec says of the classes and of the images' pixels, without the images."""
+    spec: dict[str, Any] = {
+        "classes": {name: list(color) for name, color in zip(labels.names, labels.palette, strict=True)},
+        "ignore_index": labels.ignore_index,
+    }
+    return spec if pixels == RGB else spec | {"bands": pixels.bands, "bits": pixels.bits}
 
 
 def convert_masks(samples: Sequence[Sample], sets: ImageSets, out: Path) -> list[Sample]:

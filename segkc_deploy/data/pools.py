@@ -68,10 +68,13 @@ class Pool:
     def named(self, lines: Iterable[str], where: str) -> tuple[Sample, ...]:
         """Return the samples that the lines of a list name; see `listed`.
 
+        Of images in one folder that differ in their suffix alone, those after the first have it in their ids.
+
         Raises:
             DataError: images are not there; the message begins with `where`.
         """
-        chosen: dict[str, Sample] = {}
+        chosen: dict[Path, Sample] = {}
+        image_of: dict[str, Path] = {}
         missing = []
         for line in lines:
             text = _without_comment(line)
@@ -81,7 +84,10 @@ class Pool:
             if sample is None and text:
                 sample = self._image(text) or self._pair(text) or self._spaced_pair(text)
             if sample is not None:
-                chosen[sample.id] = sample
+                if image_of.setdefault(sample.id, sample.image) != sample.image:
+                    sample = replace(sample, id=sample.id + sample.image.suffix)
+                    image_of.setdefault(sample.id, sample.image)
+                chosen[sample.image] = sample
             elif text:
                 missing.append(text)
         if missing:

@@ -144,6 +144,21 @@ def test_a_list_of_pairs_needs_no_folders(root: Path) -> None:
     assert sets.labeled == (Sample("images/train/t03", root / "images/train/t03.png", root / "masks/train/t04.png"),)
 
 
+def test_listed_images_that_differ_in_their_suffix_are_all_taken(tmp_path: Path) -> None:
+    """Each with its own mask; one that is listed twice is taken once."""
+    names = ["a.png", "a.jpg", "a.bmp"]
+    for seed, name in enumerate(names):
+        write_image(tmp_path / "x" / name, seed=seed)
+        write_mask(tmp_path / "masks" / f"{seed}.png", [0])
+    lines = [f"x/{name}\tmasks/{seed}.png" for seed, name in enumerate(names)]
+    (tmp_path / "few.txt").write_text("\n".join([*lines, lines[1]]))
+    labeled = _resolve(tmp_path, "classes: [a, b]\nlabeled: {ids: few.txt}").labeled
+    assert [(sample.image.name, sample.mask.name if sample.mask else None) for sample in labeled] == [
+        (name, f"{seed}.png") for seed, name in enumerate(names)
+    ]
+    assert _ids(labeled) == ["x/a", "x/a.jpg", "x/a.bmp"]
+
+
 def test_a_list_is_searched_beside_the_spec_and_below_the_root(root: Path, tmp_path: Path) -> None:
     (root / "lists").mkdir()
     (root / "lists/few.txt").write_text("t00\n")

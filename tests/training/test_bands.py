@@ -237,6 +237,13 @@ def test_the_run_is_scored_resumed_and_ranked(command: CommandLine, trained: tup
     for arguments in (("label-next", "--count", 2), ("pseudo-label", "--confidence", 0.5)):
         finished = command(arguments[0], run, *arguments[1:], "--out", tmp_path / str(arguments[0]), "--device", "cpu")
         assert finished.code == 0, finished.err
+    assert (
+        load_data_spec(tmp_path / "pseudo-label" / "data.yaml").resolve().pixels
+        == load_data_spec(data).resolve().pixels
+    )
+    assert command("convert", data, "--out", tmp_path / "converted").code == 0
+    converted = load_data_spec(tmp_path / "converted" / "data.yaml").resolve()
+    assert converted.pixels == load_data_spec(data).resolve().pixels
 
 
 def test_other_data_is_refused(command: CommandLine, trained: tuple[Path, Path], data: Path, tmp_path: Path) -> None:

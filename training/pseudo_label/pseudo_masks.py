@@ -129,7 +129,7 @@ def pseudo_label(request: Request) -> PseudoLabels:
     left_out = _write_masks(request, predict, images, calibration.thresholds, metadata)
     counts = {image: pixels for image in images if (pixels := _count(request.out, image, metadata.labels)) is not None}
     useful = [image for image, pixels in counts.items() if pixels[:-1].any()]
-    data = write_training_data(request.out, metadata.labels, useful, sets)
+    data = write_training_data(request.out, metadata.labels, metadata.network.pixels, useful, sets)
     total = np.sum(list(counts.values()), axis=0) if counts else np.zeros(metadata.labels.num_classes + 1, np.int64)
     result = PseudoLabels(
         labels=metadata.labels,

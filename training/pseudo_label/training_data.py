@@ -3,27 +3,26 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from segkc_deploy import atomic
-from segkc_deploy.data.convert import common_folder, convert_masks, id_below, write_list
+from segkc_deploy.data.convert import common_folder, convert_masks, id_below, spec_of, write_list
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.labels import Labels
+from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.sources import SourceImage
 
 
-def write_training_data(out: Path, labels: Labels, images: Sequence[SourceImage], sets: ImageSets | None) -> Path:
+def write_training_data(
+    out: Path, labels: Labels, pixels: PixelFormat, images: Sequence[SourceImage], sets: ImageSets | None
+) -> Path:
     """Write `data.yaml` with the list `labeled.txt` of images and masks, and return its path.
 
     The labeled and validation images of `sets` take part. Their masks are written as class ids into `out/labeled` and
     `out/val`, since one spec cannot read them by their own rules and pseudo-labels by none.
     """
-    data: dict[str, Any] = {
-        "classes": {name: list(color) for name, color in zip(labels.names, labels.palette, strict=True)},
-        "ignore_index": labels.ignore_index,
-    }
+    data = spec_of(labels, pixels)
     lines = []
     if sets is not None and sets.labeled:
         folder = common_folder(sets.labeled)
