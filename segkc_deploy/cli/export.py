@@ -120,7 +120,7 @@ def export(
 ) -> None:
     """Export the junior, and only the junior, and prove that the artifact agrees with it.
 
-    Example: `segkc-deploy export runs/a --engine trt --precision fp16 --size 352x480 --batch 1:8`
+    Example: `segkc-deploy export runs/a --engine trt --precision fp16 --size 364x476 --batch 1:8`
     """
     from segkc_deploy.cli.extras import needs_extra
 
