@@ -1,8 +1,10 @@
 """A training before its first step: what is checked while nothing is written yet, and what every rank needs to know."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from segkc_deploy.data.census import Census, count_classes
@@ -89,8 +91,11 @@ def prepare(
     accelerator = accelerator_of(device)
     if recipe.precision == "fp16" and accelerator == "cpu":
         raise ConfigError("precision fp16 needs a CUDA device; use precision=bf16 or fp32 on a CPU")
-    counted = needs_census(recipe.supervision.class_weights) or (measure and recipe.weak.rare_class_crops > 0)
+    draws_rare = measure and recipe.weak.rare_class_crops > 0
+    counted = needs_census(recipe.supervision.class_weights) or draws_rare
     census = count_classes(sets.labeled, sets) if counted else None
+    if census is not None and draws_rare and not resume:
+        _require_rare_class(census, recipe, sets.labels.names)
     method = build(recipe, sets, census, resume)
     _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
     split = split_batch(recipe, ranks, uses_unlabeled=method.strong_views > 0)
@@ -126,6 +131,19 @@ def accelerator_of(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no CUDA device; `nvidia-smi` tells whether the driver does")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _require_rare_class(census: Census, recipe: Recipe, names: Sequence[str]) -> None:
+    # Where no mask can be read, training says so.
+    if census.rare(recipe.weak.rare_class_share) or not census.pixels.any():
+        return
+    shares = np.where(census.shares > 0, census.shares, np.inf)
+    rarest = int(shares.argmin())
+    raise ConfigError(
+        f"recipe {recipe.name}: weak.rare_class_crops finds no rare class: the rarest, {names[rarest]}, has"
+        f" {shares[rarest]:.1%} of the labeled pixels, and weak.rare_class_share is {recipe.weak.rare_class_share:.1%};"
+        " raise that, or leave rare_class_crops out"
+    )
 
 
 def _try(network: Segmenter, recipe: Recipe) -> None:

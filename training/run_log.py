@@ -57,15 +57,24 @@ class RunLog:
         run: where the files go.
         steps: optimizer steps of the whole run.
         first_step: steps already done; what the files hold beyond them is from the interrupted run and is dropped.
+        validated: whether the checkpoint of `first_step` holds the scores of its validation. Where it does not, the run
+            validates again, and what it recorded the first time is dropped.
         trackers: what else receives the values. One that fails is named in the log and dropped: no service that is down
             ends a training.
     """
 
-    def __init__(self, run: RunDirectory, steps: int, first_step: int, trackers: Sequence[Tracker] = ()) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        steps: int,
+        first_step: int,
+        trackers: Sequence[Tracker] = (),
+        validated: bool = True,
+    ) -> None:
         self.run = run
         self.steps = steps
         self.first_step = first_step
-        _drop_records_after(run.metrics, first_step)
+        _drop_records_after(run.metrics, first_step, validated)
         self.tensorboard = TensorBoardFile(run.tensorboard, first_step)
         self.trackers = list(trackers)
         self.progress = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("steps, left"), TimeRemainingColumn())
@@ -140,14 +149,16 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def _drop_records_after(path: Path, step: int) -> None:
+def _drop_records_after(path: Path, step: int, validated: bool) -> None:
     if not path.is_file():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
+            record = json.loads(line)
+            step_of, kind = record["step"], record["kind"]
         except (ValueError, KeyError):
             continue  # the line at which the interrupted run was cut off
+        if step_of < step or (step_of == step and (validated or kind != "validation")):
+            kept.append(line)
     atomic.write_text(path, "".join(kept))

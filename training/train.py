@@ -176,7 +176,8 @@ def _train(job: Job, fabric: Fabric, method: Method) -> RunResult:
                 trainer.fit(first_step, NoLog(), StopRequest())
                 return _result(job, trainer)
             trackers, failures = _open_trackers(job)
-            with RunLog(job.run, job.steps, first_step, trackers) as log:
+            validated = trainer.validated_step == first_step
+            with RunLog(job.run, job.steps, first_step, trackers, validated) as log:
                 _log_start(log, job, trainer, first_step)
                 for line in (remark, *failures):
                     if line:
@@ -237,6 +238,11 @@ def _log_start(log: RunLog, job: Job, trainer: Trainer, first_step: int) -> None
     if (weights := trainer.method.class_weights) is not None:
         pairs = zip(sets.labels.names, weights.tolist(), strict=True)
         log.line("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
+    if job.census is not None and recipe.weak.rare_class_crops > 0:
+        rare = job.census.rare(recipe.weak.rare_class_share)
+        images = (job.census.pixels[:, rare] > 0).sum(axis=0)
+        named = (f"{sets.labels.names[index]} (in {count} images)" for index, count in zip(rare, images, strict=True))
+        log.line(f"rare classes, for {recipe.weak.rare_class_crops:.0%} of the labeled crops: {', '.join(named)}")
     if sets.val:
         multiple = trainer.method.networks()["junior"].size_multiple
         log.line(f"validation: {protocol_in_words(recipe.validation, multiple)}")

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import CommandLine
 from data_helpers import write_image, write_mask, write_spec
-from tiny_data import tiny_recipe
+from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.data.census import Census, count_classes
 from segkc_deploy.data.check import check
@@ -158,6 +159,27 @@ def test_rare_class_crops_hold_a_rare_class_as_often_as_asked(tmp_path: Path, sh
     assert np.mean(holds) == pytest.approx(share, abs=0.1)
     again = dataset.example(7)
     assert torch.equal(again["image"], dataset.example(7)["image"])
+
+
+def test_crops_of_rare_classes_need_a_rare_class(command: CommandLine, tmp_path: Path) -> None:
+    """Refused before anything is written; where there is one, the log names it."""
+    data = write_tiny_data(tmp_path / "data")
+    sets = load_data_spec(data).resolve()
+    census = count_classes(sets.labeled, sets)
+    rarest = int(census.shares.argmin())
+    share = census.shares[rarest]
+    assert 0 < share < min(np.delete(census.shares, rarest))
+    for limit in (share / 2, share * 1.01):
+        weak = {"rare_class_crops": 0.5, "rare_class_share": float(limit)}
+        recipe = write_recipe(tmp_path / "r.yaml", tiny_recipe(weak=weak, schedule={"steps": 1}))
+        finished = command("train", "--data", data, "--recipe", recipe, "--out", tmp_path / "run", "--device", "cpu")
+        assert finished.code == (2 if limit < share else 0)
+        if limit < share:
+            assert f"the rarest, {sets.labels.names[rarest]}, has {share:.1%} of the labeled pixels" in finished.err
+            assert not (tmp_path / "run").exists()
+    images = np.count_nonzero(census.pixels[:, rarest])
+    line = f"rare classes, for 50% of the labeled crops: {sets.labels.names[rarest]} (in {images} images)"
+    assert line in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_a_crop_that_is_to_hold_a_class_does_so_at_every_border() -> None:

@@ -271,6 +271,8 @@ def test_the_averages_predictions_may_be_distilled() -> None:
     )
     weights = {**only, "prediction_senior_to_junior": 1.0}
     recipe: dict[str, object] = {"strong": {"cutmix_probability": 0}}
+    with pytest.raises(ConfigError, match="prediction_target ema needs labels_from_ema"):
+        make("segkc", RESNET, recipe=recipe, strong_views=1, prediction_target="ema", labels_from_ema=False)
     method = make("segkc", RESNET, recipe=recipe, strong_views=1, prediction_target="ema", weights=weights)
     answering(method, "senior", 60.0)
     data = batch()

@@ -1,5 +1,6 @@
 """MLflow and Weights & Biases, through their own libraries and without a network."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,20 @@ def record(run: RunDirectory, name: str, first_step: int, losses: dict[int, floa
             log.training(step, {"loss": loss})
         log.validation(4, {"junior": 61.5})
         log.pictures(4, [PICTURE])
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_validation_that_no_checkpoint_holds_is_recorded_once(run: RunDirectory, validated: bool) -> None:
+    """The run ended after the record and before the checkpoint with the scores, so it validates again."""
+    with RunLog(run, 4, 0) as log:
+        log.training(2, {"loss": 1.0})
+        log.validation(2, {"junior": 50.0})
+        log.training(3, {"loss": 0.5})
+    with RunLog(run, 4, 2, validated=validated) as log:
+        if not validated:
+            log.validation(2, {"junior": 50.0})
+    records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [(one["step"], one["kind"]) for one in records] == [(2, "train"), (2, "validation")]
 
 
 def test_mlflow_holds_the_curves_of_both_sessions_in_one_run(

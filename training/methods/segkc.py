@@ -7,7 +7,7 @@ feature and at prediction level. The form of each is our reading, marked [R] whe
 from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from segkc_deploy.training.methods.base import Batch, MethodConfig, StepOutput
@@ -55,6 +55,12 @@ class SegKCConfig(CPSConfig):
     )
     temperature: float = Field(default=1.0, gt=0, description="of the distillation at prediction level [R]")
     weights: Weights = Weights()
+
+    @model_validator(mode="after")
+    def _averages_to_distill(self) -> Self:
+        if self.prediction_target == "ema" and not self.labels_from_ema:
+            raise ValueError("prediction_target ema needs labels_from_ema: without it no average sees the weak views")
+        return self
 
 
 class ConsultingPair(NetworkPair):
