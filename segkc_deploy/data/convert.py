@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +12,9 @@ import yaml
 from PIL import Image
 
 from segkc_deploy import atomic
+from segkc_deploy.data.files import files_by_id
 from segkc_deploy.data.guess import guess_spec
+from segkc_deploy.data.images import IMAGE_SUFFIXES
 from segkc_deploy.data.masks import read_mask
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.spec import DataSpec, data_spec, load_data_spec
@@ -88,16 +91,56 @@ def convert(spec: DataSpec, out: Path) -> tuple[int, int]:
     for name, samples in masked.items():
         if not samples:
             continue
-        folder = common_folder(samples)
-        ids = [id_below(sample, folder) for sample in convert_masks(samples, sets, out / "masks" / name)]
-        data[name] = {"images": str(folder), "masks": f"masks/{name}", "ids": write_list(out / f"{name}.txt", ids)}
-        written += len(ids)
+        converted = convert_masks(samples, sets, out / "masks" / name)
+        data[name] = _section(out, name, samples, converted, f"masks/{name}")
+        written += len(converted)
     if sets.unlabeled:
-        folder = common_folder(sets.unlabeled)
-        ids = [id_below(sample, folder) for sample in sets.unlabeled]
-        data["unlabeled"] = {"images": str(folder), "ids": write_list(out / "unlabeled.txt", ids)}
+        data["unlabeled"] = _section(out, "unlabeled", sets.unlabeled, sets.unlabeled)
     atomic.write_text(out / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
     return written, sum(map(len, masked.values())) - written
+
+
+def _section(
+    out: Path, name: str, samples: Sequence[Sample], chosen: Sequence[Sample], masks: str | None = None
+) -> dict[str, str]:
+    """Write the list of the chosen samples, by ids or where these are not clear by paths; return the spec's section.
+
+    Args:
+        out: the folder of the spec.
+        name: of the section.
+        samples: those whose common folder gave the masks their ids.
+        chosen: those of them that are listed.
+        masks: the folder of their masks below `out`; None for images without.
+    """
+    folder, ids = common_folder(samples), ids_below(samples)
+    if _ids_are_clear(folder):
+        listed = write_list(out / f"{name}.txt", [ids[sample.image] for sample in chosen])
+        return {"images": str(folder)} | ({"masks": masks} if masks else {}) | {"ids": listed}
+    lines = [
+        line_of_paths(out, sample.image, *([out / masks / f"{ids[sample.image]}.png"] if masks else []))
+        for sample in chosen
+    ]
+    return {"ids": write_list(out / f"{name}.txt", lines)}
+
+
+def _ids_are_clear(folder: Path) -> bool:
+    """Return whether images below a folder can be found by their ids: masks may lie beside them, of the same names."""
+    if folder == Path(folder.anchor):
+        return False  # the images come from folders far apart, and the whole disk would be searched
+    try:
+        files_by_id(folder, IMAGE_SUFFIXES)
+    except DataError:
+        return False
+    return True
+
+
+def line_of_paths(out: Path, *files: Path) -> str:
+    """Return the line of a list: an image and perhaps its mask below `out`, with a tab, since paths may hold spaces.
+
+    `..` leads out of `out`, which links would bend: folders are taken as they really are, files as named.
+    """
+    real = (path.parent.resolve() / path.name for path in files)
+    return "\t".join(Path(os.path.relpath(path, out.resolve())).as_posix() for path in real)
 
 
 def spec_of(labels: Labels, pixels: PixelFormat) -> dict[str, Any]:
@@ -112,11 +155,10 @@ def spec_of(labels: Labels, pixels: PixelFormat) -> dict[str, Any]:
 def convert_masks(samples: Sequence[Sample], sets: ImageSets, out: Path) -> list[Sample]:
     """Write `out/<id>.png` of class ids for the masks of samples that have one, and return those that were written.
 
-    The id is the image's path below the folder that all images share. A mask that cannot be used is named on stderr
-    and left out.
+    The ids are those of `ids_below`. A mask that cannot be used is named on stderr and left out.
     """
-    folder = common_folder(samples)
-    return [sample for sample in samples if _write_mask(sample, sets, out, folder)]
+    ids = ids_below(samples)
+    return [sample for sample in samples if _write_mask(sample, sets, out / f"{ids[sample.image]}.png")]
 
 
 def common_folder(samples: Sequence[Sample]) -> Path:
@@ -124,12 +166,18 @@ def common_folder(samples: Sequence[Sample]) -> Path:
     return Path(os.path.commonpath([sample.image.absolute().parent for sample in samples]))
 
 
-def id_below(sample: Sample, folder: Path) -> str:
-    """Return the path of the sample's image below `folder`, without its suffix."""
-    return sample.image.absolute().relative_to(folder).with_suffix("").as_posix()
+def ids_below(samples: Sequence[Sample]) -> dict[Path, str]:
+    """Return by image its path below the folder of all, without the suffix unless another image differs in that."""
+    folder = common_folder(samples)
+    paths = {sample.image: sample.image.absolute().relative_to(folder) for sample in samples}
+    count = Counter(path.with_suffix("") for path in paths.values())
+    return {
+        image: (path.with_suffix("") if count[path.with_suffix("")] == 1 else path).as_posix()
+        for image, path in paths.items()
+    }
 
 
-def _write_mask(sample: Sample, sets: ImageSets, out: Path, folder: Path) -> bool:
+def _write_mask(sample: Sample, sets: ImageSets, path: Path) -> bool:
     try:
         mask = read_mask(sample, sets.coding)
     except DataError as error:
@@ -137,7 +185,6 @@ def _write_mask(sample: Sample, sets: ImageSets, out: Path, folder: Path) -> boo
         return False
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG")
-    path = out / f"{id_below(sample, folder)}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(path, buffer.getvalue())
     return True

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from annotation_writers import HEIGHT, IMAGES, WIDTH, WRITERS, expected_mask_of, write_coco, write_yolo
-from data_helpers import write_image, write_mask
+from data_helpers import write_image, write_mask, write_spec
 from PIL import Image
 
 from segkc_deploy.data.check import check
@@ -63,6 +63,25 @@ def test_the_lists_that_are_written_lead_to_the_images_they_were_written_for(com
         sets = load_data_spec(spec).resolve()
         assert sorted(sample.image.stem for sample in (*sets.labeled, *sets.val)) == sorted(names)
         assert all(sample.mask.stem == sample.image.stem for sample in (*sets.labeled, *sets.val))
+
+
+def test_masks_beside_their_images_are_converted_and_found_again(command, tmp_path):
+    """A spec of lists alone may name them; ids cannot tell `a.jpg` from `a.png`."""
+    for seed, name in enumerate(["a", "b", "c"]):
+        write_image(tmp_path / "x" / f"{name}.jpg", seed=seed)
+        write_mask(tmp_path / "x" / f"{name}.png", [0, 1])
+    write_image(tmp_path / "x" / "a.bmp", seed=9)
+    write_mask(tmp_path / "other.png", [1, 0])
+    pairs = ["x/a.jpg\tx/a.png", "x/b.jpg\tx/b.png", "x/a.bmp\tother.png"]
+    for name, lines in (("some", pairs), ("val", ["x/c.jpg\tx/c.png"])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    write_spec(tmp_path, "classes: [a, b]\nlabeled: {ids: some.txt}\nval: {ids: val.txt}\n")
+    assert command("convert", tmp_path / "data.yaml", "--out", tmp_path / "out").code == 0
+    before, after = (load_data_spec(path / "data.yaml").resolve() for path in (tmp_path, tmp_path / "out"))
+    for own, other in zip((*before.labeled, *before.val), (*after.labeled, *after.val), strict=True):
+        assert own.image.resolve() == other.image.resolve()
+        assert other.mask.resolve().is_relative_to(tmp_path / "out" / "masks")
+        np.testing.assert_array_equal(read_mask(own, before.coding), read_mask(other, after.coding))
 
 
 def test_a_zip_is_unpacked_and_converted(command, tmp_path):

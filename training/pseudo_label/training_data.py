@@ -1,14 +1,13 @@
 """A data spec that trains on pseudo-labels and on people's labels alike."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from segkc_deploy import atomic
-from segkc_deploy.data.convert import common_folder, convert_masks, id_below, spec_of, write_list
-from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.data.convert import convert_masks, ids_below, line_of_paths, spec_of, write_list
+from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.labels import Labels
 from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.sources import SourceImage
@@ -24,25 +23,23 @@ def write_training_data(
     """
     data = spec_of(labels, pixels)
     lines = []
-    if sets is not None and sets.labeled:
-        folder = common_folder(sets.labeled)
-        written = convert_masks(sets.labeled, sets, out / "labeled")
-        lines += [_line(out, one.image, out / "labeled" / f"{id_below(one, folder)}.png") for one in written]
-    lines += [_line(out, image.path, out / "masks" / f"{image.id}.png") for image in images]
+    if sets is not None:
+        lines += _converted(out, "labeled", sets.labeled, sets)
+    lines += [line_of_paths(out, image.path, out / "masks" / f"{image.id}.png") for image in images]
     data["labeled"] = {"ids": write_list(out / "labeled.txt", lines)}
     if sets is not None and sets.val:
-        folder = common_folder(sets.val)
-        ids = [id_below(sample, folder) for sample in convert_masks(sets.val, sets, out / "val")]
-        data["val"] = {"images": str(folder), "masks": "val", "ids": write_list(out / "val.txt", ids)}
+        data["val"] = {"ids": write_list(out / "val.txt", _converted(out, "val", sets.val, sets))}
     path = out / "data.yaml"
     atomic.write_text(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None))
     return path
 
 
-def _line(out: Path, image: Path, mask: Path) -> str:
-    """Return the line of a list: image and mask relative to `out`, with a tab, since paths may hold spaces.
-
-    `..` leads out of `out`, which links would bend: folders are taken as they really are, files as named.
-    """
-    real = (path.parent.resolve() / path.name for path in (image, mask))
-    return "\t".join(Path(os.path.relpath(path, out.resolve())).as_posix() for path in real)
+def _converted(out: Path, name: str, samples: Sequence[Sample], sets: ImageSets) -> list[str]:
+    """Write masks of class ids into `out/name` and return the lines of a list of the images and these masks."""
+    if not samples:
+        return []
+    ids = ids_below(samples)
+    return [
+        line_of_paths(out, sample.image, out / name / f"{ids[sample.image]}.png")
+        for sample in convert_masks(samples, sets, out / name)
+    ]
