@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import repeat
 
 import torch
@@ -30,6 +31,7 @@ from segkc_deploy.training.files.checkpoint import (
     restore_checkpoint,
     take_checkpoint,
 )
+from segkc_deploy.training.files.data_record import DataRecord, facts_of, record_of
 from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.gradients import measure_gradients
 from segkc_deploy.training.methods.base import Batch, Method
@@ -95,7 +97,8 @@ class Trainer:
         checkpoint, remark = read_newest_checkpoint(self.run)
         extra = checkpoint.extra
         # First: with other classes the weights would not even fit.
-        if changes := changes_in_words(extra["data"], data_facts(self.sets), str(self.run.path)):
+        before = facts_of(extra["data"], checkpoint.tensors)
+        if changes := changes_in_words(before, data_facts(self.sets), str(self.run.path)):
             raise ConfigError(f"{self.run.path}: {changes}")
         # Fabric wraps the optimizer; the checkpoint holds the state of the one inside.
         restore_checkpoint(checkpoint, self.method, self.optimizer.optimizer)
@@ -263,16 +266,23 @@ class Trainer:
         if self.fabric.is_global_zero:
             write_networks(self.run, self.recipe, self.method, self.sets, step, self.scores)
 
+    @cached_property
+    def _data_record(self) -> DataRecord:
+        """Made once: the ids of a million images take longer to encode than a step."""
+        return record_of(data_facts(self.sets))
+
     def _save(self, step: int) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        record = self._data_record
         extra = {
-            "data": data_facts(self.sets),
+            "data": record.header,
             "scores": self.scores,
             "validated_step": self.validated_step,
             "skipped_files": self.skipped.messages,
             "precision": self.fabric.strategy.precision.state_dict(),
         }
-        if self.fabric.is_global_zero:
-            self.writer.save(take_checkpoint(step, self.method, self.optimizer.optimizer, extra))
+        self.writer.save(take_checkpoint(step, self.method, self.optimizer.optimizer, extra, record.tensors))
 
     def _last_checkpoint(self) -> str:
         self.writer.wait()

@@ -4,6 +4,7 @@ The samplers need no state: a draw number follows from the step (`training.data.
 """
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,9 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps taken.
-        tensors: weights (online and EMA), optimizer state and random number states, on the CPU.
-        extra: whatever else has to come back; anything that JSON holds.
+        tensors: weights (online and EMA), optimizer state, random number states and what is constant, on the CPU.
+        extra: whatever else has to come back; anything that JSON holds. It goes into the file's header, which
+            safetensors limits to 100 MB, so what grows with the data set has to be a tensor.
     """
 
     step: int
@@ -38,13 +40,27 @@ class Checkpoint:
     extra: dict[str, Any]
 
 
-def take_checkpoint(step: int, module: nn.Module, optimizer: Optimizer, extra: dict[str, Any]) -> Checkpoint:
-    """Copy the state of a training to the CPU."""
+def take_checkpoint(
+    step: int,
+    module: nn.Module,
+    optimizer: Optimizer,
+    extra: dict[str, Any],
+    constant: Mapping[str, Tensor] | None = None,
+) -> Checkpoint:
+    """Copy the state of a training to the CPU.
+
+    Args:
+        step: optimizer steps taken.
+        module: the networks.
+        optimizer: what trains them.
+        extra: see `Checkpoint`.
+        constant: tensors on the CPU that never change, which are stored as they are, without a copy.
+    """
     tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     copies = {name: _copy_to_cpu(tensor) for name, tensor in (tensors | _random_states()).items()}
-    return Checkpoint(step, copies, extra)
+    return Checkpoint(step, copies | dict(constant or {}), extra)
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
