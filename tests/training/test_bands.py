@@ -1,7 +1,9 @@
 """Images of other bands than RGB: values without loss from the file to the network, and the same masks from ONNX."""
 
 import json
+import tracemalloc
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -23,7 +25,7 @@ from segkc_deploy.manifest import read_manifest
 from segkc_deploy.pixel_format import PixelFormat, as_picture
 from segkc_deploy.preprocess import resize_image
 from segkc_deploy.training.data.augment import strong_view, weak_view
-from segkc_deploy.training.data.band_statistics import measured_input
+from segkc_deploy.training.data.band_statistics import band_sums, measured_input
 from segkc_deploy.training.evaluation.prediction import mask_predictor
 from segkc_deploy.training.files.network_file import load_network, read_metadata
 from segkc_deploy.training.files.starting_weights import build_network
@@ -146,6 +148,42 @@ def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
     np.testing.assert_allclose(measured.mean, values.mean(axis=0) / 65535, rtol=1e-9)
     np.testing.assert_allclose(measured.std, values.std(axis=0) / 65535, rtol=1e-6)
     assert measured_input(load_data_spec(write_tiny_data(tmp_path / "rgb")).resolve()) is None
+
+
+def test_a_small_spread_beside_a_large_mean_is_measured(tmp_path: Path) -> None:
+    """Where the mean square less the squared mean would lose half its digits in floating point."""
+    data = write_band_data(tmp_path, 2, 16)
+    values = np.full((400, 300, 2), 65000, np.uint16)
+    values[::2] += 20
+    for path in (tmp_path / "images").rglob("*.tif"):
+        write_planar(path, values)
+    measured = measured_input(load_data_spec(data).resolve())
+    assert measured is not None
+    np.testing.assert_allclose(measured.mean, 65010 / 65535, rtol=1e-15)
+    np.testing.assert_allclose(measured.std, 10 / 65535, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((701, 503, 5), np.uint16), ((1, 200_000, 2), np.uint16), ((200_000, 1, 1), np.uint8), ((70, 50, 16), np.uint8)],
+)
+def test_sums_of_bands_are_exact(shape: tuple[int, int, int], dtype: type[np.unsignedinteger]) -> None:
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    for given in (image, image[::-1], np.asfortranarray(image)):
+        totals, squares = band_sums(given)
+        values = image.astype(np.int64)
+        assert totals.tolist() == values.sum(axis=(0, 1)).tolist()
+        assert squares.tolist() == (values**2).sum(axis=(0, 1)).tolist()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_bands_of_a_large_image_are_summed_in_little_memory(order: Literal["C", "F"]) -> None:
+    image = np.zeros((3000, 2000, 4), np.uint16, order=order)
+    tracemalloc.start()
+    band_sums(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < image.nbytes / 4
 
 
 def test_the_first_convolution_is_timms_and_rgb_is_as_it_was() -> None:

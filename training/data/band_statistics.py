@@ -1,5 +1,7 @@
 """Mean and spread of each band, measured on the training images: the normalization of networks that do not take RGB."""
 
+from pathlib import Path
+
 import numpy as np
 
 from segkc_deploy.data.images import read_image
@@ -13,6 +15,8 @@ from segkc_deploy.training.models.spec import InputSpec
 _MOST_IMAGES = 500
 #: A band of one value would be divided by zero.
 _LEAST_STD = 1e-4
+#: Pixels that are widened at once: of a whole image they would take many times its memory.
+_PIXELS_AT_ONCE = 2**16
 
 
 def measured_input(sets: ImageSets) -> InputSpec | None:
@@ -29,34 +33,59 @@ def measured_input(sets: ImageSets) -> InputSpec | None:
     samples = sets.labeled + sets.unlabeled
     places = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_IMAGES)).round().astype(int)
     paths = [samples[place].image for place in places]
-    count, total, squares = 0, np.zeros(sets.pixels.bands), np.zeros(sets.pixels.bands)
+    pixels, totals, squares = 0, _zeros(sets.pixels.bands), _zeros(sets.pixels.bands)
 
-    def sums(path: object) -> tuple[int, np.ndarray, np.ndarray] | UnreadableFileError:
+    def sums(path: Path) -> tuple[int, np.ndarray, np.ndarray] | UnreadableFileError:
         try:
-            image = read_image(path, sets.pixels)  # type: ignore[arg-type]
+            image = read_image(path, sets.pixels)
         except UnreadableFileError as error:
             return error
-        values = image.reshape(-1, sets.pixels.bands) / sets.pixels.largest
-        return len(values), values.sum(axis=0), np.square(values).sum(axis=0)
+        return image.shape[0] * image.shape[1], *band_sums(image)
 
     failed = None
     for found in track(prefetch(sums, paths), "Measuring the bands", total=len(paths)):
         if isinstance(found, UnreadableFileError):
             failed = found
             continue
-        count += found[0]
-        total += found[1]
+        pixels += found[0]
+        totals += found[1]
         squares += found[2]
-    if not count:
+    if not pixels:
         raise failed or DataError("the data spec names no training images")
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    # Whole numbers until here, so that nothing is lost where the spread is small beside the mean.
+    mean = (totals / (pixels * sets.pixels.largest)).astype(np.float64)
+    variance = (pixels * squares - totals**2) / (pixels * sets.pixels.largest) ** 2
+    std = np.sqrt(variance.astype(np.float64))
     return InputSpec(
         bands=sets.pixels.bands,
         bits=sets.pixels.bits,
         mean=tuple(mean.tolist()),
         std=tuple(np.maximum(std, _LEAST_STD).tolist()),
     )
+
+
+def band_sums(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum of each band's values and of their squares, exactly, as Python integers (bands,).
+
+    Takes a few MB besides the image.
+
+    Args:
+        image: uint8 or uint16 (H, W, bands).
+    """
+    height, width, bands = image.shape
+    totals, squares = _zeros(bands), _zeros(bands)
+    rows = max(1, _PIXELS_AT_ONCE // width)
+    for first in range(0, height, rows):
+        # Band after band, in which sums along a band are several times as fast.
+        values = image[first : first + rows].reshape(-1, bands).T.astype(np.uint64, order="C")
+        totals += values.sum(axis=1).astype(object)
+        squares += np.einsum("bp,bp->b", values, values).astype(object)
+    return totals, squares
+
+
+def _zeros(bands: int) -> np.ndarray:
+    """As Python integers: 64 bits are too few for the squares of many large images."""
+    return np.full(bands, 0, dtype=object)
 
 
 def unmeasured_input(sets: ImageSets) -> InputSpec | None:
