@@ -31,6 +31,12 @@ def network_size(contract: Contract, image_size: tuple[int, int]) -> tuple[int, 
     return height, width
 
 
+def size_within(size: tuple[int, int], longest_side: int) -> tuple[int, int]:
+    """Return (height, width) shrunk, where it has to be, so that no side is over `longest_side` pixels."""
+    scale = min(1.0, longest_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize an image to `size`, ignoring its aspect ratio.
 

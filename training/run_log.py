@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ class Log(Protocol):
     def validation(self, step: int, miou: dict[str, float]) -> None:
         """Record the mIoU (percent) of each network at `step` steps done."""
 
-    def pictures(self, step: int, panels: list[np.ndarray]) -> None:
+    def pictures(self, step: int, panels: Iterable[np.ndarray]) -> None:
         """Show panels, uint8 (H, W, 3)."""
 
 
@@ -47,7 +47,7 @@ class NoLog:
 
     def validation(self, step: int, miou: dict[str, float]) -> None: ...
 
-    def pictures(self, step: int, panels: list[np.ndarray]) -> None: ...
+    def pictures(self, step: int, panels: Iterable[np.ndarray]) -> None: ...
 
 
 class RunLog:
@@ -118,7 +118,7 @@ class RunLog:
         scores = "  ".join(f"{name} {value:.2f}" for name, value in miou.items())
         self.line(f"step {step}/{self.steps}  validation mIoU: {scores}")
 
-    def pictures(self, step: int, panels: list[np.ndarray]) -> None:
+    def pictures(self, step: int, panels: Iterable[np.ndarray]) -> None:
         """Show panels, uint8 (H, W, 3), in TensorBoard."""
         for index, panel in enumerate(panels):
             name = f"validation/{index}"

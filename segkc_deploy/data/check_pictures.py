@@ -16,7 +16,7 @@ from segkc_deploy.data.tiff import turned
 from segkc_deploy.errors import DataError
 from segkc_deploy.overlay import blend
 from segkc_deploy.pixel_format import as_picture
-from segkc_deploy.preprocess import resize_image, resize_mask
+from segkc_deploy.preprocess import resize_image, resize_mask, size_within
 
 _LONGEST_SIDE = 640
 _GAP = 8
@@ -50,7 +50,6 @@ def write_turned_pictures(samples: Sequence[Sample], sets: ImageSets, folder: Pa
 
 
 def _panel(image: np.ndarray, mask: np.ndarray, sets: ImageSets) -> np.ndarray:
-    scale = min(1.0, _LONGEST_SIDE / max(image.shape[:2]))
-    size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
+    size = size_within(image.shape[:2], _LONGEST_SIDE)
     # A mask that lies on its side is stretched over the image: that it does not fit is what the picture shows.
     return blend(resize_image(image, size), resize_mask(mask, size), sets.labels)

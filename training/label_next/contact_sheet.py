@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from segkc_deploy.labels import Color, Labels
 from segkc_deploy.overlay import colorize
 from segkc_deploy.pixel_format import as_picture
-from segkc_deploy.preprocess import resize_image, resize_mask
+from segkc_deploy.preprocess import resize_image, resize_mask, size_within
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.rank import RankedImage, readable
 from segkc_deploy.training.label_next.uncertainty import SCORES, score_map
@@ -107,8 +107,7 @@ def score_histogram(scores: np.ndarray, chosen: Sequence[int]) -> Histogram:
 
 
 def _pictures(networks: RunNetworks, image: np.ndarray) -> tuple[tuple[Picture, ...], set[int]]:
-    factor = min(_LONGER_SIDE / max(image.shape[:2]), 1.0)
-    size = max(round(image.shape[0] * factor), 1), max(round(image.shape[1] * factor), 1)
+    size = size_within(image.shape[:2], _LONGER_SIDE)
     pictures = [Picture("image", _jpeg(resize_image(as_picture(image), size)))]
     junior, senior = networks.probabilities(image)
     present: set[int] = set()
