@@ -22,9 +22,9 @@ from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.models.fixed_size import check_size
-from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe, with_input, without_pretrained
 from segkc_deploy.training.schedule import total_steps
+from segkc_deploy.training.size_trial import require_sizes
 from segkc_deploy.training.terms.class_weights import class_weights, needs_census
 
 
@@ -102,7 +102,7 @@ def prepare(
     for network in method.networks().values():
         check_size(recipe.crop_size, network.size_multiple)
         check_protocol(recipe.validation, network)
-        _try(network, recipe)
+    require_sizes(method, recipe, sets)
     cache = DecodedCache.of(recipe.cache) if measure else None
     room = make_room(cache, sets) if cache else ""
     return method, Job(recipe, sets, census, run, total_steps(recipe, sets), split, accelerator, resume, track, room)
@@ -144,24 +144,6 @@ def _require_rare_class(census: Census, recipe: Recipe, names: Sequence[str]) ->
         f" {shares[rarest]:.1%} of the labeled pixels, and weak.rare_class_share is {recipe.weak.rare_class_share:.1%};"
         " raise that, or leave rare_class_crops out"
     )
-
-
-def _try(network: Segmenter, recipe: Recipe) -> None:
-    """Run a network once at the crop size: some of timm take one size alone, and only say so when they run.
-
-    Raises:
-        ConfigError: it cannot take the crop.
-    """
-    try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros(1, network.pixels.bands, *recipe.crop_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        height, width = recipe.crop_size
-        raise ConfigError(
-            f"recipe {recipe.name}: {network.spec.backbone} cannot take crops of {height}x{width}"
-            f" (height x width): {reason}; change crop_size or take another backbone"
-        ) from None
 
 
 def _check_sets(sets: ImageSets, data: Path, needs_unlabeled: bool) -> None:

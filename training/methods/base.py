@@ -102,6 +102,10 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch, step: int) -> StepOutput:
         """Return the loss terms of optimizer step number `step` (0-based)."""
 
+    def teacher_size(self) -> tuple[int, int]:
+        """Return the (height, width) at which a network that teaches sees crops: their own, unless a method says so."""
+        return self.recipe.crop_size
+
     def supervised_loss(self, logits: Tensor, mask: Tensor, log_probability: Tensor | None = None) -> Tensor:
         """Return the recipe's loss of logits (N, C, H, W) against true masks (N, H, W).
 

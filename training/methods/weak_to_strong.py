@@ -238,15 +238,19 @@ class WeakToStrong(Method):
         teachers.train(was_training)
         return features, logits
 
+    def teacher_size(self) -> tuple[int, int]:
+        return self._size_for_teachers(self.recipe.crop_size)
+
+    def _size_for_teachers(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Return (height, width) enlarged by `teacher_scale`, each side to what every network takes."""
+        scale, multiple = self.config.teacher_scale, self._multiple
+        height, width = (max(round(side * scale / multiple), 1) * multiple for side in size) if scale > 1 else size
+        return height, width
+
     def _enlarged(self, images: Tensor) -> Tensor:
-        """Return images (N, 3, H, W) enlarged by `teacher_scale`, each side to a size that every network takes."""
-        if self.config.teacher_scale == 1:
-            return images
-        size = [
-            max(round(side * self.config.teacher_scale / self._multiple), 1) * self._multiple
-            for side in images.shape[2:]
-        ]
-        return F.interpolate(images, size, mode="bilinear")
+        """Return images (N, 3, H, W) at the size at which teachers see them."""
+        size = self._size_for_teachers(images.shape[2:])
+        return images if size == images.shape[2:] else F.interpolate(images, size, mode="bilinear")
 
     def _teacher_output(self, weak: Tensor) -> TeacherOutput:
         features, logits = self._teacher_forward(weak)
