@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.tiles import window_starts
+from segkc_deploy.training.evaluation import prediction
 from segkc_deploy.training.evaluation.prediction import (
     input_size,
     mask_predictor,
+    most_probable,
     probability_predictor,
     protocol_in_words,
     window_for,
@@ -179,12 +181,39 @@ def test_large_images_are_tiled_and_others_are_not(size: tuple[int, int]) -> Non
         assert window == (56, 56)  # 64 x 64 pixels at most, in multiples of 14
         as_windows = mask_predictor(Nearest(), CPU, ValidationConfig(window=window))(image)
         np.testing.assert_array_equal(mask_predictor(Nearest(), CPU, tiled)(image), as_windows)
-        probabilities = probability_predictor(Nearest(), CPU, tiled)(image)
+        probabilities = torch.cat(list(probability_predictor(Nearest(), CPU, tiled)(image)), dim=1)
         np.testing.assert_allclose(probabilities.sum(dim=0).numpy(), np.ones(size), atol=1e-5)
     assert window_for(tiled, (30, 900), 14) == (42, 56)  # no higher than it takes
     assert "images of more than 4,096 pixels in a sliding window of 56×56 at a stride of 37×37" in protocol_in_words(
         tiled, 14
     )
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        ValidationConfig(),
+        ValidationConfig(size=(42, 56)),
+        ValidationConfig(window=(42, 42)),
+        ValidationConfig(most_pixels=4096),
+    ],
+    ids=["own size", "size", "window", "most pixels"],
+)
+def test_probabilities_in_parts_are_bit_for_bit_those_of_whole_scores(
+    monkeypatch: pytest.MonkeyPatch, protocol: ValidationConfig
+) -> None:
+    """Odd sides, so that parts and vector instructions end at different pixels."""
+    monkeypatch.setattr(prediction, "_VALUES_AT_ONCE", 1)
+    image = random_image(93, 71)
+    scores = torch.cat(list(prediction._score_predictor(Nearest(), CPU, protocol)(image)), dim=1)
+    windows = protocol.window or protocol.most_pixels
+    confidence, classes = (scores / scores.sum(dim=0) if windows else scores.softmax(dim=0)).max(dim=0)
+    parts = list(probability_predictor(Nearest(), CPU, protocol)(image))
+    assert len(parts) > 5 and max(part.shape[1] for part in parts) <= 16
+    for got, expected in zip(most_probable(iter(parts)), (confidence, classes), strict=True):
+        assert torch.equal(got, expected)
+    mask = mask_predictor(Nearest(), CPU, protocol)(image)
+    np.testing.assert_array_equal(classes.numpy(), mask)
 
 
 def test_windows_on_cityscapes_lie_where_the_published_ones_do() -> None:

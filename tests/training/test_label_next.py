@@ -16,19 +16,19 @@ import torch
 import yaml
 from command_line import CommandLine
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
+from torch import Tensor
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.training.evaluation.prediction import mask_predictor
 from segkc_deploy.training.files.network_file import load_network
-from segkc_deploy.training.label_next import uncertainty
 from segkc_deploy.training.label_next.choice import choose
 from segkc_deploy.training.label_next.contact_sheet import score_histogram
 from segkc_deploy.training.label_next.lists import ListForm
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.true_errors import compare
-from segkc_deploy.training.label_next.uncertainty import RANKINGS, SCORES, image_scores, ranking_score, score_map
+from segkc_deploy.training.label_next.uncertainty import RANKINGS, SCORES, ImageScores, pixel_scores, ranking_score
 from segkc_deploy.training.recipe import ValidationConfig
 from segkc_deploy.training.train import train_run
 
@@ -62,6 +62,11 @@ def lines(out: Path, name: str = "label-next.txt") -> list[str]:
     return (out / name).read_text().splitlines()
 
 
+def whole(networks: RunNetworks, image: np.ndarray) -> list[Tensor]:
+    """The class probabilities of junior and senior, (C, H, W) each."""
+    return [torch.cat(parts, dim=1) for parts in zip(*networks.probabilities(image), strict=True)]
+
+
 # The scores
 
 
@@ -87,18 +92,25 @@ def expected_scores(p: np.ndarray, q: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("values_at_once", [1, 1 << 24], ids=["row by row", "at once"])
-def test_scores_equal_their_formulas(monkeypatch: pytest.MonkeyPatch, values_at_once: int) -> None:
-    monkeypatch.setattr(uncertainty, "_VALUES_AT_ONCE", values_at_once)
+def image_scores(junior: Tensor, senior: Tensor | None, rows: int = 1 << 24) -> dict[str, float]:
+    """The scores of an image that comes in parts of so many rows."""
+    scores = ImageScores()
+    for top in range(0, junior.shape[1], rows):
+        scores.add(junior[:, top : top + rows], None if senior is None else senior[:, top : top + rows])
+    return scores.means()
+
+
+@pytest.mark.parametrize("rows", [1, 5, 1 << 24], ids=["row by row", "in unequal parts", "at once"])
+def test_scores_equal_their_formulas(rows: int) -> None:
     rng = np.random.default_rng(1)
     junior, senior = rng.normal(0, 3, (2, 7, 13, 17))
     expected = expected_scores(softmax(junior), softmax(senior))
     tensors = [torch.from_numpy(logits).float().softmax(dim=0) for logits in (junior, senior)]
-    scores = image_scores(*tensors)
+    scores = image_scores(*tensors, rows=rows)
     assert list(scores) == list(SCORES)
     for name, values in expected.items():
         assert scores[name] == pytest.approx(values.mean(), abs=2e-6), name
-        np.testing.assert_allclose(score_map(*tensors, name), values, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(pixel_scores(*tensors)[name], values, atol=1e-5, err_msg=name)
 
 
 def test_scores_reach_both_ends_of_their_range() -> None:
@@ -252,7 +264,7 @@ def test_the_scores_are_those_of_both_networks_at_the_images_own_size(
     networks = RunNetworks(run, "cpu")
     for row in rows(tmp_path):
         image = cv2.imread(row["image"])[..., ::-1]
-        junior, senior = (values.double().numpy() for values in networks.probabilities(np.ascontiguousarray(image)))
+        junior, senior = (values.double().numpy() for values in whole(networks, np.ascontiguousarray(image)))
         assert junior.shape == senior.shape == (3, 48, 64)
         for name, values in expected_scores(junior, senior).items():
             assert float(row[name]) == pytest.approx(values.mean(), abs=3e-6)
@@ -273,10 +285,9 @@ def test_masks_are_those_that_evaluation_scores(
     (other / "config.yaml").write_text(yaml.safe_dump(config))
     networks = RunNetworks(other, "cpu")
     image = read_image(load_data_spec(data).resolve().unlabeled[0].image)
-    for role, probabilities in zip(("junior", "senior"), networks.probabilities(image), strict=True):
+    for role, probabilities in zip(("junior", "senior"), whole(networks, image), strict=True):
         network, _ = load_network(run / f"{role}.safetensors")
         predict = mask_predictor(network, torch.device("cpu"), ValidationConfig.model_validate({"every": 2} | protocol))
-        assert probabilities is not None
         np.testing.assert_allclose(probabilities.sum(dim=0).numpy(), 1, atol=1e-5)
         np.testing.assert_array_equal(probabilities.argmax(dim=0).numpy(), predict(image))
     assert networks.feature().shape == (512,)
@@ -286,13 +297,26 @@ def test_masks_are_those_that_evaluation_scores(
 def test_the_feature_is_the_seniors_pooled_one(run: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (64, 96, 3)).astype(np.uint8)
     networks = RunNetworks(run, "cpu")
-    networks.probabilities(image[:, ::-1].copy())
-    networks.probabilities(image)
+    whole(networks, image[:, ::-1].copy())
+    whole(networks, image)
     senior, _ = load_network(run / "senior.safetensors")
     with torch.inference_mode():
         maps = senior.features(torch.from_numpy(image.transpose(2, 0, 1))[None].float() / 255)
     pooled = maps[-1][0].double().numpy().mean(axis=(1, 2))
     np.testing.assert_allclose(networks.feature(), pooled / np.linalg.norm(pooled), atol=1e-6)
+
+
+def test_networks_whose_windows_differ_are_compared_row_by_row() -> None:
+    """Parts of 3, 1 and 4 rows beside parts of 2, 6 and 0."""
+    junior, senior = torch.rand(2, 5, 8, 7)
+    networks = object.__new__(RunNetworks)
+    networks._pooled = []
+    networks._junior = lambda image: iter(junior.split([3, 1, 4], dim=1))
+    networks._senior = lambda image: iter(senior.split([2, 6, 0], dim=1))
+    parts = list(networks.probabilities(np.zeros((8, 7, 3), np.uint8)))
+    assert [(one.shape, other.shape) for one, other in parts] == [((5, rows, 7),) * 2 for rows in (2, 1, 1, 4)]
+    for expected, got in zip((junior, senior), zip(*parts, strict=True), strict=True):
+        assert torch.equal(torch.cat(got, dim=1), expected)
 
 
 def test_a_second_run_writes_the_same_bytes(command: CommandLine, run: Path, tmp_path: Path) -> None:
@@ -361,7 +385,7 @@ def test_true_masks_tell_how_well_the_scores_do(command: CommandLine, run: Path,
     networks = RunNetworks(run, "cpu")
     for row in rows(out):
         truth = cv2.imread(str(root / "masks" / "val" / f"{row['id']}.png"), cv2.IMREAD_UNCHANGED)
-        prediction = networks.probabilities(cv2.imread(row["image"])[..., ::-1].copy())[0].argmax(dim=0).numpy()
+        prediction = whole(networks, cv2.imread(row["image"])[..., ::-1].copy())[0].argmax(dim=0).numpy()
         assert float(row["pixel_error"]) == pytest.approx(100 * (prediction != truth).mean(), abs=1e-4)
         hits = [
             ((prediction == i) & (truth == i)).sum() / max(((prediction == i) | (truth == i)).sum(), 1)
@@ -384,9 +408,8 @@ def test_tasks_hold_both_networks_masks_of_the_chosen_images(command: CommandLin
     networks = RunNetworks(run, "cpu")
     for row, sample in zip(chosen, samples, strict=True):
         assert sample["label_next_score"] == pytest.approx(float(row["score"]), abs=1e-6)
-        probabilities = networks.probabilities(read_image(Path(row["image"])))
+        probabilities = whole(networks, read_image(Path(row["image"])))
         for role, values in zip(("junior", "senior"), probabilities, strict=True):
-            assert values is not None
             mask = cv2.imread(str(out / "fiftyone" / sample[role]["mask_path"]), cv2.IMREAD_UNCHANGED)
             np.testing.assert_array_equal(mask, values.argmax(dim=0).numpy())
             assert sample[f"{role}_confidence"] == pytest.approx(values.max(dim=0).values.mean().item())
@@ -588,10 +611,9 @@ def test_the_page_shows_masks_in_their_colors(command: CommandLine, run: Path, t
     command("label-next", run, "--count", 1, "--out", tmp_path, "--device", "cpu")
     (row,) = [row for row in rows(tmp_path) if row["chosen"]]
     networks = RunNetworks(run, "cpu")
-    junior, senior = networks.probabilities(cv2.imread(row["image"])[..., ::-1].copy())
+    junior, senior = whole(networks, cv2.imread(row["image"])[..., ::-1].copy())
     pictures = [_decoded(image["src"] or "") for image in Page((tmp_path / "index.html").read_text()).images]
     palette = np.array(networks.labels.palette)
-    assert senior is not None
     for probabilities, picture in ((junior, pictures[1]), (senior, pictures[2])):
         np.testing.assert_array_equal(picture, palette[probabilities.argmax(dim=0).numpy()])
     distance = np.sqrt(expected_scores(junior.double().numpy(), senior.double().numpy())["divergence"])

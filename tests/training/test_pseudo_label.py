@@ -17,6 +17,7 @@ from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.training.evaluation.prediction import probability_predictor
 from segkc_deploy.training.files.network_file import load_network
+from segkc_deploy.training.pseudo_label.calibrate import calibrate
 from segkc_deploy.training.pseudo_label.confidence import (
     EDGES,
     ConfidenceCounts,
@@ -100,6 +101,30 @@ def test_pixels_below_their_class_threshold_are_ignored() -> None:
     assert Thresholds((math.inf, 0.0), (True, True)).mask(probabilities, 9).tolist() == [[9, 1, 1]]
 
 
+def test_calibration_on_parts_of_images_is_that_on_whole_images(data: Path) -> None:
+    sets = load_data_spec(data).resolve()
+    whole, parts = {}, {}
+    counts = ConfidenceCounts(3)
+    for index, sample in enumerate(sets.val):
+        image, truth = read_sample(sample, sets)
+        assert truth is not None
+        generator = torch.Generator().manual_seed(index)
+        hint = 3 * np.stack([truth == index for index in range(3)])
+        probabilities = (torch.randn(3, *truth.shape, generator=generator) * 2 + torch.from_numpy(hint)).softmax(dim=0)
+        whole[image.tobytes()] = [probabilities]
+        parts[image.tobytes()] = probabilities.split([1, 30, truth.shape[0] - 31], dim=1)
+        confidence, labels = probabilities.numpy().max(axis=0), probabilities.numpy().argmax(axis=0)
+        known = torch.from_numpy(truth != 255)
+        counts.update(*(torch.from_numpy(values)[known] for values in (labels, confidence, truth.astype(np.int64))))
+    found = [
+        calibrate(lambda image, given=given: given[image.tobytes()], sets, 0.8, None, "data")
+        for given in (whole, parts)
+    ]
+    assert found[0] == found[1]
+    assert found[0].thresholds == choose_thresholds(counts, 0.8)
+    assert all(quality.kept for quality in found[0].qualities)
+
+
 # The command
 
 
@@ -131,7 +156,7 @@ def test_masks_are_the_seniors_where_it_is_sure_enough(
     masks = read_masks(out)
     assert sorted(masks) == [f"{index:03}" for index in range(6)]
     for name, mask in masks.items():
-        probabilities = predict(read_image(source / f"{name}.png")).numpy()
+        probabilities = torch.cat(list(predict(read_image(source / f"{name}.png"))), dim=1).numpy()
         labels, confidence = probabilities.argmax(axis=0), probabilities.max(axis=0)
         expected = np.where(confidence >= np.array(thresholds, np.float32)[labels], labels, 255)
         np.testing.assert_array_equal(mask, expected)
@@ -144,7 +169,7 @@ def test_masks_are_the_seniors_where_it_is_sure_enough(
     right = total = 0
     for sample in sets.val:
         image, truth = read_sample(sample, sets)
-        mask = Thresholds(tuple(thresholds), (True,) * 3).mask(predict(image), 255)
+        mask = Thresholds(tuple(thresholds), (True,) * 3).mask(torch.cat(list(predict(image)), dim=1), 255)
         right += int((mask == truth)[mask != 255].sum())
         total += int((mask != 255).sum())
     assert content["validation"]["precision"] == pytest.approx(right / total if total else None)  # type: ignore[index]
@@ -160,7 +185,7 @@ def test_the_junior_labels_where_it_is_asked_or_alone(command: CommandLine, run:
     predict = probability_predictor(network, torch.device("cpu"), ValidationConfig(every=2))
     for name, mask in read_masks(junior).items():
         image = read_image(load_data_spec(run_data(run)).resolve().unlabeled[int(name)].image)
-        np.testing.assert_array_equal(mask, predict(image).argmax(dim=0).numpy())
+        np.testing.assert_array_equal(mask, torch.cat(list(predict(image)), dim=1).argmax(dim=0).numpy())
     assert any((read_masks(senior)[name] != mask).any() for name, mask in read_masks(junior).items())
     assert record(senior)["settings"]["role"] == "senior"  # type: ignore[index]
 

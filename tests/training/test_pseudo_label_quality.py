@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segkc_deploy.errors import RunDirectoryError
-from segkc_deploy.training.pseudo_label_quality import LabeledPixels, main, quality, rules
+from segkc_deploy.training.pseudo_label_quality import LabeledPixels, Tally, main, rules
 from segkc_deploy.training.terms.losses import PseudoLabels
 from segkc_deploy.training.terms.threshold import SoftWeights
 
@@ -15,7 +15,11 @@ from segkc_deploy.training.terms.threshold import SoftWeights
 def test_quality_by_hand() -> None:
     classes, truth = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
     pixels = LabeledPixels(PseudoLabels(classes, torch.tensor([0.9, 0.8, 0.6, 0.7]), 1 - classes), truth)
-    found = quality(pixels, torch.tensor([1.0, 0.5, 0.25, 0.25]), num_classes=3)
+    tally = Tally(num_classes=3)
+    for part in (slice(0, 1), slice(1, 4)):
+        of_part = PseudoLabels(*(values[part] for values in pixels.labels if values is not None))
+        tally.add(LabeledPixels(of_part, truth[part]).packed().unpacked(), torch.tensor([1.0, 0.5, 0.25, 0.25])[part])
+    found = tally.quality()
     assert found.counted == pytest.approx(50)
     assert found.right == pytest.approx(100 * 1.75 / 2)
     assert found.right_of_class == pytest.approx((75, 12.5, None), nan_ok=True)

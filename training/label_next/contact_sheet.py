@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 from jinja2 import Environment, StrictUndefined
+from torch import Tensor
 
 from segkc_deploy.labels import Color, Labels
 from segkc_deploy.overlay import colorize
@@ -16,7 +17,7 @@ from segkc_deploy.pixel_format import as_picture
 from segkc_deploy.preprocess import resize_image, resize_mask, size_within
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.rank import RankedImage, readable
-from segkc_deploy.training.label_next.uncertainty import SCORES, score_map
+from segkc_deploy.training.label_next.uncertainty import SCORES, pixel_scores
 
 #: The longer side of a picture in pixels.
 _LONGER_SIDE = 360
@@ -109,19 +110,23 @@ def score_histogram(scores: np.ndarray, chosen: Sequence[int]) -> Histogram:
 def _pictures(networks: RunNetworks, image: np.ndarray) -> tuple[tuple[Picture, ...], set[int]]:
     size = size_within(image.shape[:2], _LONGER_SIDE)
     pictures = [Picture("image", _jpeg(resize_image(as_picture(image), size)))]
-    junior, senior = networks.probabilities(image)
+    masks: dict[str, list[Tensor]] = {"junior": [], "senior": []}
+    heat: list[Tensor] = []
+    for junior, senior in networks.probabilities(image):
+        scores = pixel_scores(junior, senior)
+        # The root of the divergence is a distance, and shows small differences too.
+        heat.append(scores["entropy_junior"] if senior is None else scores["divergence"].sqrt())
+        masks["junior"].append(junior.argmax(dim=0))
+        if senior is not None:
+            masks["senior"].append(senior.argmax(dim=0))
     present: set[int] = set()
-    for role, probabilities in (("junior", junior), ("senior", senior)):
-        if probabilities is not None:
-            mask = probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    for role, parts in masks.items():
+        if parts:
+            mask = torch.cat(parts).to(torch.uint8).cpu().numpy()
             present |= set(np.unique(mask).tolist())
             pictures.append(Picture(role, _png(colorize(resize_mask(mask, size), networks.labels))))
-    if senior is None:
-        heat = Picture("entropy", _jpeg(_heat_map(score_map(junior, senior, "entropy_junior"), size)))
-    else:
-        # The root of the divergence is a distance, and shows small differences too.
-        heat = Picture("disagreement", _jpeg(_heat_map(np.sqrt(score_map(junior, senior, "divergence")), size)))
-    pictures.append(heat)
+    caption = "disagreement" if networks.has_senior else "entropy"
+    pictures.append(Picture(caption, _jpeg(_heat_map(torch.cat(heat).float().cpu().numpy(), size))))
     return tuple(pictures), present
 
 

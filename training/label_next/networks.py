@@ -1,6 +1,6 @@
 """The networks of a run as ranking needs them: what both make of an image, and a feature that tells look-alikes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ class RunNetworks:
         largest, self.metadata = load_network(directory.network("junior"))
         self.protocol = protocol_in_words(recipe.validation, largest.size_multiple)
         self._junior = probability_predictor(largest.to(chosen), chosen, recipe.validation)
-        self._senior: Callable[[np.ndarray], Tensor] | None = None
+        self._senior: Callable[[np.ndarray], Iterator[Tensor]] | None = None
         if directory.network("senior").is_file():
             largest, metadata = load_network(directory.network("senior"))
             if metadata.labels.names != self.metadata.labels.names:
@@ -58,13 +58,19 @@ class RunNetworks:
     def has_senior(self) -> bool:
         return self._senior is not None
 
-    def probabilities(self, image: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """Return the class probabilities of junior and senior, (C, H, W) each, of an image, uint8 (H, W, 3)."""
+    def probabilities(self, image: np.ndarray) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the class probabilities of junior and senior, (C, rows, W) each, of an image, uint8 (H, W, 3).
+
+        They come in parts of the same rows, from the top to the bottom: all classes of a whole image can be large.
+        """
         self._pooled.clear()
-        return self._junior(image), None if self._senior is None else self._senior(image)
+        if self._senior is None:
+            yield from ((junior, None) for junior in self._junior(image))
+        else:
+            yield from _side_by_side(self._junior(image), self._senior(image))
 
     def feature(self) -> np.ndarray:
-        """Return the feature (D,), float32 of unit length, of the image that `probabilities` saw last.
+        """Return the feature (D,), float32 of unit length, of the image that `probabilities` saw last, in all parts.
 
         The coarsest feature map of the senior, or of the junior where it is alone, averaged over the image.
         """
@@ -75,3 +81,14 @@ class RunNetworks:
     def _pool(self, _module: nn.Module, _inputs: object, maps: list[Tensor]) -> None:
         """A network that sees an image through a window sees it in several parts: all of them count."""
         self._pooled.append(maps[-1].float().mean(dim=(0, 2, 3)))
+
+
+def _side_by_side(first: Iterator[Tensor], second: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut the parts (C, rows, W) of one image by two networks, whose windows may differ, to the same rows."""
+    other = torch.empty(0, 0, 0)
+    for one in first:
+        while one.shape[1] > 0:
+            other = other if other.shape[1] > 0 else next(second)
+            rows = min(one.shape[1], other.shape[1])
+            yield one[:, :rows], other[:, :rows]
+            one, other = one[:, rows:], other[:, rows:]

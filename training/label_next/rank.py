@@ -15,7 +15,7 @@ from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import console, track
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.true_errors import Truth
-from segkc_deploy.training.label_next.uncertainty import image_scores
+from segkc_deploy.training.label_next.uncertainty import ImageScores
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,11 @@ def _read(sample: Sample, pixels: PixelFormat) -> tuple[Sample, np.ndarray | Dat
 
 
 def _rank(networks: RunNetworks, sample: Sample, image: np.ndarray, truth: Truth | None) -> RankedImage:
-    junior, senior = networks.probabilities(image)
-    mask = junior.argmax(dim=0).to(torch.uint8).cpu().numpy()
-    counts = np.bincount(mask.ravel(), minlength=len(junior))
+    scores, parts = ImageScores(), []
+    for junior, senior in networks.probabilities(image):
+        scores.add(junior, senior)
+        parts.append(junior.argmax(dim=0).to(torch.uint8).cpu().numpy())
+    mask = np.concatenate(parts)
+    counts = np.bincount(mask.ravel(), minlength=networks.labels.num_classes)
     errors = truth.errors(sample, mask) if truth is not None else None
-    return RankedImage(
-        sample, image_scores(junior, senior), tuple((counts / mask.size).tolist()), networks.feature(), errors
-    )
+    return RankedImage(sample, scores.means(), tuple((counts / mask.size).tolist()), networks.feature(), errors)

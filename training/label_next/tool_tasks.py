@@ -46,17 +46,25 @@ def _task_images(networks: RunNetworks, chosen: Sequence[RankedImage], scores: S
     paths = {sample: sample.image.absolute() for sample in score_of}
     folder = os.path.commonpath([path.parent for path in paths.values()])
     for sample, pixels in readable(tuple(score_of), "Writing tasks", networks.pixels):
-        junior, senior = networks.probabilities(pixels)
-        predictions = [("senior", senior), ("junior", junior)]
         yield TaskImage(
             paths[sample].relative_to(folder).as_posix(),
             sample.image,
             score_of[sample],
-            tuple(_prediction(network, values) for network, values in predictions if values is not None),
+            _predictions(networks, pixels),
         )
 
 
-def _prediction(network: str, probabilities: Tensor) -> Prediction:
-    confidence, classes = probabilities.max(dim=0)
-    mask: np.ndarray = classes.to(torch.uint8).cpu().numpy()
-    return Prediction(network, mask, confidence.mean().item())
+def _predictions(networks: RunNetworks, image: np.ndarray) -> tuple[Prediction, ...]:
+    """Return the senior's prediction of an image, where there is a senior, and the junior's."""
+    maxima: dict[str, list[tuple[Tensor, Tensor]]] = {"senior": [], "junior": []}
+    for junior, senior in networks.probabilities(image):
+        maxima["junior"].append(junior.max(dim=0))
+        if senior is not None:
+            maxima["senior"].append(senior.max(dim=0))
+    predictions = []
+    for network, parts in maxima.items():
+        if parts:
+            confidence, classes = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+            mask: np.ndarray = classes.to(torch.uint8).cpu().numpy()
+            predictions.append(Prediction(network, mask, confidence.mean().item()))
+    return tuple(predictions)

@@ -1,9 +1,8 @@
 """How unsure the networks are of an image and how far they disagree: pixel by pixel, and as means over the image."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +22,6 @@ RANKINGS = {
     "both": ("disagreement", "entropy_mean"),
 }
 
-#: Values that are computed at once.
-_VALUES_AT_ONCE = 1 << 24
-
 
 def pixel_scores(junior: Tensor, senior: Tensor | None) -> dict[str, Tensor]:
     """Return the scores of each pixel by their name in `SCORES`, (H, W) each, 0 to 1.
@@ -35,7 +31,7 @@ def pixel_scores(junior: Tensor, senior: Tensor | None) -> dict[str, Tensor]:
     is (H(m) - (H(p) + H(q)) / 2) / ln 2. `disagreement` is 1 where the two argmaxes differ, else 0.
 
     Args:
-        junior: p, (C, H, W).
+        junior: p, (C, H, W), of a part of an image.
         senior: q, of the same shape; None leaves the junior's entropy alone.
     """
     most = math.log(len(junior))
@@ -52,32 +48,27 @@ def pixel_scores(junior: Tensor, senior: Tensor | None) -> dict[str, Tensor]:
     return scores
 
 
-def image_scores(junior: Tensor, senior: Tensor | None) -> dict[str, float]:
-    """Return the means of `pixel_scores` over an image, by name, in the order of `SCORES`; arguments as there."""
-    sums: dict[str, float] = {}
-    for scores in _bands(junior, senior):
-        for name, values in scores.items():
-            sums[name] = sums.get(name, 0.0) + values.sum(dtype=torch.float64).item()
-    return {name: sums[name] / junior[0].numel() for name in SCORES if name in sums}
+class ImageScores:
+    """The means of `pixel_scores` over an image that comes in parts."""
 
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._pixels = 0
 
-def score_map(junior: Tensor, senior: Tensor | None, name: str) -> np.ndarray:
-    """Return one of `pixel_scores`, float32 (H, W), 0 to 1; arguments as there."""
-    values: np.ndarray = torch.cat([scores[name] for scores in _bands(junior, senior)]).float().cpu().numpy()
-    return values
+    def add(self, junior: Tensor, senior: Tensor | None) -> None:
+        """Take in a part; arguments as of `pixel_scores`."""
+        for name, values in pixel_scores(junior, senior).items():
+            self._sums[name] = self._sums.get(name, 0.0) + values.sum(dtype=torch.float64).item()
+        self._pixels += junior[0].numel()
+
+    def means(self) -> dict[str, float]:
+        """Return the means by name, in the order of `SCORES`."""
+        return {name: self._sums[name] / self._pixels for name in SCORES if name in self._sums}
 
 
 def ranking_score(scores: Mapping[str, float], by: str) -> float:
     """Return what an image is ranked by, 0 to 1: the product of the scores that `RANKINGS[by]` names."""
     return math.prod(scores[name] for name in RANKINGS[by])
-
-
-def _bands(junior: Tensor, senior: Tensor | None) -> Iterator[dict[str, Tensor]]:
-    """Yield `pixel_scores` of one band of rows after the other: all classes of a whole image can be large."""
-    classes, height, width = junior.shape
-    rows = max(_VALUES_AT_ONCE // (classes * width), 1)
-    for top in range(0, height, rows):
-        yield pixel_scores(junior[:, top : top + rows], None if senior is None else senior[:, top : top + rows])
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The thresholds of a run's network, by its confidence on the validation images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import track
+from segkc_deploy.training.evaluation.prediction import most_probable
 from segkc_deploy.training.pseudo_label.confidence import (
     ClassQuality,
     ConfidenceCounts,
@@ -41,7 +42,7 @@ class Calibration:
 
 
 def calibrate(
-    probabilities: Callable[[np.ndarray], Tensor],
+    probabilities: Callable[[np.ndarray], Iterable[Tensor]],
     sets: ImageSets,
     precision: float,
     given: Thresholds | None,
@@ -50,7 +51,7 @@ def calibrate(
     """Choose thresholds on `sets.val`, or measure those that are `given`.
 
     Args:
-        probabilities: from an image, uint8 (H, W, 3) RGB, to class probabilities (C, H, W).
+        probabilities: from an image, uint8 (H, W, 3) RGB, to class probabilities in parts (C, rows, W).
         sets: with validation images.
         precision: the share of the kept pixels, 0 to 1, that is to be right.
         given: thresholds to measure instead of choosing some.
@@ -68,7 +69,7 @@ def calibrate(
 
     images = track(prefetch(read, sets.val), "Measuring confidence on validation images", total=len(sets.val))
     for index, (image, mask) in enumerate(images):
-        confidence, labels = probabilities(image).max(dim=0)
+        confidence, labels = most_probable(probabilities(image))
         truth = torch.from_numpy(mask.astype(np.int64)).to(labels.device)
         known = truth != sets.labels.ignore_index
         folds[fold_of(index, len(sets.val))].update(labels[known], confidence[known], truth[known])

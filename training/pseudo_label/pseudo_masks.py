@@ -1,6 +1,6 @@
 """`segkc-deploy pseudo-label`: a run's network labels images, as PNG masks of class ids that any trainer reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -188,7 +188,7 @@ def _images(request: Request, sets: ImageSets | None, own_data: Path | None) -> 
 
 def _calibrate(
     request: Request,
-    predict: Callable[[np.ndarray], Tensor],
+    predict: Callable[[np.ndarray], Iterable[Tensor]],
     sets: ImageSets | None,
     own_data: Path | None,
     labels: Labels,
@@ -212,7 +212,7 @@ def _calibrate(
 
 def _write_masks(
     request: Request,
-    predict: Callable[[np.ndarray], Tensor],
+    predict: Callable[[np.ndarray], Iterable[Tensor]],
     images: Sequence[SourceImage],
     thresholds: Thresholds,
     metadata: NetworkMetadata,
@@ -226,7 +226,9 @@ def _write_masks(
         if isinstance(pixels, DataError):
             left_out.append(str(pixels))
             continue
-        write_mask(ResultFolder(request.out), image, thresholds.mask(predict(pixels), metadata.labels.ignore_index))
+        ignored = metadata.labels.ignore_index
+        mask = np.concatenate([thresholds.mask(probabilities, ignored) for probabilities in predict(pixels)])
+        write_mask(ResultFolder(request.out), image, mask)
     return left_out
 
 
