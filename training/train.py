@@ -238,8 +238,8 @@ def _log_start(log: RunLog, job: Job, trainer: Trainer, first_step: int) -> None
     if (weights := trainer.method.class_weights) is not None:
         pairs = zip(sets.labels.names, weights.tolist(), strict=True)
         log.line("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
-    if job.census is not None and recipe.weak.rare_class_crops > 0:
-        rare = job.census.rare(recipe.weak.rare_class_share)
+    rare = job.census.rare(recipe.weak.rare_class_share) if job.census and recipe.weak.rare_class_crops > 0 else []
+    if job.census and rare:
         images = (job.census.pixels[:, rare] > 0).sum(axis=0)
         named = (f"{sets.labels.names[index]} (in {count} images)" for index, count in zip(rare, images, strict=True))
         log.line(f"rare classes, for {recipe.weak.rare_class_crops:.0%} of the labeled crops: {', '.join(named)}")
