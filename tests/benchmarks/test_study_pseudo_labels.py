@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_studies import write_data, write_study
+from study_examples import write_data, write_study
 
 from segkc_deploy.benchmarks.studies.__main__ import main
 from segkc_deploy.benchmarks.studies.study import Trial, load_study
