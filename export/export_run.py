@@ -43,6 +43,7 @@ from segkc_deploy.runners.factory import create_runner
 from segkc_deploy.training.files.network_file import NetworkMetadata, load_network
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.models.size_refusal import size_in_words, size_refusal
 
 #: Batch sizes for an engine that has to be told some.
 _USUAL_BATCH = Range(1, 1, 8)
@@ -129,6 +130,15 @@ def _check_format(pixels: PixelFormat, engine: str, precision: str) -> None:
         )
 
 
+def _require_size(network: Segmenter, size: tuple[int, int]) -> None:
+    """Refuse a size that the backbone does not take, which would end in an error of the tracer."""
+    if reason := size_refusal(network, size):
+        raise ConfigError(
+            f"size {size_in_words(size)}: {network.spec.backbone} cannot take it: {reason}; export with a --size that"
+            " it takes, such as that of the training's crops, and without --dynamic"
+        )
+
+
 class _Export:
     """One export; what its steps share."""
 
@@ -148,6 +158,8 @@ class _Export:
         self.outputs = tuple(settings.outputs or engine.default_outputs)
         check_size(self.size, network.size_multiple)
         self.smallest, self.largest = settings.size_range(self.size, network.size_multiple)
+        for size in {self.smallest, self.size, self.largest}:
+            _require_size(network, size)
         self.graph = DeployGraph(network, None if settings.free_size else self.size, self.outputs)
         self.contract = self._contract()
 

@@ -14,7 +14,14 @@ from segkc_deploy.training.recipe_file import load_recipe, with_overrides
 
 #: The recipe values that a resumed run may be given. None of them changes what is trained, and each may be why the run
 #: has to be resumed.
-FREE_OVERRIDES = ("workers", "cache.size_gib", "cache.folder", "unreadable_files", "validation.most_pixels")
+FREE_OVERRIDES = (
+    "workers",
+    "cache.size_gib",
+    "cache.folder",
+    "unreadable_files",
+    "validation.most_pixels",
+    "validation.window",
+)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,15 @@
-"""Whether the networks take every size that a training shows them: windows of some of timm fit few sizes alone.
+"""Every size that a training, or a command that reads its run, would show a network, tried before the work begins."""
 
-They only say so when they run, so each is run once, in evaluation mode and without gradients. On the device `meta` that
-computes shapes and no values, which costs less than a second whatever the size.
-"""
-
-import torch
-from torch.func import functional_call
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from segkc_deploy.data.headers import upright_size
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.errors import ConfigError
+from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.training.evaluation.prediction import input_size, window_for
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.models.segmenter import Segmenter
+from segkc_deploy.training.models.size_refusal import size_in_words, size_refusal, takes_every_multiple
 from segkc_deploy.training.recipe import Recipe
 
 Size = tuple[int, int]
@@ -34,70 +31,79 @@ def require_sizes(method: Method, recipe: Recipe, sets: ImageSets) -> None:
         _require_validation(network, recipe, sets)
 
 
-def _require_crop(network: Segmenter, recipe: Recipe) -> None:
-    if reason := _refusal(network, recipe.crop_size):
+def require_image_sizes(network: Segmenter, recipe: Recipe, images: Iterable[Path], run: Path) -> None:
+    """Run a trained network at the sizes at which its recipe's protocol would show it `images`.
+
+    They are looked up only for a network that does not take every multiple. An image that cannot be read
+    is left to whoever reads it.
+
+    Raises:
+        ConfigError: the network cannot take one of them; the message names it and what helps.
+    """
+    if recipe.validation.window is not None or recipe.validation.size is not None:
+        return  # one size for all images, tried before training
+    for image, size, reason in _refused_images(network, recipe, images):
+        window = f"validation.window={_list(recipe.crop_size)}"
         raise ConfigError(
-            f"recipe {recipe.name}: {network.spec.backbone} cannot take crops of {_in_words(recipe.crop_size)}:"
+            f"{image}: {network.spec.backbone} cannot take it at {size_in_words(size)}: {reason};"
+            f" `segkc-deploy train --out {run} --resume -o '{window}'` lets the run's networks see images part by"
+            " part, at the size of the crops"
+        )
+
+
+def _require_crop(network: Segmenter, recipe: Recipe) -> None:
+    if reason := size_refusal(network, recipe.crop_size):
+        raise ConfigError(
+            f"recipe {recipe.name}: {network.spec.backbone} cannot take crops of {size_in_words(recipe.crop_size)}:"
             f" {reason}; change crop_size or take another backbone"
         )
 
 
 def _require_teaching(network: Segmenter, recipe: Recipe, size: Size) -> None:
-    if size != recipe.crop_size and (reason := _refusal(network, size)):
+    if size != recipe.crop_size and (reason := size_refusal(network, size)):
         raise ConfigError(
-            f"recipe {recipe.name}: {network.spec.backbone} cannot take the {_in_words(size)} at which"
+            f"recipe {recipe.name}: {network.spec.backbone} cannot take the {size_in_words(size)} at which"
             f" method.teacher_scale shows it unlabeled crops: {reason}; set method.teacher_scale=1 or take another"
             " backbone"
         )
 
 
 def _require_validation(network: Segmenter, recipe: Recipe, sets: ImageSets) -> None:
-    crop = list(recipe.crop_size)
-    protocol, multiple = recipe.validation, network.size_multiple
-    if protocol.window is not None:
-        sizes = {protocol.window: ("validation.window", f"set validation.window={crop}")}
-    elif protocol.size is not None:
-        sizes = {input_size(protocol.size, multiple): ("validation.size", f"set validation.size={crop}")}
-    else:
-        height, width = recipe.crop_size
-        if _refusal(network, (height + multiple, width + multiple)) is None:
-            return  # then it takes every multiple
-        help_in_words = f"set validation.window={crop}, which shows it images part by part, at the size of the crops"
-        sizes = {}
-        for sample in sets.val:
-            own = upright_size(sample.image)
-            seen = window_for(protocol, own, multiple) or input_size(own, multiple)
-            sizes.setdefault(seen, (f"the validation image {sample.image}", help_in_words))
-    for size, (what, fix) in sizes.items():
-        if size != recipe.crop_size and (reason := _refusal(network, size)):
+    crop, protocol = _list(recipe.crop_size), recipe.validation
+    refused = f"recipe {recipe.name}: {network.spec.backbone} cannot take"
+    if protocol.window is not None or protocol.size is not None:
+        setting, seen = "window", protocol.window
+        if seen is None:
+            setting, seen = "size", input_size(recipe.crop_size, network.size_multiple, protocol.size)
+        if seen != recipe.crop_size and (reason := size_refusal(network, seen)):
             raise ConfigError(
-                f"recipe {recipe.name}: {network.spec.backbone} cannot take {what} at {_in_words(size)}: {reason};"
-                f" {fix}"
+                f"{refused} validation.{setting} at {size_in_words(seen)}: {reason}; set validation.{setting}={crop}"
             )
+        return
+    for image, seen, reason in _refused_images(network, recipe, (sample.image for sample in sets.val)):
+        raise ConfigError(
+            f"{refused} the validation image {image} at {size_in_words(seen)}: {reason}; set"
+            f" validation.window={crop}, which shows it images part by part, at the size of the crops"
+        )
 
 
-def _refusal(network: Segmenter, size: Size) -> str | None:
-    """Return why a network cannot take images of a size, in one line, or None where it can."""
-    images = torch.zeros(1, network.pixels.bands, *size, device="meta")
-    state = {name: tensor.to("meta") for name, tensor in (*network.named_parameters(), *network.named_buffers())}
-    network.eval()
-    try:
-        with torch.no_grad():
-            functional_call(network, state, (images,))
-    except (AssertionError, RuntimeError, TypeError, ValueError):
-        # Some networks do what `meta` cannot, such as looking at values; only a real run tells.
-        return _real_refusal(network, size)
-    return None
+def _refused_images(network: Segmenter, recipe: Recipe, images: Iterable[Path]) -> Iterator[tuple[Path, Size, str]]:
+    """Yield an image of each size that the network cannot take, the size at which it would be seen, and the reason."""
+    if takes_every_multiple(network, recipe.crop_size):
+        return
+    tried = {recipe.crop_size}
+    for image in images:
+        try:
+            own = upright_size(image)
+        except DataError:
+            continue
+        seen = window_for(recipe.validation, own, network.size_multiple) or input_size(own, network.size_multiple)
+        if seen in tried:
+            continue
+        tried.add(seen)
+        if reason := size_refusal(network, seen):
+            yield image, seen, reason
 
 
-def _real_refusal(network: Segmenter, size: Size) -> str | None:
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, network.pixels.bands, *size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return None
-
-
-def _in_words(size: Size) -> str:
-    return f"{size[0]}x{size[1]} (height x width)"
+def _list(size: Size) -> str:
+    return str(list(size))

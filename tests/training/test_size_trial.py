@@ -11,9 +11,9 @@ from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError
-from segkc_deploy.training import size_trial
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import build_method
+from segkc_deploy.training.models import size_refusal
 from segkc_deploy.training.recipe import Recipe, ValidationConfig
 from segkc_deploy.training.size_trial import require_sizes
 from segkc_deploy.training.train import train_run
@@ -44,13 +44,18 @@ def windowed() -> Method:
     return build_method(windowed_recipe(), num_classes=3, ignore_index=255)
 
 
-def resized_data(root: Path, height: int, width: int) -> ImageSets:
-    """The tiny data set with one validation image, of this size."""
+def write_resized_data(root: Path, height: int, width: int) -> Path:
+    """The tiny data set with validation images of this size."""
     spec = write_tiny_data(root)
-    for path in (root / "images" / "val" / "002.png", root / "masks" / "val" / "002.png"):
+    for path in root.glob("*/val/*.png"):
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST))
-    sets = load_data_spec(spec).resolve()
+    return spec
+
+
+def resized_data(root: Path, height: int, width: int) -> ImageSets:
+    """The tiny data set with one validation image, of this size."""
+    sets = load_data_spec(write_resized_data(root, height, width)).resolve()
     return replace(sets, val=sets.val[2:])
 
 
@@ -119,10 +124,41 @@ def test_the_window_that_is_proposed_trains_and_scores(command: CommandLine, dat
     assert finished.code == 0, finished.err
 
 
+def test_commands_that_read_a_run_name_the_image_whose_size_does_not_fit(
+    command: CommandLine, data: Path, tmp_path: Path
+) -> None:
+    """Its validation images fit; the others, of 48 by 64, are seen at 64 by 64."""
+    run, fitting = tmp_path / "run", write_resized_data(tmp_path / "fitting", 256, 256)
+    train_run(fitting, str(write_recipe(tmp_path / "r.yaml", windowed_recipe())), run, device="cpu")
+    assert command("eval", run, "--data", fitting, "--device", "cpu").code == 0
+    out = tmp_path / "out"
+    label = ("pseudo-label", run, "--out", out, "--device", "cpu", "--confidence", 0)
+    refusals = {
+        "val": [("eval", run, "--data", data, "--device", "cpu")],
+        "extra": [label, ("label-next", run, "--out", out, "--count", 1, "--device", "cpu")],
+    }
+    for folder, commands in refusals.items():
+        for refused in commands:
+            text = command.refused(*refused)
+            assert f"images/{folder}/000.png: maxvit_rmlp_pico_rw_256 cannot take it at 64x64 (height x width)" in text
+            proposed = f"--out {run} --resume -o 'validation.window=[256, 256]'` lets"
+            assert proposed in text
+    for sizes in (("--size", "256x288"), ("--dynamic",)):
+        text = command.refused("export", run, "--data", fitting, "--out", out, *sizes)
+        assert "maxvit_rmlp_pico_rw_256 cannot take it: " in text and "export with a --size that it takes" in text
+    assert not out.exists()
+
+    resumed = command("train", "--out", run, "--resume", "-o", "validation.window=[256, 256]", "--device", "cpu")
+    assert resumed.code == 0, resumed.err
+    for refused in (commands[0] for commands in refusals.values()):
+        finished = command(*refused)
+        assert finished.code == 0, finished.err
+
+
 def test_usual_networks_are_never_run_with_values(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shapes alone are computed, so that a window of any size takes no memory; the weights stay where they are."""
     run_at: list[tuple[int, int]] = []
-    monkeypatch.setattr(size_trial, "_real_refusal", lambda network, size: run_at.append(size))
+    monkeypatch.setattr(size_refusal, "_real_refusal", lambda network, size: run_at.append(size))
     recipe = tiny_recipe(validation={"window": (64_000, 64_000)})
     method = build_method(recipe, num_classes=3, ignore_index=255)
     require_sizes(method, recipe, load_data_spec(data).resolve())

@@ -12,6 +12,7 @@ from segkc_deploy.training.evaluation.prediction import mask_predictor, protocol
 from segkc_deploy.training.files.network_file import load_network, read_metadata
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 from segkc_deploy.training.models.device import choose_device
+from segkc_deploy.training.size_trial import require_image_sizes
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,14 @@ def evaluate_run(run: Path, role: str, sets: ImageSets, device: str = "auto") ->
 
     Raises:
         RunDirectoryError: the run has no such network.
-        ConfigError: there is no such device, or the network cannot take the recipe's sliding window.
+        ConfigError: there is no such device, or the network cannot take the recipe's sliding window or an image's size.
         DataError: the network takes other bands.
     """
     directory = RunDirectory(run)
     recipe, _ = read_config(directory)
     network, _ = load_network(directory.network(role))
     require_same_format(network.pixels, sets.pixels, run, "the data spec")
+    require_image_sizes(network, recipe, (sample.image for sample in sets.val), run)
     chosen = choose_device(device)
     predict = mask_predictor(network.to(chosen), chosen, recipe.validation)
     evaluation = evaluate(predict, sets, f"Evaluating {run.name}, {role}")

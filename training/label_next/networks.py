@@ -1,6 +1,6 @@
 """The networks of a run as ranking needs them: what both make of an image, and a feature that tells look-alikes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from segkc_deploy.training.evaluation.prediction import probability_predictor, p
 from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 from segkc_deploy.training.models.device import choose_device
+from segkc_deploy.training.size_trial import require_image_sizes
 
 
 class RunNetworks:
@@ -31,17 +32,20 @@ class RunNetworks:
 
     def __init__(self, run: Path, device: str) -> None:
         directory = RunDirectory(run)
-        recipe, self.data = read_config(directory)
+        self._run = run
+        self._recipe, self.data = read_config(directory)
         chosen = choose_device(device)
         largest, self.metadata = load_network(directory.network("junior"))
-        self.protocol = protocol_in_words(recipe.validation, largest.size_multiple)
-        self._junior = probability_predictor(largest.to(chosen), chosen, recipe.validation)
+        self._networks = [largest]
+        self.protocol = protocol_in_words(self._recipe.validation, largest.size_multiple)
+        self._junior = probability_predictor(largest.to(chosen), chosen, self._recipe.validation)
         self._senior: Callable[[np.ndarray], Iterator[Tensor]] | None = None
         if directory.network("senior").is_file():
             largest, metadata = load_network(directory.network("senior"))
             if metadata.labels.names != self.metadata.labels.names:
                 raise ConfigError(f"{run}: junior and senior know different classes; keep the two of one training")
-            self._senior = probability_predictor(largest.to(chosen), chosen, recipe.validation)
+            self._senior = probability_predictor(largest.to(chosen), chosen, self._recipe.validation)
+            self._networks.append(largest)
         self._pooled: list[Tensor] = []
         largest.backbone.register_forward_hook(self._pool)
 
@@ -57,6 +61,12 @@ class RunNetworks:
     @property
     def has_senior(self) -> bool:
         return self._senior is not None
+
+    def require_sizes(self, images: Iterable[Path]) -> None:
+        """Raise ConfigError, naming the image and what helps, where a network cannot take the size of one."""
+        paths = list(images)
+        for network in self._networks:
+            require_image_sizes(network, self._recipe, paths, self._run)
 
     def probabilities(self, image: np.ndarray) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the class probabilities of junior and senior, (C, rows, W) each, of an image, uint8 (H, W, 3).

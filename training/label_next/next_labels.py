@@ -93,7 +93,7 @@ def label_next(request: Request) -> Choice:
 
     Raises:
         RunDirectoryError: this is no run, or it has no junior yet.
-        ConfigError: a folder, a spec or a value cannot be used.
+        ConfigError: a folder, a spec or a value cannot be used, or a network cannot take an image's size.
         DataError: there is no image to rank, or none can be read.
     """
     for tool in request.tasks:
@@ -105,6 +105,7 @@ def label_next(request: Request) -> Choice:
     samples = candidates(known, request.images)
     if request.count > len(samples):
         raise ConfigError(f"--count {request.count}: there are {len(samples)} images to choose from; ask for fewer")
+    networks.require_sizes(sample.image for sample in samples)
     truth = true_masks(request.masks, known, networks.labels, samples) if request.masks else None
     prepare_folder(request.out, request.overwrite)
     for name in _FILES:

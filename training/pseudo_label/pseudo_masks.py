@@ -34,6 +34,7 @@ from segkc_deploy.training.pseudo_label.calibrate import Calibration, calibrate
 from segkc_deploy.training.pseudo_label.confidence import Thresholds
 from segkc_deploy.training.pseudo_label.record import Record, Settings
 from segkc_deploy.training.pseudo_label.training_data import write_training_data
+from segkc_deploy.training.size_trial import require_image_sizes
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def pseudo_label(request: Request) -> PseudoLabels:
 
     Raises:
         RunDirectoryError: this is no run, or it has no such network.
-        ConfigError: a folder, a spec or a value cannot be used, or nothing says how sure the network has to be.
+        ConfigError: a folder, a spec or a value cannot be used, nothing says how sure the network has to be, or the
+            network cannot take an image's size.
         DataError: there is no image to label.
     """
     directory = RunDirectory(request.run)
@@ -110,6 +112,8 @@ def pseudo_label(request: Request) -> PseudoLabels:
     network, metadata = load_network(directory.network(role))
     sets = _known_sets(request, own_data, metadata)
     images, known = _images(request, sets, own_data)
+    seen = [*(image.path for image in images), *(sample.image for sample in (sets.val if sets else ()))]
+    require_image_sizes(network, recipe, seen, request.run)
     settings = Settings(
         run=str(request.run),
         role=role,
