@@ -22,12 +22,14 @@ from segkc_deploy.export.graph_runner import GraphRunner
 from segkc_deploy.export.layer_comparison import compare_layers, first_divergence, write_differences
 from segkc_deploy.export.layer_precision import layer_precision_of
 from segkc_deploy.export.mask_head import attach_mask_head
+from segkc_deploy.export.older_opset import in_older_opset
+from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.precision.convert import ConvertedGraph, convert_precision, formats_of
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.real_images import RealImages, real_images
 from segkc_deploy.export.remembering_runner import RememberingRunner
 from segkc_deploy.export.settings import ExportSettings
-from segkc_deploy.export.to_onnx import add_metadata, base_graph, checked, fix_batch
+from segkc_deploy.export.to_onnx import OPSET, add_metadata, base_graph, checked, fix_batch
 from segkc_deploy.export.torch_activations import torch_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops
 from segkc_deploy.export.verify import failure_reason, usual_images, verify
@@ -100,6 +102,8 @@ def export_run(
             f"--engine {engine.name} --upsampling {settings.upsampling}: this engine takes"
             f" {', '.join(engine.upsampling)}"
         )
+    if settings.opset != OPSET and engine.name != "onnx":
+        raise ConfigError(f"--opset {settings.opset}: --engine {engine.name} writes no ONNX file; leave --opset out")
     engine.check(settings.options, settings.precision)
     network, metadata = load_network(run / "junior.safetensors")
     _check_format(network.pixels, engine.name, settings.precision)
@@ -195,6 +199,8 @@ class _Export:
         settings, shared = self.settings, self.shared
         if shared.base is None:
             shared.base = base_graph(self.graph, self.size, settings.free_size)
+            if settings.opset != OPSET:
+                shared.base = checked(in_older_opset(decompose_attention(shared.base), settings.opset))
         key = (settings.precision, self.engine.fused_attention)
         if key not in shared.converted:
             before = shared.converted.get((formats_of(settings.precision)[0] or "", self.engine.fused_attention))

@@ -13,7 +13,7 @@ from segkc_deploy.mask_head import cells_along
 OUTPUT_TYPES = {"masks": TensorProto.UINT8, "confidence": TensorProto.FLOAT, "logits": TensorProto.FLOAT}
 
 #: `Resize` with sizes in any layout, `ReduceMax` with axes as an input.
-_LEAST_OPSET = 18
+LEAST_OPSET = 18
 
 
 def attach_mask_head(
@@ -39,7 +39,7 @@ def attach_mask_head(
     """
     assert kind == "dense" or size is not None
     assert outputs and set(outputs) <= set(OUTPUT_TYPES) and len(set(outputs)) == len(outputs), outputs
-    assert next(opset.version for opset in model.opset_import if not opset.domain) >= _LEAST_OPSET
+    assert next(opset.version for opset in model.opset_import if not opset.domain) >= LEAST_OPSET
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph

@@ -8,7 +8,9 @@ from typing import Literal
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.deploy_graph import CONFIDENCE, LOGITS, MASKS, OUTPUT_NAMES
 from segkc_deploy.export.engines.base import BuildOptions, Range
-from segkc_deploy.export.precision.convert import PRECISIONS
+from segkc_deploy.export.mask_head import LEAST_OPSET
+from segkc_deploy.export.precision.convert import PRECISIONS, formats_of
+from segkc_deploy.export.to_onnx import OPSET
 from segkc_deploy.export.verify import DEFAULT_LIMITS, Limits
 from segkc_deploy.training.models.fixed_size import check_size
 
@@ -32,6 +34,7 @@ class ExportSettings:
         verify_images: on how many real images the artifact is verified, at most; by default what `usual_images` says
             for the input size.
         calibration_images: on how many real images ranges are calibrated, at most.
+        opset: of an ONNX file, for programs that do not read the newest; the other engines have a parser of their own.
         options: of the engine's build.
     """
 
@@ -47,6 +50,7 @@ class ExportSettings:
     limits: Limits = field(default_factory=Limits)
     verify_images: int | None = None
     calibration_images: int = 64
+    opset: int = OPSET
     options: BuildOptions = field(default_factory=BuildOptions)
 
     def __post_init__(self) -> None:
@@ -72,6 +76,13 @@ class ExportSettings:
             )
         if not self.free_size and (self.min_size or self.max_size):
             raise ConfigError("--min-size and --max-size are for graphs of free size: add --dynamic")
+        self._check_opset()
+
+    def _check_opset(self) -> None:
+        # QuantizeLinear as the quantized graphs have it is of opset 19.
+        least = 19 if formats_of(self.precision)[0] else LEAST_OPSET
+        if not least <= self.opset <= OPSET:
+            raise ConfigError(f"--opset {self.opset}: --precision {self.precision} takes {least} to {OPSET}")
 
     @property
     def effective_limits(self) -> Limits:

@@ -37,6 +37,10 @@ def export(
         Literal["dense", "sparse"] | None,
         typer.Option(help="How masks are made from logits: sparse for CPUs (onnx, openvino), dense for TensorRT."),
     ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(help="ONNX opset of the file (onnx), for parsers that read no newer one; 23.", show_default=False),
+    ] = None,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a Triton model repository into this folder (onnx and trt).")
     ] = None,
@@ -131,6 +135,7 @@ def export(
         from segkc_deploy.export.export_run import export_run
         from segkc_deploy.export.settings import ExportSettings
         from segkc_deploy.export.summary import summary
+        from segkc_deploy.export.to_onnx import OPSET
         from segkc_deploy.export.triton import check_model_repository, write_model_repository
         from segkc_deploy.export.verify import Limits
         from segkc_deploy.training.files.run_directory import RunDirectory, read_config
@@ -152,6 +157,7 @@ def export(
         limits=Limits(min_agreement, max_miou_loss),
         verify_images=verify_images,
         calibration_images=calibration_images,
+        opset=OPSET if opset is None else opset,
         options=BuildOptions(
             workspace_mib=workspace,
             optimization_level=level,
@@ -169,8 +175,10 @@ def export(
         # Images without masks suffice to verify most precisions where the run's own data has not come along.
         if verify and data is not None and not data.is_file():
             data = None
-    if engine == AUTO and (triton is not None or settings.options != BuildOptions()):
-        raise ConfigError("--engine auto takes no --triton and no options of a build; name the engine for them")
+    if engine == AUTO and (triton is not None or opset is not None or settings.options != BuildOptions()):
+        raise ConfigError(
+            "--engine auto takes no --triton, no --opset and no options of a build; name the engine for them"
+        )
     if triton is not None and strip_weights:
         raise ConfigError("--strip-weights with --triton: Triton loads whole plans alone; leave one of them out")
     if triton is not None:
