@@ -103,8 +103,9 @@ def _findings(by_set: dict[str, list[Reading]], sets: ImageSets) -> Iterator[Fin
         yield from _ignored_masks(name, group, sets)
         yield from _never_labeled(name, group, sets)
     yield from _rare_and_mirrored(by_set.get("labeled", []), sets)
-    yield from _duplicates("error", "labeled", by_set)
-    yield from _duplicates("warning", "unlabeled", by_set)
+    yield from _in_val("error", "labeled", by_set)
+    yield from _in_val("warning", "unlabeled", by_set)
+    yield from _unlabeled_copies(by_set)
 
 
 def _rare_and_mirrored(readings: list[Reading], sets: ImageSets) -> Iterator[Finding]:
@@ -217,10 +218,20 @@ def _never_labeled(name: str, readings: list[Reading], sets: ImageSets) -> Itera
         yield Finding("warning", "never-labeled", message)
 
 
-def _duplicates(level: Literal["error", "warning"], name: str, by_set: dict[str, list[Reading]]) -> Iterator[Finding]:
-    validation: dict[bytes, Path] = {one.content: one.sample.image for one in by_set.get("val", []) if one.content}
-    same = (
-        f"{one.sample.image} = {validation[one.content]}" for one in by_set.get(name, []) if one.content in validation
-    )
+def _in_val(level: Literal["error", "warning"], name: str, by_set: dict[str, list[Reading]]) -> Iterator[Finding]:
     message = f"{name} images that are also validation images, pixel by pixel; take them out of one of the two sets"
-    yield from _if_any(level, f"{name}-in-val", message, same)
+    yield from _if_any(level, f"{name}-in-val", message, _copies(by_set, name, "val"))
+
+
+def _unlabeled_copies(by_set: dict[str, list[Reading]]) -> Iterator[Finding]:
+    message = (
+        "unlabeled images that are also labeled images, pixel by pixel; take them out: their masks teach more than"
+        " pseudo-labels, and `label-next` may choose them"
+    )
+    yield from _if_any("warning", "unlabeled-in-labeled", message, _copies(by_set, "unlabeled", "labeled"))
+
+
+def _copies(by_set: dict[str, list[Reading]], name: str, other: str) -> Iterator[str]:
+    """Name the images of a set that another set has too, by the decoded pixels."""
+    known: dict[bytes, Path] = {one.content: one.sample.image for one in by_set.get(other, []) if one.content}
+    return (f"{one.sample.image} = {known[one.content]}" for one in by_set.get(name, []) if one.content in known)

@@ -124,6 +124,14 @@ def test_a_picture_of_both_unlabeled_and_val_is_a_warning(root: Path) -> None:
     assert finding.files == (f"{root}/images/train/t2.png = {root}/images/val/v0.png",)
 
 
+def test_a_picture_of_both_unlabeled_and_labeled_is_a_warning(root: Path) -> None:
+    Image.open(root / "images/train/t0.png").save(root / "images/train/t3.bmp")
+    (root / "images/train/t3.png").unlink()
+    finding = _only_finding(root)
+    assert (finding.level, finding.kind) == ("warning", "unlabeled-in-labeled")
+    assert finding.files == (f"{root}/images/train/t3.bmp = {root}/images/train/t0.png",)
+
+
 def test_masks_of_0_and_255(root: Path) -> None:
     write_spec(root, SPEC.replace("[road, sky, tree]", "[background, crack]"))
     for path in (root / "masks").rglob("*.png"):
