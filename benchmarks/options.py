@@ -39,13 +39,13 @@ class MeasureOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     batches: _Batches = (1, 2, 4, 8)
-    seconds: float = Field(default=5.0, ge=0.01)
+    seconds: float = Field(default=5.0, ge=0.01, allow_inf_nan=False)
     samples: _Count | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: _Count | None = None
     images: _Count = 32
     block: _Count = 1
-    sustained: float = Field(default=60.0, ge=0)
+    sustained: float = Field(default=60.0, ge=0, allow_inf_nan=False)
 
 
 class NamedTarget(BaseModel):

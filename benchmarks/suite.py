@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -11,15 +12,17 @@ from segkc_deploy.benchmarks.measure.worker import RowJob
 from segkc_deploy.benchmarks.measure.worker_process import run_worker, worker_environment
 from segkc_deploy.benchmarks.options import MeasureOptions
 from segkc_deploy.benchmarks.regression.regression_gate import Gate
-from segkc_deploy.benchmarks.report.pictures import save_pictures
+from segkc_deploy.benchmarks.report.pictures import remove_pictures, save_pictures
 from segkc_deploy.benchmarks.report.report_files import write_report
 from segkc_deploy.benchmarks.roofline.bound import set_roofline
 from segkc_deploy.benchmarks.roofline.peaks import MeasuredPeaks, measure_peaks, wanted_peaks
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Failure, InterleavedTiming, Row
 from segkc_deploy.benchmarks.store.identity import peaks_identity, row_identity, shared_conditions, timing_identity
+from segkc_deploy.benchmarks.store.image_ids import printable, require_unicode
 from segkc_deploy.benchmarks.store.result_store import ResultStore
-from segkc_deploy.benchmarks.targets import PlannedRow, plan
+from segkc_deploy.benchmarks.targets import PlannedRow, plan, require_fitting
 from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.data.screening import screen
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError
 from segkc_deploy.invocation import command_line
@@ -71,13 +74,16 @@ class Benchmark:
     ) -> None:
         self.data, self.out, self.rounds, self.pictures = data, out, rounds, pictures
         self.options = options or MeasureOptions()
+        require_unicode(*targets, data, out)
         self.planned, notes = plan(targets, names)
         self.sets = load_data_spec(data).resolve()
         if not self.sets.val:
             raise DataError(f"{data}: no validation images, which a benchmark needs (section `val:`)")
+        require_fitting(self.planned, data, self.sets)
+        screen(replace(self.sets, labeled=()))
         self.result = _new_result(data, self.sets, self.options, notes)
         if gate is not None:
-            gate.check(self.result, self.planned, [sample.id for sample in self.sets.val])
+            gate.check(self.result, self.planned, [printable(sample.id) for sample in self.sets.val])
         options_used, machine, versions = self.result.options, self.result.machine, self.result.versions
         self._conditions = shared_conditions(self.sets, options_used, machine, versions)
         self._identities = {row.name: row_identity(row, self._conditions) for row in self.planned}
@@ -147,6 +153,7 @@ class Benchmark:
 
         Of a row that failed, what was stored under other conditions is all that there is.
         """
+        remove_pictures(self.out)  # of an earlier report: those of other images, or of data not to be passed on
         if self.pictures:
             save_pictures(self.result, self.sets, self._masks, self.out)
         if not self.result.failures:

@@ -7,8 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from segkc_deploy.benchmarks.schema import Role
-from segkc_deploy.errors import ArtifactError, ConfigError, RunDirectoryError
+from segkc_deploy.data.samples import ImageSets
+from segkc_deploy.errors import ArtifactError, ConfigError, DataError, RunDirectoryError, UserError
 from segkc_deploy.manifest import read_manifest
+from segkc_deploy.pixel_format import require_same_format
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,40 @@ def plan(targets: Sequence[Path], names: Mapping[Path, str] | None = None) -> tu
         raise ConfigError(f"nothing to measure: {'; '.join(notes)}")
     unique = _unique_names(rows, names or {})
     return [PlannedRow(name, role, target) for name, (role, target) in zip(unique, rows, strict=True)], notes
+
+
+def require_fitting(rows: Sequence[PlannedRow], data: Path, sets: ImageSets) -> None:
+    """Raise a UserError if no row's network has the classes of a data spec and takes its images.
+
+    Of several rows, those that do not fit fail by themselves and leave the others alone.
+    """
+    reasons = []
+    for row in rows:
+        try:
+            _require_same_data(row, data, sets)
+        except UserError as error:
+            reasons.append(error)
+    if len(reasons) == len(rows):
+        raise reasons[0]
+
+
+def _require_same_data(row: PlannedRow, data: Path, sets: ImageSets) -> None:
+    if row.role == "artifact":
+        manifest = read_manifest(row.target)
+        names, pixels = manifest.labels.names, manifest.contract.pixels
+    else:
+        from segkc_deploy.training.files.network_metadata import read_metadata
+
+        metadata = read_metadata(row.target / f"{row.role}.safetensors")
+        names, pixels = metadata.labels.names, metadata.network.pixels
+    require_same_classes(names, sets, row.target, data)
+    require_same_format(pixels, sets.pixels, row.target, data)
+
+
+def require_same_classes(names: Sequence[str], sets: ImageSets, target: Path, data: Path) -> None:
+    """Raise a DataError unless a target's classes are those of a data spec."""
+    if tuple(names) != sets.labels.names:
+        raise DataError(f"{data}: its classes are not those that {target} was trained on; use that run's data spec")
 
 
 _RUN_ROLES: tuple[Role, ...] = ("senior", "junior")

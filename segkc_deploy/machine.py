@@ -76,9 +76,14 @@ def cpu_flags() -> tuple[str, frozenset[str]]:
 
 
 def cpu_text(machine: Mapping[str, Any]) -> str:
-    """Return the CPU of `describe_machine` in words; results of older versions do not name its features."""
+    """Return the CPU of `describe_machine` in words.
+
+    Results of older versions do not name its features, and a comparison of machines whose differ has them as a text.
+    """
     features = machine.get("cpu_features")
-    return f"{machine['cpu']} ({', '.join(features)})" if features else str(machine["cpu"])
+    return (
+        f"{machine['cpu']} ({', '.join(features)})" if features and isinstance(features, list) else str(machine["cpu"])
+    )
 
 
 def available_cores() -> int:

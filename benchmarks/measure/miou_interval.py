@@ -4,6 +4,7 @@ Images are drawn with replacement, as many as there are, and the mIoU of the dra
 confusion counts; the interval lies between percentiles of many such draws (Efron and Tibshirani 1993, section 13.3).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from segkc_deploy.metrics import ImageCounts, iou_percent, mean_iou
 RESAMPLES = 2000
 SEED = 0
 LEVEL = 0.95
+_DRAWN_AT_ONCE = 1 << 17
 
 #: Its lower and its upper end in points of mIoU.
 Interval = tuple[float, float]
@@ -36,8 +38,9 @@ def miou_interval(counts: ImageCounts, block: int = 1) -> Interval | None:
             give too narrow an interval; draw as many together as are alike.
     """
     blocks = _blocks(counts, block)
-    draws = _draws(len(blocks.union))
-    return None if draws is None else _percentiles(_mious(draws, blocks))
+    if len(blocks.union) < 2:
+        return None
+    return _percentiles(np.concatenate([_mious(draws, blocks) for draws in _draws(len(blocks.union))]))
 
 
 def miou_difference(counts: ImageCounts, other: ImageCounts, block: int = 1) -> Difference:
@@ -46,10 +49,10 @@ def miou_difference(counts: ImageCounts, other: ImageCounts, block: int = 1) -> 
     ours, theirs = _blocks(counts, block), _blocks(other, block)
     once = np.ones((1, len(ours.union)))
     difference = float(_mious(once, ours)[0] - _mious(once, theirs)[0])
-    draws = _draws(len(ours.union))
-    if draws is None:
+    if len(ours.union) < 2:
         return Difference(difference, None)
-    return Difference(difference, _percentiles(_mious(draws, ours) - _mious(draws, theirs)))
+    differences = [_mious(draws, ours) - _mious(draws, theirs) for draws in _draws(len(ours.union))]
+    return Difference(difference, _percentiles(np.concatenate(differences)))
 
 
 def _blocks(counts: ImageCounts, block: int) -> ImageCounts:
@@ -59,13 +62,17 @@ def _blocks(counts: ImageCounts, block: int) -> ImageCounts:
     return ImageCounts(np.add.reduceat(counts.intersection, starts), np.add.reduceat(counts.union, starts))
 
 
-def _draws(units: int) -> np.ndarray | None:
-    """Return how often each draw holds each image or block, float64 (RESAMPLES, units)."""
-    if units < 2:
-        return None
-    drawn = np.random.default_rng(SEED).integers(0, units, (RESAMPLES, units))
-    drawn += units * np.arange(RESAMPLES)[:, None]  # so that all draws are counted at once
-    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+def _draws(units: int) -> Iterator[np.ndarray]:
+    """Yield how often each of the draws holds each image or block, float64 (some draws, units).
+
+    Some at a time: all draws of 5,000 images are 80 MB, which would show in the memory of the network that is measured.
+    """
+    rng = np.random.default_rng(SEED)
+    at_once = max(_DRAWN_AT_ONCE // units, 1)
+    for first in range(0, RESAMPLES, at_once):
+        drawn = rng.integers(0, units, (min(at_once, RESAMPLES - first), units))
+        drawn += units * np.arange(len(drawn))[:, None]  # so that these draws are counted at once
+        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
 
 def _mious(draws: np.ndarray, counts: ImageCounts) -> np.ndarray:

@@ -34,6 +34,8 @@ from segkc_deploy.machine import describe_machine
 from segkc_deploy.predictor import Predictor, load
 
 _REFUSALS = frozenset({413, 429, 503})
+#: In place of a status, where a connection ended without an answer.
+_LOST = 0
 
 
 def measure(
@@ -112,10 +114,17 @@ def bear(port: int, process: psutil.Process, body: bytes, clients: int, seconds:
     lock = threading.Lock()
 
     def ask_on() -> None:
-        client = _Client(port)
+        client: _Client | None = None
         while time.monotonic() < ends:
             started = time.perf_counter()
-            status = client.ask(body)
+            try:
+                client = client or _Client(port)
+                status = client.ask(body)
+            except OSError:  # closed, refused or not answered in time
+                status = _LOST
+                if client is not None:
+                    client.close()
+                client = None
             taken = time.perf_counter() - started
             with lock:
                 statuses[status] += 1
@@ -123,7 +132,8 @@ def bear(port: int, process: psutil.Process, body: bytes, clients: int, seconds:
                     latencies.append(taken)
             if status != 200:
                 time.sleep(0.05)
-        client.close()
+        if client is not None:
+            client.close()
 
     workers = [threading.Thread(target=ask_on) for _ in range(clients)]
     for worker in workers:
@@ -138,7 +148,8 @@ def bear(port: int, process: psutil.Process, body: bytes, clients: int, seconds:
     return {
         "clients": clients,
         "seconds": seconds,
-        "statuses": {str(status): count for status, count in sorted(statuses.items())},
+        "statuses": {str(status): count for status, count in sorted(statuses.items()) if status != _LOST},
+        "lost": statuses[_LOST],
         "others": sum(count for status, count in statuses.items() if status != 200 and status not in _REFUSALS),
         "images_per_s": round(statuses[200] / seconds, 2),
         "service": percentiles(latencies),
@@ -150,9 +161,11 @@ def bear(port: int, process: psutil.Process, body: bytes, clients: int, seconds:
     }
 
 
-def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Return p50, p90 and p99 in milliseconds."""
-    values = 1000 * np.percentile(seconds, [50, 90, 99]) if seconds else [float("nan")] * 3
+def percentiles(seconds: list[float]) -> dict[str, float] | None:
+    """Return p50, p90 and p99 in milliseconds, None without any value."""
+    if not seconds:
+        return None
+    values = 1000 * np.percentile(seconds, [50, 90, 99])
     return {f"p{rank}_ms": round(float(value), 3) for rank, value in zip((50, 90, 99), values, strict=True)}
 
 

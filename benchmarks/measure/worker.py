@@ -25,17 +25,23 @@ from segkc_deploy.benchmarks.measure.sustained import best_batch, measure_sustai
 from segkc_deploy.benchmarks.measure.worker_process import work_on_job
 from segkc_deploy.benchmarks.options import MeasureOptions
 from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, Memory, Role, Row
+from segkc_deploy.benchmarks.store.image_ids import printable
 from segkc_deploy.benchmarks.store.masks import save_counts, save_mask
+from segkc_deploy.benchmarks.targets import require_same_classes
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.engines import number_formats
-from segkc_deploy.errors import DataError
+from segkc_deploy.errors import DataError, SegKCError
 from segkc_deploy.evaluation import ScoredImage, evaluate
 from segkc_deploy.manifest import Manifest, sha256_of
+from segkc_deploy.pixel_format import require_same_format
 from segkc_deploy.predictor import Predictor, load
 from segkc_deploy.preprocess import network_size
 from segkc_deploy.progress import console
+
+#: What an engine, PyTorch or OpenCV raises for a batch that takes more memory than there is.
+_TOO_MUCH = (RuntimeError, MemoryError, cv2.error, SegKCError)
 
 _WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 
@@ -73,8 +79,8 @@ def measure(job: RowJob, row_file: Path) -> Row:
     with open_target(job.role, job.target, options) as predictor:
         predictor.predict(images[0])
         row = _new_row(job, predictor, cold_start_s=time.perf_counter() - began)
-        if predictor.labels.names != sets.labels.names:
-            raise DataError(f"{job.data}: its classes are not those that {job.target} was trained on")
+        require_same_classes(predictor.labels.names, sets, job.target, job.data)
+        require_same_format(predictor.contract.pixels, sets.pixels, job.target, job.data)
         if not runs_on_gpu(row.engine):
             watch.leave_gpu_out()
         elif gpu is None:
@@ -194,7 +200,7 @@ def _accuracy(predictor: Predictor, sets: ImageSets, job: RowJob) -> Accuracy:
 
     def keep(scored: ScoredImage) -> None:
         save_mask(job.masks, len(image_miou), scored.prediction)
-        image_miou[scored.sample.id] = scored.scores.miou
+        image_miou[printable(scored.sample.id)] = scored.scores.miou
 
     evaluation = evaluate(predictor.predict, sets, f"{job.name}: mIoU", keep)
     save_counts(job.masks, evaluation.image_counts)
@@ -223,7 +229,11 @@ def _batch_point(
         return BatchPoint(batch=batch, error=f"the artifact has a fixed batch size of {contract.batch}")
     if contract.max_batch is not None and contract.max_batch < batch:
         return BatchPoint(batch=batch, error=f"the artifact takes {contract.max_batch} images at most")
-    point = measure_batch(predictor, images, batch, budget, watch.during(f"batch {batch}"))
+    try:
+        point = measure_batch(predictor, images, batch, budget, watch.during(f"batch {batch}"))
+    except _TOO_MUCH as error:
+        # Most likely out of memory: the other sizes and the rest of the row are measured all the same.
+        return BatchPoint(batch=batch, error=(str(error).strip().splitlines() or [type(error).__name__])[0])
     point.host_peak_mib = host_peak_mib()
     return point
 

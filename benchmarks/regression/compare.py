@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segkc_deploy.benchmarks.regression.comparable import other_data, scored_images
+from segkc_deploy.benchmarks.report.pictures import remove_pictures
 from segkc_deploy.benchmarks.report.report_files import write_report
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison, Failure, Picture, Row, Source
 from segkc_deploy.benchmarks.store.result_file import read_result
@@ -62,6 +63,7 @@ def compare(files: Sequence[tuple[str | None, Path]], out: Path, accuracy: bool 
         notes=[f"{labeled.label}: {note}" for labeled in results for note in labeled.result.notes],
         sources=[_source(labeled) for labeled in results],
     )
+    remove_pictures(out)  # of an earlier comparison
     if accuracy:
         _take_pictures(joined, results, out)
     write_report(joined, out)
@@ -86,7 +88,8 @@ def _labeled(stored: Sequence[tuple[str | None, Path, BenchmarkResult]]) -> list
 
 
 def _check(results: Sequence[Labeled], out: Path, accuracy: bool) -> None:
-    first = results[0]
+    # Where no row of a result was scored, nothing says which images it is of.
+    first = next((labeled for labeled in results if scored_images(labeled.result)), results[0])
     for place, labeled in enumerate(results):
         if labeled.result.sources:
             raise ConfigError(f"{labeled.file}: is a comparison itself; give the results that it was made of")
@@ -141,6 +144,8 @@ def _one_or_each(values: Sequence[tuple[str, Any]]) -> Any:
 def _plain(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return ", ".join(str(item.get("name")) for item in value) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
 
 

@@ -1,5 +1,6 @@
 """Side-by-side pictures: which validation images to show, and small files of what each row made of them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from segkc_deploy import atomic
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison, Picture, Row
+from segkc_deploy.benchmarks.store.image_ids import printable
 from segkc_deploy.benchmarks.store.masks import mask_path, read_mask
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets
@@ -20,6 +22,8 @@ from segkc_deploy.preprocess import resize_image, resize_mask
 _LONGER_SIDE = 360
 _JPEG_QUALITY = 82
 _WORST = 4
+#: The names that `save_pictures` gives.
+_PICTURE = re.compile(r"\d{2,}-\d{2,}\.(jpg|png)")
 #: The color of pixels without a class in the truth.
 NOT_LABELED = (212, 212, 212)
 
@@ -59,7 +63,7 @@ def save_pictures(result: BenchmarkResult, sets: ImageSets, masks: Mapping[str, 
     if row is None or row.accuracy is None:
         return
     result.chosen_by = row.name
-    places = {sample.id: place for place, sample in enumerate(sets.val)}
+    places = {printable(sample.id): place for place, sample in enumerate(sets.val)}
     result.comparisons = []
     for number, (image_id, reason) in enumerate(choose(row.accuracy.image_miou), start=1):
         place = places[image_id]
@@ -80,6 +84,18 @@ def save_pictures(result: BenchmarkResult, sets: ImageSets, masks: Mapping[str, 
         ]
         score = row.accuracy.image_miou[image_id]
         result.comparisons.append(Comparison(id=image_id, reason=reason, miou=score, pictures=files))
+
+
+def remove_pictures(out: Path) -> None:
+    """Remove the pictures that an earlier report left in `out/pictures`, and the folder where nothing else is in it."""
+    folder = out / "pictures"
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if _PICTURE.fullmatch(path.name):
+            path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _small(size: tuple[int, int]) -> tuple[int, int]:

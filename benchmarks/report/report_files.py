@@ -11,6 +11,7 @@ from segkc_deploy.benchmarks.measure.miou_interval import RESAMPLES
 from segkc_deploy.benchmarks.report import formatting
 from segkc_deploy.benchmarks.report.not_measured import reasons
 from segkc_deploy.benchmarks.report.page_file import render_page
+from segkc_deploy.benchmarks.report.pictures import remove_pictures
 from segkc_deploy.benchmarks.report.recommendations import recommendations
 from segkc_deploy.benchmarks.report.report_data import report_data
 from segkc_deploy.benchmarks.report.report_markdown import report_markdown
@@ -19,6 +20,7 @@ from segkc_deploy.benchmarks.report.summary import summary
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison
 from segkc_deploy.benchmarks.store.result_file import read_result
 from segkc_deploy.boundary import BOUNDARY_RULE
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.metrics import RULE
 
 #: Bytes of the page with its pictures; worse images come first, so the best are left out where there is no room.
@@ -51,9 +53,13 @@ def render_stored(file: Path, out: Path) -> Path:
     """Write the report of a stored result into `out`, with the pictures beside `file`, and return the page's path.
 
     Raises:
-        ConfigError: the file is missing or is not a benchmark's result.
+        ConfigError: the file is missing or is not a benchmark's result, or `out` holds another one.
     """
     result = read_result(file)
+    if out.resolve() != file.parent.resolve():
+        if (out / "benchmark.json").exists() and read_result(out / "benchmark.json") != result:
+            raise ConfigError(f"{out}: holds another benchmark, which would be lost; give another --out")
+        remove_pictures(out)
     for comparison in result.comparisons:
         for picture in comparison.pictures:
             source, target = file.parent / picture.file, out / picture.file

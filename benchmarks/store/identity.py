@@ -73,7 +73,10 @@ def _content(row: PlannedRow) -> str:
 
 def _data(sets: ImageSets) -> str:
     files = [(sample.id, *map(_stamp, (sample.image, sample.mask))) for sample in sets.val]
-    return _digest([sets.labels.model_dump(mode="json"), sorted(sets.coding.label_mapping.items()), files])
+    coding = sets.coding
+    mappings = [sorted(mapping.items()) for mapping in (coding.label_mapping, coding.colors, coding.name_mapping)]
+    meaning = [sets.labels.model_dump(mode="json"), mappings, coding.by_color, coding.object_names, str(sets.pixels)]
+    return _digest([meaning, files])
 
 
 def _stamp(path: Path | None) -> list[Any] | None:

@@ -123,7 +123,7 @@ def _batches(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     sizes = [size.strip() for size in text.split(",")]
-    if not all(size.isdigit() and int(size) > 0 for size in sizes):
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise typer.BadParameter(
             f"{text!r}: write sizes of 1 or more with commas between, 1,2,4", param_hint="--batches"
         )

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from command_line import CommandLine
+from PIL import Image
 from tiny_artifact import LABELS, expected_mask, make_artifact
 
 from segkc_deploy.benchmarks.options import MeasureOptions
@@ -227,7 +229,29 @@ def test_mistakes_are_told_before_measuring(data: Path, tmp_path: Path, run: Com
     artifact.write_bytes(b"flipped")
     assert "sha256" in run.refused("benchmark", artifact, "--data", data, *out)
     assert not (tmp_path / "report").exists()
-    assert run("benchmark", artifact, "--data", data, *out, "--batches", "1,x").code == 2
+    for option in (("--batches", "1,x"), ("--batches", "²"), ("--seconds", "inf"), ("--sustained", "inf")):
+        assert run("benchmark", artifact, "--data", data, *out, *option).code == 2, option
+    other_names = LABELS.model_copy(update={"names": ("a", "b", "c", "d")})
+    other = make_artifact(tmp_path, "other.onnx", labels=other_names)
+    assert "its classes are not those that" in run.refused("benchmark", other, "--data", data, *out)
+    odd = make_artifact(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert "not UTF-8" in run.refused("benchmark", odd, "--data", data, *out)
+    for place in ("0", "1"):  # the same index of two palettes in two colors
+        mask = Image.open(data.parent / "masks" / f"{place}.png").convert("P")
+        mask.putpalette([7 * int(place) + 1, 2, 3] * 256)
+        (tmp_path / "palettes").mkdir(exist_ok=True)
+        mask.save(tmp_path / "palettes" / f"{place}.png")
+    spec = yaml.safe_load(data.read_text())
+    spec["root"] = str(data.parent)
+    spec["val"] = {
+        "images": spec["val"]["images"],
+        "masks": str(tmp_path / "palettes"),
+        "ids": str(tmp_path / "two.txt"),
+    }
+    (tmp_path / "two.txt").write_text("0\n1\n")
+    (tmp_path / "palettes.yaml").write_text(yaml.safe_dump(spec))
+    fitting = make_artifact(tmp_path, "fitting.onnx")
+    assert "different colors" in run.refused("benchmark", fitting, "--data", tmp_path / "palettes.yaml", *out)
     finished = run("benchmark", make_artifact(tmp_path), "--data", data, *out, "--device", "gpu")
     assert (finished.code, "--device" in finished.err) == (2, True)
     assert not (tmp_path / "report").exists()

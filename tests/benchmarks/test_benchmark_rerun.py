@@ -21,6 +21,7 @@ from tiny_artifact import make_artifact, write_val_images
 
 import segkc_deploy
 from segkc_deploy.benchmarks import suite
+from segkc_deploy.benchmarks.measure import worker
 from segkc_deploy.benchmarks.measure.worker import RowJob, measure
 from segkc_deploy.benchmarks.options import MeasureOptions
 from segkc_deploy.benchmarks.roofline.peaks import MeasuredPeaks
@@ -245,6 +246,68 @@ def test_identities(here: Here, data: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(row_identity_module, "_code", lambda: "after a change")
     different.add(identity())
     assert len(different) == 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"label_mapping": {"car": 1}},
+        {"mask_values": "colors"},
+        {"ignore_colors": [[1, 2, 3]]},
+        {"bands": 4},
+        {"bits": 16},
+    ],
+)
+def test_all_that_masks_and_images_are_read_by_counts(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    spec = yaml.safe_load(data.read_text()) | {"root": str(data.parent)}
+    spec["classes"] = {name: [index, 0, 0] for index, name in enumerate(spec["classes"])}
+    found = []
+    for content in (spec, spec | changes):
+        (tmp_path / "data.yaml").write_text(yaml.safe_dump(content))
+        found.append(shared_conditions(load_data_spec(tmp_path / "data.yaml").resolve(), {}, {}, {})["data"])
+    assert found[0] != found[1]
+
+
+def test_a_report_without_pictures_leaves_none_of_an_earlier_one(here: Here, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rerun(here, data, out)
+    assert list((out / "pictures").iterdir())
+    (out / "pictures" / "mine.jpg").write_bytes(b"mine")
+    Benchmark(here.targets, data, out, QUICK, pictures=False).run()
+    assert [path.name for path in (out / "pictures").iterdir()] == ["mine.jpg"]
+
+
+def test_images_whose_names_are_not_utf8_are_in_the_report(here: Here, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data.parent, tmp_path / "copy")
+    for folder in ("images", "masks"):
+        (tmp_path / "copy" / folder / "1.png").rename(tmp_path / "copy" / folder / os.fsdecode(b"caf\xe9.png"))
+    rerun(here, tmp_path / "copy" / "data.yaml", tmp_path / "out")
+    stored = BenchmarkResult.model_validate_json((tmp_path / "out" / "benchmark.json").read_bytes())
+    assert stored.rows[0].accuracy is not None
+    assert set(stored.rows[0].accuracy.image_miou) == {"0", "2", "caf\\udce9"}
+    assert "caf\\udce9" in {comparison.id for comparison in stored.comparisons}
+
+
+def test_a_batch_that_takes_too_much_memory_costs_its_own_figures_alone(
+    here: Here, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = worker.measure_batch
+
+    def out_of_memory(predictor: Any, images: Any, batch: int, *others: Any) -> Any:
+        if batch == 2:
+            raise RuntimeError("CUDA out of memory.\nTried to allocate 1 GiB.")
+        return real(predictor, images, batch, *others)
+
+    monkeypatch.setattr(worker, "measure_batch", out_of_memory)
+    rerun(here, data, tmp_path / "out", QUICK.model_copy(update={"batches": (1, 2, 4)}))
+    stored = BenchmarkResult.model_validate_json((tmp_path / "out" / "benchmark.json").read_bytes())
+    for row in stored.rows:
+        assert [(point.batch, point.error) for point in row.throughput] == [
+            (1, None),
+            (2, "CUDA out of memory."),
+            (4, None),
+        ]
+        assert row.parameters and row.file_bytes
 
 
 def test_the_code_counts_with_that_behind_the_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

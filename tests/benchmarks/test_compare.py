@@ -13,7 +13,8 @@ from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Comparison
 from segkc_deploy.benchmarks.studies.benchmark_rows import main as study_main
 
 SERVER = {"cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "cores": 8, "gpus": [{"name": "NVIDIA H200"}]}
-BOARD = {"cpu": "ARMv8 Processor rev 1 (v8l)", "cores": 6, "gpus": []}
+SERVER["cpu_features"] = ["AVX2", "VNNI"]
+BOARD = {"cpu": "ARMv8 Processor rev 1 (v8l)", "cores": 6, "gpus": [], "cpu_features": ["NEON"]}
 
 
 def rows(base: float, miou: float = 60.0) -> list[Row]:
@@ -66,6 +67,7 @@ def test_two_machines_in_one_report(tmp_path: Path, command: CommandLine) -> Non
     assert joined.notes == ["orin: torch is not installed"]
     assert joined.versions == {"numpy": "2", "torch": "2.15 (H200); none (orin)"}
     assert joined.machine["cores"] == "8 (H200); 6 (orin)"
+    assert joined.machine["cpu_features"] == "AVX2, VNNI (H200); NEON (orin)"
     assert joined.machine["gpus"] == "NVIDIA H200 (H200); none (orin)"
     assert [(source.label, source.machine) for source in joined.sources] == [("H200", SERVER), ("orin", BOARD)]
     assert joined.options == joined.sources[0].options
@@ -84,6 +86,7 @@ def test_two_machines_in_one_report(tmp_path: Path, command: CommandLine) -> Non
     page, text = (out / "index.html").read_text(), (out / "benchmark.md").read_text()
     assert all(name in page and name in text for name in names)
     assert "2.15 (H200); none (orin)" in page
+    assert "A, V, X" not in page
     assert page.count('<img src="data:image/') == 3
     assert [cell.title for cell in joined.comparisons[0].pictures] == ["input", "truth", "a junior @ H200"]
     assert joined.chosen_by == "a junior @ H200"
@@ -111,6 +114,29 @@ def test_other_data_are_refused_unless_the_accuracy_is_left_out(
     joined = stored(tmp_path / "both")
     assert [row.accuracy for row in joined.rows] == [None] * len(joined.rows)
     assert joined.comparisons == []
+
+
+def test_results_of_other_images_are_refused_behind_one_that_was_not_scored(
+    tmp_path: Path, command: CommandLine
+) -> None:
+    unscored = [full_row("j", "junior", 9, 9, accuracy=None)]
+    one_image = Accuracy(images=1, miou=9, pixel_accuracy=9, iou=[9, 9], image_miou={"7": 9.0})
+    files = [
+        write(tmp_path, "first", 10.0, rows=unscored),
+        write(tmp_path, "second", 10.0),
+        write(tmp_path, "third", 10.0, rows=[full_row("j", "junior", 9, 9, accuracy=one_image)]),
+    ]
+    line = command.refused("compare", *files, "--out", tmp_path / "all")
+    assert str(files[1]) in line and str(files[2]) in line and "scored on 1 images, not on 2" in line
+
+
+def test_a_comparison_keeps_no_pictures_of_an_earlier_one(tmp_path: Path) -> None:
+    first, second = write(tmp_path, "server", 10.0, machine=SERVER), write(tmp_path, "board", 80.0, machine=BOARD)
+    out = tmp_path / "both"
+    compare([(None, first), (None, second)], out)
+    (out / "pictures" / "01-00.jpg").write_bytes(b"of a benchmark")
+    compare([(None, first), (None, second)], out, accuracy=False)
+    assert "01-00.jpg" not in {path.name for path in (out / "pictures").iterdir()}
 
 
 def test_two_results_of_one_machine_are_told_apart_by_their_folders(tmp_path: Path) -> None:

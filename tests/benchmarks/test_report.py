@@ -15,7 +15,7 @@ from tiny_artifact import make_artifact
 
 from segkc_deploy.benchmarks.report import formatting, page_file
 from segkc_deploy.benchmarks.report.markdown_table import markdown
-from segkc_deploy.benchmarks.report.report_files import write_report
+from segkc_deploy.benchmarks.report.report_files import render_stored, write_report
 from segkc_deploy.benchmarks.report.summary import summary
 from segkc_deploy.benchmarks.schema import (
     Accuracy,
@@ -140,6 +140,26 @@ def test_pictures_are_embedded_and_missing_ones_left_out(tmp_path: Path) -> None
     write_report(with_pictures(tmp_path, 4, 1), tmp_path)
     _, page = read_page(tmp_path)
     assert len(layers(page)) == 1
+
+
+def test_a_stored_result_is_shown_with_its_own_pictures_or_none(tmp_path: Path) -> None:
+    cells = [Picture(title="input", file="pictures/01-00.png")]
+    files = []
+    for name in ("a", "b"):
+        comparisons = [Comparison(id=name, reason="worst", miou=12.3, pictures=cells)]
+        made = result([full_row(name, "junior", 50, 20)], comparisons=comparisons, chosen_by=name)
+        (tmp_path / name / "pictures").mkdir(parents=True)
+        (tmp_path / name / cells[0].file).write_bytes(name.encode())
+        made.write(tmp_path / name / "benchmark.json")
+        files.append(tmp_path / name / "benchmark.json")
+    render_stored(files[0], tmp_path / "page")
+    render_stored(files[0], tmp_path / "page")  # the same one again
+    with pytest.raises(ConfigError, match="holds another benchmark, which would be lost"):
+        render_stored(files[1], tmp_path / "page")
+    (tmp_path / "page" / "benchmark.json").unlink()
+    (tmp_path / "b" / cells[0].file).unlink()
+    render_stored(files[1], tmp_path / "page")
+    assert layers(read_page(tmp_path / "page")[1]) == []
 
 
 def test_a_report_without_pictures_says_so(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """The load test of the service, in short."""
 
 import json
+import socket
+import threading
+from contextlib import suppress
 
 import cv2
 import numpy as np
+import psutil
 from tiny_artifact import make_artifact
 
-from segkc_deploy.benchmarks.measure.service_load import _Client, measure, percentiles
+from segkc_deploy.benchmarks.measure.service_load import _Client, bear, measure, percentiles
 
 
 def test_it_compares_with_bare_inference_and_counts_every_answer(tmp_path, monkeypatch):
@@ -25,6 +29,26 @@ def test_it_compares_with_bare_inference_and_counts_every_answer(tmp_path, monke
     assert load["others"] == 0
     assert load["memory_mib"]["most"] > 0
     assert len(connected) == 1 + 3, "a connection for each request would count as the service's time"
+
+
+def test_connections_that_end_without_an_answer_are_counted():
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def hang_up():
+        with suppress(OSError):
+            while True:
+                server.accept()[0].close()
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    load = bear(server.getsockname()[1], psutil.Process(), b"image", clients=2, seconds=0.5)
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join()
+    assert load["lost"] == load["others"] >= 2
+    assert load["statuses"] == {}
+    assert load["service"] is None
+    json.dumps(load, allow_nan=False)
 
 
 def test_percentiles_are_milliseconds():
