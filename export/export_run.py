@@ -45,7 +45,7 @@ from segkc_deploy.runners.factory import create_runner
 from segkc_deploy.training.files.network_file import NetworkMetadata, load_network
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
-from segkc_deploy.training.models.size_refusal import size_in_words, size_refusal
+from segkc_deploy.training.models.size_refusal import size_in_words, size_refusal, takes_every_multiple
 
 #: Batch sizes for an engine that has to be told some.
 _USUAL_BATCH = Range(1, 1, 8)
@@ -134,12 +134,17 @@ def _check_format(pixels: PixelFormat, engine: str, precision: str) -> None:
         )
 
 
-def _require_size(network: Segmenter, size: tuple[int, int]) -> None:
+def _require_size(network: Segmenter, size: tuple[int, int], free_size: bool) -> None:
     """Refuse a size that the backbone does not take, which would end in an error of the tracer."""
     if reason := size_refusal(network, size):
         raise ConfigError(
             f"size {size_in_words(size)}: {network.spec.backbone} cannot take it: {reason}; export with a --size that"
-            " it takes, such as that of the training's crops, and without --dynamic"
+            " it takes, such as that of the training's crops"
+        )
+    if free_size and not takes_every_multiple(network, size):
+        raise ConfigError(
+            f"--dynamic: {network.spec.backbone} does not take every multiple of {network.size_multiple}; export one"
+            " file for each --size"
         )
 
 
@@ -162,8 +167,7 @@ class _Export:
         self.outputs = tuple(settings.outputs or engine.default_outputs)
         check_size(self.size, network.size_multiple)
         self.smallest, self.largest = settings.size_range(self.size, network.size_multiple)
-        for size in {self.smallest, self.size, self.largest}:
-            _require_size(network, size)
+        _require_size(network, self.size, settings.free_size)
         self.graph = DeployGraph(network, None if settings.free_size else self.size, self.outputs)
         self.contract = self._contract()
 

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: The name of a temporary file; the groups are its target's stem and suffix.
+#: Bytes of a file's name that Linux, macOS and Windows allow, and that a temporary name has more than its target's.
+_LONGEST_NAME = 255
+_ADDED = len(".-12345678")
+
+#: The name of a temporary file; the groups are its target's stem, see `fitting_stem`, and suffix.
 TEMPORARY = re.compile(r"\.(.+)-[0-9a-f]{8}(\.[^.]*|)", re.DOTALL)
 
 
@@ -23,7 +27,8 @@ def atomic_path(target: str | Path, flush: bool = True) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+    stem = fitting_stem(target)
+    temporary = target.with_name(f".{stem}-{secrets.token_hex(4)}{target.suffix}")
     # The system takes the umask off the mode; to read the umask would change it for other threads.
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     mode = temporary.stat().st_mode
@@ -38,6 +43,14 @@ def atomic_path(target: str | Path, flush: bool = True) -> Iterator[Path]:
                 _fsync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def fitting_stem(target: Path) -> str:
+    """Return a target's stem in the name of its temporary file: cut where that would be too long for a file system."""
+    stem = target.stem
+    while stem and len(os.fsencode(f"{stem}{target.suffix}")) > _LONGEST_NAME - _ADDED:
+        stem = stem[:-1]
+    return stem
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def predict_geotiff(
         MissingDependencyError: rasterio is not installed.
         OSError: the target cannot be written.
     """
-    rasterio = _import_rasterio()
+    rasterio = import_rasterio()
     window = predictor.contract.size
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), _opened(rasterio, source) as image:
         bands = _Bands(image, source)
@@ -82,7 +82,7 @@ def reduced_pair(source: Path, mask: Path, longest_side: int) -> tuple[np.ndarra
     Raises:
         DataError: one of them cannot be read.
     """
-    rasterio = _import_rasterio()
+    rasterio = import_rasterio()
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), _opened(rasterio, source) as image:
         factor = max(1.0, max(image.height, image.width) / longest_side)
         size = max(round(image.height / factor), 1), max(round(image.width / factor), 1)
@@ -162,7 +162,12 @@ class _Bands:
         return np.ascontiguousarray(np.broadcast_to(np.moveaxis(values, 0, 2), (*values.shape[1:], 3)))
 
 
-def _import_rasterio() -> Any:
+def import_rasterio() -> Any:
+    """Return rasterio.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         import rasterio
         import rasterio.windows

@@ -145,7 +145,7 @@ def _arrays(tensors: list[Tensor], rest: memoryview) -> dict[str, np.ndarray]:
         dtype = NUMPY_TYPES[tensor.datatype]
         if type(size) is not int or size != math.prod(tensor.shape) * dtype.itemsize or size > len(rest):
             raise DataError(f"tensor {tensor.name}: {size} bytes of {len(rest)} are not {_kind(tensor)}")
-        arrays[tensor.name] = np.frombuffer(rest[:size], dtype).reshape(tensor.shape)
+        arrays[tensor.name] = _shaped(np.frombuffer(rest[:size], dtype), tensor)
         rest = rest[size:]
     if len(rest):
         raise DataError(f"the body holds {len(rest)} bytes more than its tensors")
@@ -164,7 +164,14 @@ def _from_json(tensor: Tensor) -> np.ndarray:
         raise wrong
     if dtype.kind == "u" and values.size and not 0 <= values.min() <= values.max() <= np.iinfo(dtype).max:
         raise wrong
-    return values.astype(dtype).reshape(tensor.shape)
+    return _shaped(values.astype(dtype), tensor)
+
+
+def _shaped(values: np.ndarray, tensor: Tensor) -> np.ndarray:
+    try:
+        return values.reshape(tensor.shape)
+    except ValueError:  # nothing, in sides that are too long for an array
+        raise DataError(f"tensor {tensor.name}: {_kind(tensor)} is no shape of an array") from None
 
 
 def _kind(tensor: Tensor) -> str:

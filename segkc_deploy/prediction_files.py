@@ -4,7 +4,7 @@ Images are read and resized in the background before the network runs on them, a
 the background after it, so that the network waits for neither.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,7 +16,15 @@ import numpy as np
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.machine import available_cores
-from segkc_deploy.prediction_record import Further, ResultFolder, remove_earlier, results_there
+from segkc_deploy.prediction_record import (
+    Further,
+    ResultFolder,
+    record_settings,
+    recorded_results,
+    recorded_settings,
+    remove_earlier,
+    results_there,
+)
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch, run_streams
 from segkc_deploy.progress import console, track
@@ -78,10 +86,11 @@ def predict_files(
 
     Raises:
         ArtifactError: the confidence is wanted, and the artifact gives none.
-        ConfigError: a result could not be written.
+        ConfigError: a result could not be written, would replace a file that no earlier call wrote, or `resume` is set
+            and the results that are there were made otherwise.
     """
     _require(predictor, outputs)
-    images = images_to_predict(images, out, outputs, resume)
+    images = images_to_predict(images, out, outputs, resume, settings_of(predictor, outputs, tile=False))
     shrinking = ShrinkNotice(predictor.contract, shrink_notice)
     each = predict_each(predictor, images, ResultFolder(out), batch_size, outputs, shrinking)
     failed = 0
@@ -121,19 +130,59 @@ def _require(predictor: Predictor, outputs: Outputs) -> None:
 
 
 def images_to_predict(
-    images: Sequence[SourceImage], out: Path, outputs: Outputs, resume: bool
+    images: Sequence[SourceImage],
+    out: Path,
+    outputs: Outputs,
+    resume: bool,
+    settings: Mapping[str, object] | None = None,
 ) -> Sequence[SourceImage]:
     """Return the images that have no results in `out` yet; without `resume` all, after deleting earlier results.
 
     Files appear whole or not at all, so a killed run leaves none that is incomplete; those that a crash of the machine
     spoiled are made again.
-    """
-    if not resume:
-        remove_earlier(out)
-        return images
-    there = results_there(out)
 
-    return [image for image in images if not outputs.are_there(image.id, there)]
+    Raises:
+        ConfigError: a file that no earlier call wrote would be replaced, or `resume` is set and the results that are
+            there were made with other `settings`.
+    """
+    _require_own(images, out, outputs)
+    if resume:
+        _require_same_settings(out, settings or {})
+        there = results_there(out)
+        images = [image for image in images if not outputs.are_there(image.id, there)]
+    else:
+        remove_earlier(out)
+    if settings is not None:
+        record_settings(out, settings)
+    return images
+
+
+def settings_of(predictor: Predictor, outputs: Outputs, **others: object) -> dict[str, object]:
+    """Return what the pixels of results depend on, for `images_to_predict`."""
+    manifest = predictor.manifest
+    return {"network": manifest.sha256 if manifest else predictor.description, "palette": outputs.palette} | others
+
+
+def _require_own(images: Sequence[SourceImage], out: Path, outputs: Outputs) -> None:
+    own = recorded_results(out)
+    for image in images:
+        for names in outputs.names(image.id):
+            for name in names - own:
+                if (out / name).exists():
+                    raise ConfigError(
+                        f"{out / name}: is there, and no earlier call wrote it; choose another --out, or move it away"
+                    )
+
+
+def _require_same_settings(out: Path, settings: Mapping[str, object]) -> None:
+    known = recorded_settings(out)
+    for name in settings.keys() & known.keys():
+        if known[name] != settings[name]:
+            what = "another network" if name == "network" else f"{name} {known[name]}, not {settings[name]}"
+            raise ConfigError(
+                f"{out}: its results were made with {what}; leave --resume out and choose another --out, or add"
+                " --overwrite"
+            )
 
 
 def report_left_out(reason: str) -> None:
@@ -232,7 +281,10 @@ def _write(folder: ResultFolder, encoded: list[ResultFile] | str) -> str | None:
     """Write the files of an image; return why it has none."""
     if isinstance(encoded, str):
         return encoded
-    write_results(folder, encoded)
+    try:
+        write_results(folder, encoded)
+    except DataError as error:
+        return str(error)
     return None
 
 

@@ -1,14 +1,15 @@
 """Which files of a folder `predict` wrote, so that it can delete its own, and no others, when it writes there again."""
 
+import errno
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePath, PurePosixPath
 
 from segkc_deploy import atomic
-from segkc_deploy.errors import ConfigError
+from segkc_deploy.errors import ConfigError, DataError
 
 
 class Further(StrEnum):
@@ -25,6 +26,8 @@ class Further(StrEnum):
 
 #: One JSON string a line: a file's path below the folder.
 RECORD = "predicted.jsonl"
+#: What the pixels of the recorded files depend on, a JSON object.
+SETTINGS = "predicted.settings.json"
 
 #: The subfolders of results, each with the endings that its files may have.
 _ENDINGS = {
@@ -58,6 +61,7 @@ class ResultFolder:
 
         Raises:
             ConfigError: it cannot be written.
+            DataError: its name is too long.
         """
         path = self.path / name
         try:
@@ -66,6 +70,8 @@ class ResultFolder:
             # Unflushed: to wait for the disk takes longer than a small network, and `results_there` looks at the files.
             atomic.write_bytes(path, content, flush=False)
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # of this image alone
+                raise DataError(f"{path}: its name is too long for a file; rename the image") from None
             raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
 
     def note(self, *names: PurePath) -> None:
@@ -81,8 +87,35 @@ def keep_existing(out: Path) -> None:
     atomic.write_text(out / RECORD, "".join(json.dumps(name) + "\n" for name in names))
 
 
+def record_settings(out: Path, settings: Mapping[str, object]) -> None:
+    """Note how the results in `out` are made.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        with atomic.atomic_path(out / SETTINGS) as temporary:
+            temporary.write_text(json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{out / SETTINGS}: cannot be written: {error.strerror}; choose another --out") from None
+
+
+def recorded_settings(out: Path) -> dict[str, object]:
+    """Return how the results in `out` were made, as far as it is noted."""
+    try:
+        settings = json.loads((out / SETTINGS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def recorded_results(out: Path) -> set[str]:
+    """Return the paths below `out` of the recorded results, whether they exist or not."""
+    return {name.as_posix() for name in _recorded(out / RECORD)}
+
+
 def remove_earlier(out: Path) -> None:
-    """Delete the recorded results in `out`, the subfolders that become empty by it, and the record."""
+    """Delete the recorded results in `out`, the subfolders that become empty by it, the record and its settings."""
     names = list(_recorded(out / RECORD))
     _remove_unfinished(out, names)
     for name in names:
@@ -93,6 +126,7 @@ def remove_earlier(out: Path) -> None:
                 break
             folder.rmdir()
     (out / RECORD).unlink(missing_ok=True)
+    (out / SETTINGS).unlink(missing_ok=True)
 
 
 def results_there(out: Path) -> set[str]:
@@ -112,7 +146,7 @@ def results_there(out: Path) -> set[str]:
 
 def _remove_unfinished(out: Path, names: Collection[PurePosixPath]) -> None:
     """Remove the temporary files that a killed run left of the named results."""
-    known = {out / name for name in names}
+    known = {path.with_name(atomic.fitting_stem(path) + path.suffix) for path in (out / name for name in names)}
     for folder in {path.parent for path in known}:
         for path in folder.glob(".*") if folder.is_dir() else ():
             match = atomic.TEMPORARY.fullmatch(path.name)

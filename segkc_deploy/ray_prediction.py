@@ -38,6 +38,7 @@ class RayJob:
         tile: whether images are predicted in tiles, with `stride` pixels from one window to the next.
         cpus, gpus: what a worker occupies of the cluster; `gpus` None takes one where the cluster has some.
         workers: how many there are; as many as the cluster has room for if None.
+        network: the sha256 of the artifact; None where a server has it.
     """
 
     opened: Callable[[], Predictor]
@@ -50,6 +51,7 @@ class RayJob:
     cpus: int = 1
     gpus: int | None = None
     workers: int | None = None
+    network: str | None = None
 
 
 def predict_files_on_ray(job: RayJob, images: Sequence[SourceImage], resume: bool = False) -> int:
@@ -67,7 +69,10 @@ def predict_files_on_ray(job: RayJob, images: Sequence[SourceImage], resume: boo
     """
     ray = import_ray()
     job = replace(job, out=job.out.absolute())
-    images = images_to_predict(images, job.out, job.outputs, resume)
+    settings: dict[str, object] = {"palette": job.outputs.palette, "tile": job.tile}
+    settings |= {"tile_stride": job.stride} if job.tile else {}
+    settings |= {"network": job.network} if job.network else {}
+    images = images_to_predict(images, job.out, job.outputs, resume, settings)
     # Named before there is one, since several machines cannot append to one file.
     ResultFolder(job.out).note(
         *(PurePosixPath(name) for image in images for names in job.outputs.names(image.id) for name in sorted(names))
@@ -184,7 +189,7 @@ class _Worker:
             self._shrinking = ShrinkNotice(self._predictor.contract, job.shrink_notice, self._notices.append)
         folder = ResultFolder(job.out, recorded=True)
         if job.tile:
-            check_tiling(self._predictor, images, job.outputs)
+            check_tiling(self._predictor, images, job.outputs, job.stride)
             arguments = (job.stride, job.batch_size, job.outputs, lambda share, what: None)
             return predict_each_tiled(self._predictor, images, folder, *arguments)
         return predict_each(self._predictor, images, folder, job.batch_size, job.outputs, self._shrinking)

@@ -32,7 +32,7 @@ def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
         exclude: a folder whose files are left out, so that results inside the source are not taken for images.
 
     Raises:
-        DataError: no image was found, or the list is not text.
+        DataError: no image was found, all are in `exclude`, or the list is not text.
     """
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".txt":
@@ -48,7 +48,13 @@ def find_images(source: str, exclude: Path | None = None) -> list[SourceImage]:
         found = list({_real_folder(name): Path(name) for name in sorted(matches, key=len, reverse=True)}.values())
     else:
         raise DataError(f"{source}: no such image or folder")
-    images = sorted(image for image in found if _is_image(image) and not _is_within(image, exclude))
+    there = [image for image in found if _is_image(image)]
+    images = sorted(image for image in there if not _is_within(image, exclude))
+    if there and not images:
+        raise DataError(
+            f"{source}: its images are all inside {exclude}, which is to hold the results; choose an --out beside the"
+            " images, or a folder in theirs"
+        )
     if not images:
         raise DataError(f"{source}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return _named_below(base, images)

@@ -7,15 +7,21 @@ import numpy as np
 
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
-from segkc_deploy.geotiff import predict_geotiff, reduced_pair
+from segkc_deploy.geotiff import import_rasterio, predict_geotiff, reduced_pair
 from segkc_deploy.overlay import overlay
-from segkc_deploy.prediction_files import OUT_OF_MEMORY, images_to_predict, report_left_out
+from segkc_deploy.prediction_files import OUT_OF_MEMORY, images_to_predict, report_left_out, settings_of
 from segkc_deploy.prediction_record import Further, ResultFolder
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import progress
 from segkc_deploy.result_files import Outputs, results_of, write_overlay, write_results
 from segkc_deploy.sources import SourceImage
-from segkc_deploy.tiles import predict_tiled, predict_tiled_with_confidence, require_tiled_confidence
+from segkc_deploy.tiles import (
+    Tiling,
+    default_stride,
+    predict_tiled,
+    predict_tiled_with_confidence,
+    require_tiled_confidence,
+)
 
 _TIFF = frozenset({".tif", ".tiff"})
 
@@ -59,8 +65,9 @@ def predict_files_tiled(
         ConfigError: a result cannot be written, the stride leaves gaps, or further files of a TIFF are asked for.
         MissingDependencyError: there is a TIFF, and rasterio is not installed.
     """
-    check_tiling(predictor, images, outputs)
-    images = images_to_predict(images, out, outputs, resume)
+    check_tiling(predictor, images, outputs, stride)
+    settings = settings_of(predictor, outputs, tile=True, tile_stride=stride)
+    images = images_to_predict(images, out, outputs, resume, settings)
     failed = 0
     with progress("Predicting") as tell:
         for reason in predict_each_tiled(predictor, images, ResultFolder(out), stride, batch_size, outputs, tell):
@@ -103,13 +110,21 @@ def predict_each_tiled(
         yield None
 
 
-def check_tiling(predictor: Predictor, images: Sequence[SourceImage], outputs: Outputs) -> None:
+def check_tiling(
+    predictor: Predictor, images: Sequence[SourceImage], outputs: Outputs, stride: int | None = None
+) -> None:
     """Refuse what cannot be predicted in tiles.
 
     Raises:
         ArtifactError: the confidence is wanted, and the artifact gives neither it nor logits.
-        ConfigError: the artifact takes other pixels than RGB, or further files of a TIFF are asked for.
+        ConfigError: the artifact takes other pixels than RGB, the stride leaves gaps, or further files of a TIFF are
+            asked for.
+        MissingDependencyError: there is a TIFF, and rasterio is not installed.
     """
+    window = predictor.contract.size
+    Tiling(window, window, default_stride(window) if stride is None else (stride, stride))
+    if any(map(_is_tiff, images)):
+        import_rasterio()
     if not (pixels := predictor.contract.pixels).is_rgb:
         raise ConfigError(f"--tile reads RGB of 8 bits, but the artifact takes {pixels}; leave --tile out")
     if Further.CONFIDENCE in outputs.also:

@@ -126,9 +126,19 @@ def predict_command(
     images = find_images(source, exclude=out)
     outputs = Outputs(strength, palette, further)
     if ray:
-        worker, cpus, gpus = _worker_options(artifact, device, threads, api_key_file)
+        worker, cpus, gpus, network = _worker_options(artifact, device, threads, api_key_file)
         job = RayJob(
-            worker, out, batch, outputs, shrink_notice, tile, tile_stride, cpus=cpus, gpus=gpus, workers=ray_workers
+            worker,
+            out,
+            batch,
+            outputs,
+            shrink_notice,
+            tile,
+            tile_stride,
+            cpus=cpus,
+            gpus=gpus,
+            workers=ray_workers,
+            network=network,
         )
         import_ray()
         prepare_folder(out, overwrite or resume)
@@ -184,17 +194,17 @@ def _open(
 
 def _worker_options(
     artifact: str, device: str, threads: int | None, api_key_file: Path | None
-) -> tuple[Callable[[], "Predictor"], int, int | None]:
-    """Return what opens the network in a Ray worker, and the CPUs and GPUs that the worker occupies."""
+) -> tuple[Callable[[], "Predictor"], int, int | None, str | None]:
+    """Return what opens the network in a Ray worker, the CPUs and GPUs that the worker occupies, and its sha256."""
     from segkc_deploy.manifest import read_manifest
 
     key = api_key_file and api_key_file.absolute()
     if _is_url(artifact):
-        return partial(_open, artifact, device, threads, key), 1, 0
+        return partial(_open, artifact, device, threads, key), 1, 0, None
     path = Path(artifact).absolute()
-    read_manifest(path)  # what is wrong with it is said before there are workers
+    network = read_manifest(path).sha256  # what is wrong with it is said before there are workers
     gpus = {"auto": None, "cpu": 0}.get(device, 1)
-    return partial(_open, str(path), device, threads or 1, key), threads or 1, gpus
+    return partial(_open, str(path), device, threads or 1, key), threads or 1, gpus, network
 
 
 def _predict_video(

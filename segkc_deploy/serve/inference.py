@@ -178,8 +178,9 @@ def _decode(service: Service, model: ServedModel, body: bytes, request: Request)
     if network_size(contract, size) != size:
         nearest = network_size(contract, size)
         raise HTTPException(400, f"{model.name} takes images of {list(nearest)}, not of {list(size)}; resize them")
-    if len(images) > service.limits.waiting:
-        raise HTTPException(413, f"a request may hold {service.limits.waiting} images, not {len(images)}")
+    most = max(service.limits.waiting, contract.batch)  # of a fixed batch all images come at once
+    if len(images) > most:
+        raise HTTPException(413, f"a request may hold {most} images, not {len(images)}")
     unknown = {output.name for output in wanted.outputs} - {output.name for output in contract.outputs}
     if unknown:
         raise HTTPException(400, f"{model.name} gives no {', '.join(sorted(unknown))}")

@@ -100,7 +100,9 @@ def served_models(
     models = []
     for name, (path, predictor) in zip(names, predictors, strict=True):
         largest = predictor.batch_size(batch)
-        batcher = Batcher(predictor.infer, largest, limits.waiting, batch_delay_s)
+        # Of a fixed batch all images come at once.
+        most_waiting = max(limits.waiting, predictor.contract.batch)
+        batcher = Batcher(predictor.infer, largest, most_waiting, batch_delay_s)
         models.append(ServedModel(name, path, predictor, batcher, largest))
     return models
 

@@ -33,6 +33,8 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError:
             listening.close()
             raise
+    except UnicodeError:  # of the codec for host names, which an OSError is not
+        raise ConfigError(f"--host {host}: no name of a host") from None
     except OSError as error:
         raise ConfigError(
             f"{host}:{port}: cannot listen there: {error.strerror}; choose another --host or --port"

@@ -36,7 +36,8 @@ class OverlayVideo:
         video: whose timing and sound it gets.
 
     Raises:
-        ConfigError: it cannot be written, or would replace `video` itself.
+        ConfigError: it cannot be written, or would replace `video` itself or a file without the lines that `predict`
+            writes beside its own.
     """
 
     def __init__(self, folder: Path, video: Video) -> None:
@@ -46,6 +47,8 @@ class OverlayVideo:
         self.path = folder / f"{video.name}.{'mp4' if mp4 else 'mkv'}"
         if video.is_file(self.path):
             raise ConfigError(f"{self.path}: would replace the video that is predicted; choose another --out")
+        if self.path.exists() and not (folder / f"{video.name}.jsonl").exists():
+            raise ConfigError(f"{self.path}: is there, and no earlier call wrote it; choose another --out")
         with self._writing():
             # A file of Python's: where the disk is full, FFmpeg ends its own without an error.
             self._file = self.path.open("wb")

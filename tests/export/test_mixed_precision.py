@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from small_graphs import (
 )
 from torch.nn import functional
 
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.precision.casting import cast_graph
@@ -117,9 +119,10 @@ def test_rounding_errors_tell_vanished_weights_from_rounded_ones() -> None:
 # --- the parts -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("scale", [None, 0.7])
-def test_attention_taken_apart_is_the_formula(scale: float | None) -> None:
-    graph = attention_graph()
+def test_attention_taken_apart_is_the_formula(scale: float | None, biased: bool) -> None:
+    graph = attention_graph(biased)
     if scale is not None:
         graph.text = graph.text.replace("Attention (", f"Attention <scale = {scale}> (")
         graph.weights["query"] = graph.weights["query"] / (scale * 2)  # the formula's own scale is 1 / sqrt(4)
@@ -127,15 +130,16 @@ def test_attention_taken_apart_is_the_formula(scale: float | None) -> None:
     onnx.checker.check_model(apart, full_check=True)
     assert not any(node.op_type == "Attention" for node in apart.graph.node)
     names = [node.name for node in apart.graph.node if "/" in node.name]
-    assert names == [f"attended/{part}" for part in ("scale", "keys", "scores", "softmax", "context")]
-    expected = attention_in_float64(attention_graph().weights, images(2))
+    parts = ["scale", "keys", "scores", *(["bias"] if biased else []), "softmax", "context"]
+    assert names == [f"attended/{part}" for part in parts]
+    expected = attention_in_float64(attention_graph(biased).weights, images(2))
     np.testing.assert_allclose(emulate(apart)(images(2))[0], expected, atol=1e-4)
 
 
 def test_attention_with_more_to_it_is_refused() -> None:
     graph = attention_graph()
     graph.text = graph.text.replace("Attention (", "Attention <is_causal = 1> (")
-    with pytest.raises(AssertionError, match="is_causal"):
+    with pytest.raises(ConfigError, match="is_causal"):
         decompose_attention(graph.model())
 
 
@@ -248,6 +252,16 @@ def test_what_fp16_cannot_hold_is_found_and_kept(
     if naive_is_wrong:
         naive = emulate(naively_cast(model, "fp16"))(held_out)[0]
         assert not np.isfinite(naive).all() or (naive.argmax(1) == expected.argmax(1)).mean() < 0.9
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_bias_of_attention_is_converted_with_it(precision: Any) -> None:
+    graph = attention_graph(biased=True)
+    mixed = to_mixed_precision(graph.model(), precision, [images(3)])
+    check_well_formed(mixed.model)
+    assert numeric(mixed) == {}
+    expected = attention_in_float64(graph.weights, images(4, seed=9))
+    assert relative_error(emulate(mixed.model)(images(4, seed=9))[0], expected) < TOLERANCE[precision]
 
 
 @pytest.mark.parametrize("change", [rescaled_values, rescaled_scores])

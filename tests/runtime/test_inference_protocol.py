@@ -103,7 +103,11 @@ def test_predict_takes_a_url_in_place_of_an_artifact(
         finished = command("predict", source, "--source", tmp_path / "photos", "--out", tmp_path / name, "--batch", 2)
         assert finished.code == 0, finished.err
     local, remote = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        {
+            path.name: path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file() and path.name != "predicted.settings.json"  # which network it was, as far as it is known
+        }
         for name in ("local", "remote")
     )
     assert local == remote
@@ -344,6 +348,23 @@ def test_binary_lengths_that_do_not_fit_are_refused(length: str | None, size: ob
     header = json.dumps({"inputs": [tensor]}).encode()
     with pytest.raises(DataError):
         decode_request(header + rest, length or str(len(header)))
+
+
+def test_a_shape_that_no_array_has_is_refused() -> None:
+    """Of no values at all, so that their number fits."""
+    tensor = {"name": "a", "shape": [0, 10**30], "datatype": "UINT8", "parameters": {"binary_data_size": 0}}
+    header = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(DataError, match="is no shape of an array"):
+        decode_request(header, str(len(header)))
+
+
+def test_a_fixed_batch_larger_than_what_may_wait_is_served(command: CommandLine, tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path, "fixed.onnx", size=SIZE, batch=5)
+    cv2.imwrite(str(tmp_path / "a.png"), IMAGES[0])
+    with running_service([artifact], waiting=2) as service:
+        arguments = ("--source", tmp_path / "a.png", "--out", tmp_path / "out")
+        finished = command("predict", model_url(service), *arguments)
+        assert finished.code == 0, finished.err
 
 
 def test_what_is_no_answer_is_refused() -> None:

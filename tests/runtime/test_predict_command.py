@@ -30,9 +30,9 @@ def write_image(path, seed=0, size=SIZE):
 
 
 def files_below(folder):
-    """The files in `folder` but the list of what `predict` wrote."""
+    """The files in `folder` but what `predict` noted of those that it wrote."""
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in files if name != "predicted.jsonl")
+    return sorted(name for name in files if name not in ("predicted.jsonl", "predicted.settings.json"))
 
 
 def ids(source, **options):
@@ -163,6 +163,61 @@ def test_overwrite_deletes_what_predict_wrote_and_nothing_else(command, artifact
     assert files_below(out) == sorted(["masks/a.png", *foreign])
     assert not (out / "masks" / "b").exists()
     assert all((out / name).read_text() == "mine" for name in foreign)
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--resume"])
+@pytest.mark.parametrize("name", ["masks/a.png", "overlays/a.jpg"])
+def test_a_file_that_predict_did_not_write_is_never_replaced(command, artifact, tmp_path, name, option):
+    """A data set's own masks, for instance, where `--out` is its folder."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    for image in ("0.png", "a.png"):
+        write_image(source / image)
+    arguments = ("predict", artifact, "--source", source, "--out", out)
+    assert command(*arguments).code == 0
+    (out / "predicted.jsonl").write_text("\n".join('"' + path + '"' for path in files_below(out) if path != name))
+    (out / name).write_bytes(b"mine")
+    before = files_below(out)
+    assert f"{out / name}: is there, and no earlier call wrote it" in command.refused(*arguments, option)
+    assert (out / name).read_bytes() == b"mine"
+    assert files_below(out) == before
+
+
+def test_an_image_whose_name_is_too_long_costs_no_other(command, artifact, tmp_path):
+    long, longer = "街" * 82, "x" * 247  # 250 bytes with `.png`, which temporary names exceed, and 255 with `.geojson`
+    for name in (long, longer, "z"):
+        write_image(tmp_path / "in" / f"{name}.png")
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out", "--no-overlay")
+    assert command(*arguments).code == 0
+    assert files_below(tmp_path / "out") == sorted(f"masks/{name}.png" for name in (long, longer, "z"))
+    (tmp_path / "in" / f"{longer}.png").rename(tmp_path / "in" / f"{'y' * 251}.png")
+    finished = command(*arguments, "--overwrite", "--also", "polygons")
+    assert finished.code == 2
+    assert "its name is too long for a file; rename the image" in finished.err
+    assert "1 of 3 images were left out" in finished.err
+    assert (tmp_path / "out" / "polygons" / "z.geojson").is_file()
+
+
+def test_an_out_above_the_images_is_named_as_the_mistake(command, artifact, tmp_path):
+    write_image(tmp_path / "data" / "images" / "a.png")
+    arguments = (
+        "predict",
+        artifact,
+        "--source",
+        tmp_path / "data" / "images",
+        "--out",
+        tmp_path / "data",
+        "--overwrite",
+    )
+    assert "its images are all inside" in command.refused(*arguments)
+
+
+def test_a_wrong_stride_deletes_nothing(command, artifact, tmp_path):
+    write_image(tmp_path / "in" / "a.png")
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out")
+    assert command(*arguments).code == 0
+    before = files_below(tmp_path / "out")
+    assert "a stride of 9999x9999" in command.refused(*arguments, "--tile", "--tile-stride", 9999, "--overwrite")
+    assert files_below(tmp_path / "out") == before
 
 
 def test_a_damaged_list_of_results_deletes_nothing_outside(command, artifact, tmp_path):

@@ -54,6 +54,32 @@ def test_only_what_is_missing_is_predicted(command: CommandLine, tmp_path: Path)
     assert (out / "mine.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((), "made with another network"),
+        (("--tile",), "made with tile False, not True"),
+        (("--palette",), "made with palette False, not True"),
+    ],
+)
+def test_results_of_one_folder_are_made_alike(
+    command: CommandLine, tmp_path: Path, changes: tuple[str, ...], told: str
+) -> None:
+    write_images(tmp_path / "in", 2)
+    artifact, out = make_artifact(tmp_path / "artifact", size=SIZE), tmp_path / "out"
+    arguments = ("--source", tmp_path / "in", "--out", out)
+    assert command("predict", artifact, *arguments).code == 0
+    (out / "masks/001.png").unlink()
+    other = artifact if changes else make_artifact(tmp_path / "other", size=(16, 24))
+    assert told in command.refused("predict", other, *arguments, *changes, "--resume")
+    assert not (out / "masks/001.png").exists()
+    assert command("predict", other, *arguments, *changes, "--overwrite").code == 0
+    (out / "masks/001.png").unlink()
+    (out / "predicted.settings.json").unlink()  # as earlier versions left their folders
+    assert command("predict", artifact, *arguments, "--resume").code == 0
+    assert (out / "masks/001.png").exists()
+
+
 @pytest.mark.parametrize("lost", [lambda data: b"", lambda data: data[:-4] + bytes(4)], ids=["empty", "zeros"])
 @pytest.mark.parametrize("name", ["masks/001.png", "overlays/001.jpg", "rle/001.json"])
 def test_what_a_crash_of_the_machine_spoiled_is_predicted_again(

@@ -80,7 +80,7 @@ def test_a_worker_writes_what_a_single_process_writes(artifact: Path, photos: Pa
     assert [bool(row["notice"]) for row in rows] == [not tile, False]
     one, other = contents(single), contents(many)
     assert other.pop("predicted.jsonl") == b'"masks/a.png"'
-    assert one.pop("predicted.jsonl")
+    assert one.pop("predicted.jsonl") and one.pop("predicted.settings.json")  # of the process that has the workers
     assert one == other
 
 

@@ -338,6 +338,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     artifact = artifacts[0]
     assert "choose another --host or --port" in command.refused("serve", artifact, "--port", served.port)
+    assert "--host ..: no name of a host" in command.refused("serve", artifact, "--port", 0, "--host", "..")
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "umlaut").write_text("schlüssel")
     for name, says in (("none", "cannot be read"), ("empty", "no API key"), ("umlaut", "ASCII")):

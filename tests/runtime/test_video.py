@@ -156,6 +156,19 @@ def test_what_is_no_video_is_one_line(command: CommandLine, tmp_path: Path, cont
     assert not (tmp_path / "out").exists()
 
 
+def test_a_video_of_somebody_else_is_never_replaced(command: CommandLine, tmp_path: Path) -> None:
+    artifact, out = make_artifact(tmp_path, size=(8, 12)), tmp_path / "out"
+    make_video(tmp_path / "clip.mov", None, 3)
+    out.mkdir()
+    (out / "clip.mp4").write_bytes(b"mine")
+    arguments = ("predict", artifact, "--source", tmp_path / "clip.mov", "--out", out, "--overwrite")
+    assert "no earlier call wrote it" in command.refused(*arguments)
+    assert (out / "clip.mp4").read_bytes() == b"mine"
+    (out / "clip.mp4").unlink()
+    assert command(*arguments).code == 0
+    assert command(*arguments).code == 0  # its own
+
+
 def test_a_video_is_never_replaced_by_its_own_overlay(command: CommandLine, tmp_path: Path) -> None:
     source = make_video(tmp_path / "clip.mp4")
     before = source.read_bytes()

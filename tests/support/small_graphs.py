@@ -81,8 +81,11 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *IMAGE)).astype(np.uint8)
 
 
-def attention_graph() -> SmallGraph:
-    """Return one block of self-attention between a convolution of patches and a classifier."""
+def attention_graph(biased: bool = False) -> SmallGraph:
+    """Return one block of self-attention between a convolution of patches and a classifier.
+
+    With a bias that is added to the scores, as networks with relative positions have it, where it is `biased`.
+    """
     rng = np.random.default_rng(1)
     weights = {
         "white": np.array(255.0),
@@ -97,7 +100,10 @@ def attention_graph() -> SmallGraph:
         "tokens_shape": np.array([0, _TOKENS, _WIDTH]),
         "logits_shape": np.array([0, _CLASSES, 4, 6]),
     }
-    return SmallGraph(_ATTENTION, weights)
+    if not biased:
+        return SmallGraph(_ATTENTION, weights)
+    weights["bias"] = rng.normal(0, 2, (_HEADS, _TOKENS, _TOKENS))
+    return SmallGraph(_ATTENTION.replace("Attention (q, k, v)", "Attention (q, k, v, bias)"), weights)
 
 
 def attention_in_float64(weights: dict[str, np.ndarray], batch: np.ndarray) -> np.ndarray:
@@ -117,6 +123,7 @@ def attention_in_float64(weights: dict[str, np.ndarray], batch: np.ndarray) -> n
     normal = normalized(stream)
     query, key, value = (heads(normal @ weights[name]) for name in ("query", "key", "value"))
     powers = query @ key.transpose(0, 1, 3, 2) / np.sqrt(_WIDTH // _HEADS)
+    powers = powers + weights.get("bias", 0.0)
     powers = np.exp(powers - powers.max(-1, keepdims=True))
     attended = (powers / powers.sum(-1, keepdims=True)) @ value
     merged = attended.transpose(0, 2, 1, 3).reshape(len(batch), _TOKENS, _WIDTH)

@@ -143,9 +143,11 @@ def test_commands_that_read_a_run_name_the_image_whose_size_does_not_fit(
             assert f"images/{folder}/000.png: maxvit_rmlp_pico_rw_256 cannot take it at 64x64 (height x width)" in text
             proposed = f"--out {run} --resume -o 'validation.window=[256, 256]'` lets"
             assert proposed in text
-    for sizes in (("--size", "256x288"), ("--dynamic",)):
-        text = command.refused("export", run, "--data", fitting, "--out", out, *sizes)
-        assert "maxvit_rmlp_pico_rw_256 cannot take it: " in text and "export with a --size that it takes" in text
+    text = command.refused("export", run, "--data", fitting, "--out", out, "--size", "256x288")
+    assert "maxvit_rmlp_pico_rw_256 cannot take it: " in text and "export with a --size that it takes" in text
+    bounds = ("--dynamic", "--min-size", "256", "--max-size", "512")  # that it takes, as few between them
+    text = command.refused("export", run, "--data", fitting, "--out", out, *bounds)
+    assert "--dynamic: maxvit_rmlp_pico_rw_256 does not take every multiple of 32" in text
     assert not out.exists()
 
     resumed = command("train", "--out", run, "--resume", "-o", "validation.window=[256, 256]", "--device", "cpu")
