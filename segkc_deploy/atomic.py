@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 #: Bytes of a file's name that Linux, macOS and Windows allow, and that a temporary name has more than its target's.
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
 _ADDED = len(".-12345678")
 
 #: The name of a temporary file; the groups are its target's stem, see `fitting_stem`, and suffix.
@@ -48,7 +48,7 @@ def atomic_path(target: str | Path, flush: bool = True) -> Iterator[Path]:
 def fitting_stem(target: Path) -> str:
     """Return a target's stem in the name of its temporary file: cut where that would be too long for a file system."""
     stem = target.stem
-    while stem and len(os.fsencode(f"{stem}{target.suffix}")) > _LONGEST_NAME - _ADDED:
+    while stem and len(os.fsencode(f"{stem}{target.suffix}")) > LONGEST_NAME - _ADDED:
         stem = stem[:-1]
     return stem
 

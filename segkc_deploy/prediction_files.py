@@ -4,6 +4,7 @@ Images are read and resized in the background before the network runs on them, a
 the background after it, so that the network waits for neither.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -168,7 +169,7 @@ def _require_own(images: Sequence[SourceImage], out: Path, outputs: Outputs) -> 
     for image in images:
         for names in outputs.names(image.id):
             for name in names - own:
-                if (out / name).exists():
+                if os.path.lexists(out / name):
                     raise ConfigError(
                         f"{out / name}: is there, and no earlier call wrote it; choose another --out, or move it away"
                     )
@@ -176,9 +177,9 @@ def _require_own(images: Sequence[SourceImage], out: Path, outputs: Outputs) -> 
 
 def _require_same_settings(out: Path, settings: Mapping[str, object]) -> None:
     known = recorded_settings(out)
-    for name in settings.keys() & known.keys():
-        if known[name] != settings[name]:
-            what = "another network" if name == "network" else f"{name} {known[name]}, not {settings[name]}"
+    for name, value in settings.items():
+        if name in known and known[name] != value:
+            what = "another network" if name == "network" else f"{name} {known[name]}, not {value}"
             raise ConfigError(
                 f"{out}: its results were made with {what}; leave --resume out and choose another --out, or add"
                 " --overwrite"

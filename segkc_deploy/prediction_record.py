@@ -1,6 +1,5 @@
 """Which files of a folder `predict` wrote, so that it can delete its own, and no others, when it writes there again."""
 
-import errno
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -64,14 +63,14 @@ class ResultFolder:
             DataError: its name is too long.
         """
         path = self.path / name
+        if len(os.fsencode(name.name)) > atomic.LONGEST_NAME:
+            raise DataError(f"{path}: its name is too long for a file; rename the image")
         try:
             # Noted first: a killed run then leaves nothing that is not known as its own.
             self.note(name)
             # Unflushed: to wait for the disk takes longer than a small network, and `results_there` looks at the files.
             atomic.write_bytes(path, content, flush=False)
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:  # of this image alone
-                raise DataError(f"{path}: its name is too long for a file; rename the image") from None
             raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
 
     def note(self, *names: PurePath) -> None:

@@ -195,6 +195,9 @@ def test_an_image_whose_name_is_too_long_costs_no_other(command, artifact, tmp_p
     assert "its name is too long for a file; rename the image" in finished.err
     assert "1 of 3 images were left out" in finished.err
     assert (tmp_path / "out" / "polygons" / "z.geojson").is_file()
+    for option in ("--resume", "--overwrite"):
+        assert command(*arguments, option, "--also", "polygons").code == 2
+        assert (tmp_path / "out" / "polygons" / "z.geojson").is_file()
 
 
 def test_an_out_above_the_images_is_named_as_the_mistake(command, artifact, tmp_path):
