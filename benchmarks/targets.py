@@ -81,10 +81,9 @@ def _require_same_data(row: PlannedRow, data: Path, sets: ImageSets) -> None:
         manifest = read_manifest(row.target)
         names, pixels = manifest.labels.names, manifest.contract.pixels
     else:
-        from segkc_deploy.training.files.network_metadata import read_metadata
+        from segkc_deploy.export.run_input import classes_and_pixels
 
-        metadata = read_metadata(row.target / f"{row.role}.safetensors")
-        names, pixels = metadata.labels.names, metadata.network.pixels
+        names, pixels = classes_and_pixels(row.target, row.role)
     require_same_classes(names, sets, row.target, data)
     require_same_format(pixels, sets.pixels, row.target, data)
 
