@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from segkc_deploy.pixel_format import PixelFormat
-from segkc_deploy.training.files.network_metadata import read_metadata
+from segkc_deploy.training.files.network_file import read_metadata
 
 
 def classes_and_pixels(run: Path, role: str) -> tuple[tuple[str, ...], PixelFormat]:
