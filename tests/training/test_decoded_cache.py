@@ -60,6 +60,7 @@ def never() -> np.ndarray:
     raise AssertionError("decoded again")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # of PyTorch, on machines of one core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_draws_are_those_without_a_cache_and_nothing_is_decoded_twice(
     sets: ImageSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int

@@ -48,6 +48,7 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # of PyTorch, on machines of one core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_next_image_of_the_epoch_takes_its_place(sets: ImageSets, workers: int) -> None:
     dataset = UnlabeledDataset(sets, tiny_recipe(), 1)
