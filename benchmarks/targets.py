@@ -8,7 +8,8 @@ from pathlib import Path
 
 from segkc_deploy.benchmarks.schema import Role
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.errors import ArtifactError, ConfigError, DataError, RunDirectoryError, UserError
+from segkc_deploy.errors import ArtifactError, ConfigError, RunDirectoryError, UserError
+from segkc_deploy.labels import require_same_classes
 from segkc_deploy.manifest import read_manifest
 from segkc_deploy.pixel_format import require_same_format
 
@@ -84,14 +85,8 @@ def _require_same_data(row: PlannedRow, data: Path, sets: ImageSets) -> None:
         from segkc_deploy.export.run_input import classes_and_pixels
 
         names, pixels = classes_and_pixels(row.target, row.role)
-    require_same_classes(names, sets, row.target, data)
+    require_same_classes(names, sets.labels.names, row.target, data)
     require_same_format(pixels, sets.pixels, row.target, data)
-
-
-def require_same_classes(names: Sequence[str], sets: ImageSets, target: Path, data: Path) -> None:
-    """Raise a DataError unless a target's classes are those of a data spec."""
-    if tuple(names) != sets.labels.names:
-        raise DataError(f"{data}: its classes are not those that {target} was trained on; use that run's data spec")
 
 
 _RUN_ROLES: tuple[Role, ...] = ("senior", "junior")

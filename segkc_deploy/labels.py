@@ -5,6 +5,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from segkc_deploy.errors import DataError
+
 Color = tuple[int, int, int]
 
 #: Masks are 8-bit, and one value of theirs is `ignore_index`.
@@ -49,3 +51,19 @@ def default_palette(num_classes: int) -> tuple[Color, ...]:
         red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.75)
         colors.append((round(red * 255), round(green * 255), round(blue * 255)))
     return tuple(colors)
+
+
+def require_same_classes(
+    network: tuple[str, ...], data: tuple[str, ...], network_name: object, data_name: object
+) -> None:
+    """Raise a DataError, naming the first difference, unless a network's classes are those of a data spec."""
+    if network == data:
+        return
+    if len(network) != len(data):
+        difference = f"{len(network)} classes against {len(data)}"
+    else:
+        index = next(index for index, (own, other) in enumerate(zip(network, data, strict=True)) if own != other)
+        difference = f"class {index} is {network[index]!r} against {data[index]!r}"
+    raise DataError(
+        f"{network_name} and {data_name} have different classes ({difference}); use the data spec it was trained with"
+    )

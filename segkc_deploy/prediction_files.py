@@ -35,6 +35,9 @@ from segkc_deploy.sources import SourceImage
 
 _EVERYTHING = Outputs()
 
+#: What the pixels of results depend on, by name.
+Settings = Mapping[str, str | int | None]
+
 #: That decode, and as many that encode: a network on a GPU is faster than one thread. `prefetch` keeps few images in
 #: memory whatever their number.
 _THREADS = min(4, available_cores())
@@ -91,7 +94,7 @@ def predict_files(
             and the results that are there were made otherwise.
     """
     _require(predictor, outputs)
-    images = images_to_predict(images, out, outputs, resume, settings_of(predictor, outputs, tile=False))
+    images = images_to_predict(images, out, outputs, resume, settings_of(network_of(predictor), outputs))
     shrinking = ShrinkNotice(predictor.contract, shrink_notice)
     each = predict_each(predictor, images, ResultFolder(out), batch_size, outputs, shrinking)
     failed = 0
@@ -135,7 +138,7 @@ def images_to_predict(
     out: Path,
     outputs: Outputs,
     resume: bool,
-    settings: Mapping[str, object] | None = None,
+    settings: Settings | None = None,
 ) -> Sequence[SourceImage]:
     """Return the images that have no results in `out` yet; without `resume` all, after deleting earlier results.
 
@@ -158,10 +161,15 @@ def images_to_predict(
     return images
 
 
-def settings_of(predictor: Predictor, outputs: Outputs, **others: object) -> dict[str, object]:
-    """Return what the pixels of results depend on, for `images_to_predict`."""
-    manifest = predictor.manifest
-    return {"network": manifest.sha256 if manifest else predictor.description, "palette": outputs.palette} | others
+def settings_of(network: str | None, outputs: Outputs, tile: bool = False, stride: int | None = None) -> Settings:
+    """Return what the pixels of results depend on, for `images_to_predict`; `network` is None where it is not known."""
+    known = {} if network is None else {"network": network}
+    return known | {"palette": outputs.palette, "tile": tile, "tile_stride": stride}
+
+
+def network_of(predictor: Predictor) -> str:
+    """Return what tells a network from others: the sha256 of its artifact, or what its server says of it."""
+    return predictor.manifest.sha256 if predictor.manifest else predictor.description
 
 
 def _require_own(images: Sequence[SourceImage], out: Path, outputs: Outputs) -> None:
@@ -175,7 +183,7 @@ def _require_own(images: Sequence[SourceImage], out: Path, outputs: Outputs) -> 
                     )
 
 
-def _require_same_settings(out: Path, settings: Mapping[str, object]) -> None:
+def _require_same_settings(out: Path, settings: Settings) -> None:
     known = recorded_settings(out)
     for name, value in settings.items():
         if name in known and known[name] != value:

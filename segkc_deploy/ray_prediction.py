@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segkc_deploy.errors import ConfigError, MissingDependencyError, UserError
-from segkc_deploy.prediction_files import images_to_predict, predict_each, report_left_out
+from segkc_deploy.prediction_files import images_to_predict, predict_each, report_left_out, settings_of
 from segkc_deploy.prediction_record import RECORD, ResultFolder, keep_existing
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import console, track
@@ -69,9 +69,7 @@ def predict_files_on_ray(job: RayJob, images: Sequence[SourceImage], resume: boo
     """
     ray = import_ray()
     job = replace(job, out=job.out.absolute())
-    settings: dict[str, object] = {"palette": job.outputs.palette, "tile": job.tile}
-    settings |= {"tile_stride": job.stride} if job.tile else {}
-    settings |= {"network": job.network} if job.network else {}
+    settings = settings_of(job.network, job.outputs, job.tile, job.stride)
     images = images_to_predict(images, job.out, job.outputs, resume, settings)
     # Named before there is one, since several machines cannot append to one file.
     ResultFolder(job.out).note(

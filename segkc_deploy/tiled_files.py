@@ -9,7 +9,7 @@ from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.geotiff import import_rasterio, predict_geotiff, reduced_pair
 from segkc_deploy.overlay import overlay
-from segkc_deploy.prediction_files import OUT_OF_MEMORY, images_to_predict, report_left_out, settings_of
+from segkc_deploy.prediction_files import OUT_OF_MEMORY, images_to_predict, network_of, report_left_out, settings_of
 from segkc_deploy.prediction_record import Further, ResultFolder
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.progress import progress
@@ -66,7 +66,7 @@ def predict_files_tiled(
         MissingDependencyError: there is a TIFF, and rasterio is not installed.
     """
     check_tiling(predictor, images, outputs, stride)
-    settings = settings_of(predictor, outputs, tile=True, tile_stride=stride)
+    settings = settings_of(network_of(predictor), outputs, tile=True, stride=stride)
     images = images_to_predict(images, out, outputs, resume, settings)
     failed = 0
     with progress("Predicting") as tell:
@@ -122,7 +122,7 @@ def check_tiling(
         MissingDependencyError: there is a TIFF, and rasterio is not installed.
     """
     window = predictor.contract.size
-    Tiling(window, window, default_stride(window) if stride is None else (stride, stride))
+    Tiling(window, window, default_stride(window) if stride is None else (stride, stride))  # or it is refused
     if any(map(_is_tiff, images)):
         import_rasterio()
     if not (pixels := predictor.contract.pixels).is_rgb:

@@ -1,6 +1,6 @@
 """Every size that a training, or a command that reads its run, would show a network, tried before the work begins."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from segkc_deploy.data.headers import upright_size
@@ -42,7 +42,8 @@ def require_image_sizes(network: Segmenter, recipe: Recipe, images: Iterable[Pat
     """
     if recipe.validation.window is not None or recipe.validation.size is not None:
         return  # one size for all images, tried before training
-    for image, size, reason in _refused_images(network, recipe, images):
+    if refused := _first_refused(network, recipe, images):
+        image, size, reason = refused
         window = f"validation.window={_list(recipe.crop_size)}"
         raise ConfigError(
             f"{image}: {network.spec.backbone} cannot take it at {size_in_words(size)}: {reason};"
@@ -70,27 +71,28 @@ def _require_teaching(network: Segmenter, recipe: Recipe, size: Size) -> None:
 
 def _require_validation(network: Segmenter, recipe: Recipe, sets: ImageSets) -> None:
     crop, protocol = _list(recipe.crop_size), recipe.validation
-    refused = f"recipe {recipe.name}: {network.spec.backbone} cannot take"
+    beginning = f"recipe {recipe.name}: {network.spec.backbone} cannot take"
     if protocol.window is not None or protocol.size is not None:
         setting, seen = "window", protocol.window
         if seen is None:
             setting, seen = "size", input_size(recipe.crop_size, network.size_multiple, protocol.size)
         if seen != recipe.crop_size and (reason := size_refusal(network, seen)):
             raise ConfigError(
-                f"{refused} validation.{setting} at {size_in_words(seen)}: {reason}; set validation.{setting}={crop}"
+                f"{beginning} validation.{setting} at {size_in_words(seen)}: {reason}; set validation.{setting}={crop}"
             )
         return
-    for image, seen, reason in _refused_images(network, recipe, (sample.image for sample in sets.val)):
+    if refused := _first_refused(network, recipe, (sample.image for sample in sets.val)):
+        image, seen, reason = refused
         raise ConfigError(
-            f"{refused} the validation image {image} at {size_in_words(seen)}: {reason}; set"
+            f"{beginning} the validation image {image} at {size_in_words(seen)}: {reason}; set"
             f" validation.window={crop}, which shows it images part by part, at the size of the crops"
         )
 
 
-def _refused_images(network: Segmenter, recipe: Recipe, images: Iterable[Path]) -> Iterator[tuple[Path, Size, str]]:
-    """Yield an image of each size that the network cannot take, the size at which it would be seen, and the reason."""
+def _first_refused(network: Segmenter, recipe: Recipe, images: Iterable[Path]) -> tuple[Path, Size, str] | None:
+    """Return the first image that the network cannot take, the size at which it would see it, and why; or None."""
     if takes_every_multiple(network, recipe.crop_size):
-        return
+        return None
     tried = {recipe.crop_size}
     for image in images:
         try:
@@ -102,7 +104,8 @@ def _refused_images(network: Segmenter, recipe: Recipe, images: Iterable[Path]) 
             continue
         tried.add(seen)
         if reason := size_refusal(network, seen):
-            yield image, seen, reason
+            return image, seen, reason
+    return None
 
 
 def _list(size: Size) -> str:

@@ -15,6 +15,7 @@ from segkc_deploy.metrics import ImageCounts, iou_percent, mean_iou
 RESAMPLES = 2000
 SEED = 0
 LEVEL = 0.95
+#: Images in the draws that are counted at once: 1 MiB for each array of them.
 _DRAWN_AT_ONCE = 1 << 17
 
 #: Its lower and its upper end in points of mIoU.

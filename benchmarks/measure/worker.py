@@ -27,13 +27,13 @@ from segkc_deploy.benchmarks.options import MeasureOptions
 from segkc_deploy.benchmarks.schema import Accuracy, BatchPoint, Memory, Role, Row
 from segkc_deploy.benchmarks.store.image_ids import printable
 from segkc_deploy.benchmarks.store.masks import save_counts, save_mask
-from segkc_deploy.benchmarks.targets import require_same_classes
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.engines import number_formats
 from segkc_deploy.errors import DataError, SegKCError
 from segkc_deploy.evaluation import ScoredImage, evaluate
+from segkc_deploy.labels import require_same_classes
 from segkc_deploy.manifest import Manifest, sha256_of
 from segkc_deploy.pixel_format import require_same_format
 from segkc_deploy.predictor import Predictor, load
@@ -79,7 +79,7 @@ def measure(job: RowJob, row_file: Path) -> Row:
     with open_target(job.role, job.target, options) as predictor:
         predictor.predict(images[0])
         row = _new_row(job, predictor, cold_start_s=time.perf_counter() - began)
-        require_same_classes(predictor.labels.names, sets, job.target, job.data)
+        require_same_classes(predictor.labels.names, sets.labels.names, job.target, job.data)
         require_same_format(predictor.contract.pixels, sets.pixels, job.target, job.data)
         if not runs_on_gpu(row.engine):
             watch.leave_gpu_out()

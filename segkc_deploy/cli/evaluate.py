@@ -63,11 +63,12 @@ def eval_command(
 def _score_run(target: Path, role: str, data: Path, sets: "ImageSets", device: str) -> tuple["Evaluation", str, str]:
     """Score a run's network as its training did: by the recipe's protocol."""
     from segkc_deploy.cli.extras import needs_extra
+    from segkc_deploy.labels import require_same_classes
 
     with needs_extra("train"):
         from segkc_deploy.training.evaluation.evaluate_run import class_names, evaluate_run
 
-    _require_same_classes(target, class_names(target, role), data, sets.labels.names)
+    require_same_classes(class_names(target, role), sets.labels.names, target, data)
     scored = evaluate_run(target, role, sets, device)
     return scored.evaluation, scored.protocol, scored.ran_on
 
@@ -78,13 +79,14 @@ def _score_artifact(
     """Score an artifact as a device runs it: at its own input size, the mask resized to the image's."""
     from segkc_deploy.errors import ConfigError
     from segkc_deploy.evaluation import evaluate
+    from segkc_deploy.labels import require_same_classes
     from segkc_deploy.pixel_format import require_same_format
     from segkc_deploy.predictor import load
 
     if role != "junior":
         raise ConfigError(f"{target}: an artifact holds the junior alone; give the run directory for --role {role}")
     with load(target, device) as predictor:
-        _require_same_classes(target, predictor.labels.names, data, sets.labels.names)
+        require_same_classes(predictor.labels.names, sets.labels.names, target, data)
         require_same_format(predictor.contract.pixels, sets.pixels, target, data)
         evaluation = evaluate(predictor.predict, sets, f"Evaluating {target.name}")
         return evaluation, _protocol(predictor.contract), predictor.description
@@ -98,19 +100,6 @@ def _protocol(contract: "Contract") -> str:
         seen = f"the multiple of {contract.size_multiple} closest to each of its sides"
     what = "logits" if any(output.name == "logits" for output in contract.outputs) else "masks"
     return f"the artifact's own: the whole image resized to {seen}; {what} resized to the image's own size"
-
-
-def _require_same_classes(target: Path, names: tuple[str, ...], data: Path, data_names: tuple[str, ...]) -> None:
-    from segkc_deploy.errors import DataError
-
-    if names == data_names:
-        return
-    if len(names) != len(data_names):
-        difference = f"{len(names)} classes against {len(data_names)}"
-    else:
-        index = next(index for index, (own, other) in enumerate(zip(names, data_names, strict=True)) if own != other)
-        difference = f"class {index} is {names[index]!r} against {data_names[index]!r}"
-    raise DataError(f"{target} and {data} have different classes ({difference}); use the data spec it was trained with")
 
 
 def _print_scores(target: Path, evaluation: "Evaluation") -> None:

@@ -233,7 +233,9 @@ def test_mistakes_are_told_before_measuring(data: Path, tmp_path: Path, run: Com
         assert run("benchmark", artifact, "--data", data, *out, *option).code == 2, option
     other_names = LABELS.model_copy(update={"names": ("a", "b", "c", "d")})
     other = make_artifact(tmp_path, "other.onnx", labels=other_names)
-    assert "its classes are not those that" in run.refused("benchmark", other, "--data", data, *out)
+    assert "have different classes (class 0 is 'a' against 'dark')" in run.refused(
+        "benchmark", other, "--data", data, *out
+    )
     odd = make_artifact(tmp_path / os.fsdecode(b"caf\xe9"))
     assert "not UTF-8" in run.refused("benchmark", odd, "--data", data, *out)
     for place in ("0", "1"):  # the same index of two palettes in two colors
