@@ -36,7 +36,7 @@ from segkc_deploy.sources import SourceImage
 _EVERYTHING = Outputs()
 
 #: What the pixels of results depend on, by name.
-Settings = Mapping[str, str | int | None]
+Settings = Mapping[str, str | int | float | None]
 
 #: That decode, and as many that encode: a network on a GPU is faster than one thread. `prefetch` keeps few images in
 #: memory whatever their number.
@@ -151,7 +151,7 @@ def images_to_predict(
     """
     _require_own(images, out, outputs)
     if resume:
-        _require_same_settings(out, settings or {})
+        require_same_settings(out, recorded_settings(out), settings or {})
         there = results_there(out)
         images = [image for image in images if not outputs.are_there(image.id, there)]
     else:
@@ -183,13 +183,22 @@ def _require_own(images: Sequence[SourceImage], out: Path, outputs: Outputs) -> 
                     )
 
 
-def _require_same_settings(out: Path, settings: Settings) -> None:
-    known = recorded_settings(out)
+def require_same_settings(results: Path, known: Mapping[str, object], settings: Settings) -> None:
+    """Refuse to continue results that were made otherwise.
+
+    Args:
+        results: where they are.
+        known: what they were made with, as far as it is noted.
+        settings: what they are to be made with.
+
+    Raises:
+        ConfigError: a noted setting differs.
+    """
     for name, value in settings.items():
         if name in known and known[name] != value:
             what = "another network" if name == "network" else f"{name} {known[name]}, not {value}"
             raise ConfigError(
-                f"{out}: its results were made with {what}; leave --resume out and choose another --out, or add"
+                f"{results}: its results were made with {what}; leave --resume out and choose another --out, or add"
                 " --overwrite"
             )
 

@@ -12,7 +12,10 @@ from segkc_deploy.cli.app import app
 def convert_command(
     source: Annotated[Path, typer.Argument(help="A data spec, a folder that `init` understands, or a zip of one.")],
     out: Annotated[Path, typer.Option(help="The folder for `masks/` and `data.yaml`.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Write into a folder that is not empty; replaces files of the same names."),
+    ] = False,
 ) -> None:
     """Write masks and annotations of any format that is read as PNG masks of class ids, with a data spec.
 

@@ -43,7 +43,10 @@ def pull_command(
         str | None, typer.Option(help="A branch, a tag or a commit.", show_default="the newest commit")
     ] = None,
     endpoint: _Endpoint = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Write into a folder that is not empty; replaces files of the same names."),
+    ] = False,
 ) -> None:
     """Pull what `push` pushed, and verify the checksum of every file.
 

@@ -25,7 +25,9 @@ def import_weights_command(
     recipe: Annotated[
         str | None, typer.Option(help="Recipe with the evaluation protocol; by default the data set's published one.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run in --out first, with its artifacts.")
+    ] = False,
 ) -> None:
     """Turn a published checkpoint into a run directory, to evaluate, export, benchmark or start a training from.
 

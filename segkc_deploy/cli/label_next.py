@@ -42,7 +42,10 @@ def label_next_command(
         ),
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Write into a folder that is not empty; deletes an earlier choice there."),
+    ] = False,
 ) -> None:
     """Choose the unlabeled images whose labels should help most, as a list and as a page of pictures.
 

@@ -84,7 +84,10 @@ def predict_command(
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Write into a folder that is not empty; deletes what predict wrote there."),
+        typer.Option(
+            "--overwrite",
+            help="Write into a folder that is not empty; deletes what predict wrote there of images, or of this video.",
+        ),
     ] = False,
 ) -> None:
     """Write the masks of images: single-channel PNG files of class ids, at each image's own size.
@@ -218,18 +221,20 @@ def _predict_video(
     from segkc_deploy.errors import DataError
     from segkc_deploy.prediction_files import prepare_folder
     from segkc_deploy.progress import console
-    from segkc_deploy.video.pipeline import VideoOptions, predict_video, summary_path
+    from segkc_deploy.video.pipeline import VideoOptions, finished_summary, predict_video
+    from segkc_deploy.video.result_files import VideoResults
     from segkc_deploy.video.source import open_video
 
+    how = VideoOptions(*options)
     with open_video(source) as video, opened() as predictor:
-        if resume and summary_path(out, video).is_file():
-            typer.echo(f"{source} is predicted already: {summary_path(out, video)}")
+        if resume and (summary := finished_summary(predictor, video, out, how)):
+            typer.echo(f"{source} is predicted already: {summary}")
             return
-        if resume and (out / f"{video.name}.jsonl").is_file():
+        if resume and VideoResults(out, video).lines.is_file():
             again = f"{source}: its prediction was not finished; a video starts again at its first frame"
             console.print(again, markup=False, soft_wrap=True)
         prepare_folder(out, overwrite or resume)
-        result = predict_video(predictor, video, out, VideoOptions(*options))
+        result = predict_video(predictor, video, out, how)
         ran_on = predictor.description
     ended = "interrupted after " if result.interrupted else ""
     speed = f"{result.frames / result.seconds:.1f} a second"

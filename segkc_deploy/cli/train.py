@@ -27,7 +27,9 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Chooses first weights, order and augmentation.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run in --out first, with its artifacts.")
+    ] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
     devices: Annotated[
         int, typer.Option(min=1, help="GPUs of this machine that share each step; not under torchrun or SLURM.")

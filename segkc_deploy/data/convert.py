@@ -55,8 +55,16 @@ def open_source(source: Path, out: Path) -> tuple[DataSpec, list[str]]:
     A zip is unpacked into `out/source`.
 
     Raises:
-        UserError: the source cannot be read, or nothing to convert was found in it.
+        UserError: the source cannot be read, nothing to convert was found in it, or `out` is the spec's own folder.
     """
+    spec, remarks = _spec_and_remarks(source, out)
+    if out.resolve() == spec.path.resolve().parent:
+        # `data.yaml`, lists and masks of the source may have the names of the results.
+        raise ConfigError(f"{out}: holds the data set that is converted; choose another --out")
+    return spec, remarks
+
+
+def _spec_and_remarks(source: Path, out: Path) -> tuple[DataSpec, list[str]]:
     if source.is_file() and source.suffix.lower() in {".yaml", ".yml"}:
         return load_data_spec(source), []
     folder = source

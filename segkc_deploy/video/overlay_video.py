@@ -10,10 +10,8 @@ import cv2
 import numpy as np
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.video.result_files import COMMENT
 from segkc_deploy.video.source import AudioPacket, Frame, Video
-
-#: Sound that MP4 holds and players play; a video with another kind becomes Matroska.
-_MP4_AUDIO = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"})
 
 #: Written in fragments: what is there can be played even if the process is killed.
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
@@ -32,27 +30,22 @@ class OverlayVideo:
     """An H.264 video of the same timing as `video`, its sound copied. A context manager: leaving it closes the file.
 
     Args:
-        folder: where it is written, as `<name>.mp4`, or `.mkv` where MP4 cannot hold the sound.
+        path: where it is written, replacing what is there; `.mp4`, or `.mkv` where MP4 cannot hold the sound.
         video: whose timing and sound it gets.
 
     Raises:
-        ConfigError: it cannot be written, or would replace `video` itself or a file without the lines that `predict`
-            writes beside its own.
+        ConfigError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, video: Video) -> None:
+    def __init__(self, path: Path, video: Video) -> None:
         import av
 
-        mp4 = video.audio is None or video.audio.codec_context.name in _MP4_AUDIO
-        self.path = folder / f"{video.name}.{'mp4' if mp4 else 'mkv'}"
-        if video.is_file(self.path):
-            raise ConfigError(f"{self.path}: would replace the video that is predicted; choose another --out")
-        if self.path.exists() and not (folder / f"{video.name}.jsonl").exists():
-            raise ConfigError(f"{self.path}: is there, and no earlier call wrote it; choose another --out")
+        self.path = path
         with self._writing():
             # A file of Python's: where the disk is full, FFmpeg ends its own without an error.
-            self._file = self.path.open("wb")
-            self._container = av.open(self._file, "w", container_options=_FRAGMENTS if mp4 else {})
+            self._file = path.open("wb")
+            self._container = av.open(self._file, "w", container_options=_FRAGMENTS if path.suffix == ".mp4" else {})
+        self._container.metadata["comment"] = COMMENT
         self._stream: Any = self._container.add_stream("libx264", rate=video.rate, options=_ENCODING)
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.colorspace = _BT601

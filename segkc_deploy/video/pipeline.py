@@ -20,12 +20,14 @@ import numpy as np
 from segkc_deploy import atomic
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.overlay import blend
+from segkc_deploy.prediction_files import Settings, network_of, require_same_settings
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch, run_streams
 from segkc_deploy.progress import track
 from segkc_deploy.video.frame_lines import Detail, frame_line
 from segkc_deploy.video.interrupt import interruptible
 from segkc_deploy.video.overlay_video import OverlayVideo
+from segkc_deploy.video.result_files import VideoResults
 from segkc_deploy.video.smoothing import Flicker, LogitAverage
 from segkc_deploy.video.source import AudioPacket, Frame, Video
 
@@ -76,29 +78,31 @@ class VideoResult:
 def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoOptions) -> VideoResult:
     """Write `out/<name>.mp4`, the video with its masks, and `out/<name>.jsonl`, a line for each frame.
 
-    `out/<name>.summary.json` appears when all frames are done. Ctrl-C ends it after the frames in hand; what
+    What an earlier call wrote of a video of this name is deleted first. `out/<name>.summary.json` appears when all
+    frames are done. Ctrl-C ends it after the frames in hand; what
     was written is complete up to there. Where the video turns out to be damaged it ends as well, and `video.broken`
     tells.
 
     Raises:
-        ConfigError: a file cannot be written, or smoothing is asked of an artifact without logits.
+        ConfigError: a file cannot be written, would replace one that no earlier call wrote, or smoothing is asked of
+            an artifact without logits.
         DataError: there is not one frame.
     """
     if not (pixels := predictor.contract.pixels).is_rgb:
         raise ConfigError(f"{video.name}: a video is RGB, but the artifact takes {pixels}; predict files instead")
     masks = _Masks(predictor, options.smooth)
-    lines = out / f"{video.name}.jsonl"
+    results = VideoResults(out, video)
     started = time.perf_counter()
     frames = 0
-    summary = summary_path(out, video)
-    summary.unlink(missing_ok=True)
+    with _writing(out):
+        results.make_room(overlay=options.alpha is not None)
     with (
         interruptible() as interrupted,
-        _overlay(out, video, options) as film,  # first: it may be refused, and then nothing is left
-        _writing(lines),
-        lines.open("w", encoding="utf-8") as text,
+        _overlay(results, options) as film,
+        _writing(results.lines),
+        results.lines.open("w", encoding="utf-8") as text,
     ):
-        files = (lines,) if film is None else (lines, film.path)
+        files = (results.lines,) if film is None else (results.lines, film.path)
         writer = _Writer(predictor, masks, options, film, text)
         with writer.running() as write, _decoded(video) as items:
             batches = _batches(
@@ -115,19 +119,34 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
         seconds = time.perf_counter() - started
         result = VideoResult(frames, seconds, files, masks.flicker.mean, masks.unsmoothed_flicker, interrupted())
     if not result.interrupted:
-        with _writing(summary):
-            atomic.write_text(summary, _summary(predictor, video, result))
+        with _writing(results.summary):
+            atomic.write_text(results.summary, _summary(predictor, video, options, result))
     return result
 
 
-def summary_path(out: Path, video: Video) -> Path:
-    """Return the file that is there when a video is predicted to its end."""
-    return out / f"{video.name}.summary.json"
+def finished_summary(predictor: Predictor, video: Video, out: Path, options: VideoOptions) -> Path | None:
+    """Return the summary in `out` of an earlier call that predicted the whole video; None if there is none.
+
+    Raises:
+        ConfigError: that call had another network or other options.
+    """
+    results = VideoResults(out, video)
+    if (summary := results.read_summary()) is None:
+        return None
+    settings = summary.get("settings")  # earlier versions noted none
+    require_same_settings(out, settings if isinstance(settings, dict) else {}, _settings(predictor, options))
+    return results.summary
 
 
-def _summary(predictor: Predictor, video: Video, result: VideoResult) -> str:
+def _settings(predictor: Predictor, options: VideoOptions) -> Settings:
+    network, overlay = network_of(predictor), options.alpha is not None
+    return {"network": network, "smooth": options.smooth, "frames": options.detail, "overlay": overlay}
+
+
+def _summary(predictor: Predictor, video: Video, options: VideoOptions, result: VideoResult) -> str:
     content = {
         "artifact": predictor.manifest.artifact if predictor.manifest else None,
+        "settings": _settings(predictor, options),
         "frames": result.frames,
         "seconds": round(result.seconds, 3),
         "flicker": result.flicker,
@@ -230,8 +249,8 @@ def _writing(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
 
 
-def _overlay(out: Path, video: Video, options: VideoOptions) -> AbstractContextManager[OverlayVideo | None]:
-    return nullcontext() if options.alpha is None else OverlayVideo(out, video)
+def _overlay(results: VideoResults, options: VideoOptions) -> AbstractContextManager[OverlayVideo | None]:
+    return nullcontext() if options.alpha is None else OverlayVideo(results.overlay, results.video)
 
 
 @contextmanager

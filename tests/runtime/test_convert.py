@@ -139,6 +139,16 @@ def test_nothing_to_train_on_is_said(command, tmp_path):
     assert "neither a data spec (.yaml), a folder nor a .zip" in missing
 
 
+@pytest.mark.parametrize("source", ["data.yaml", "."])
+def test_a_data_set_is_not_converted_onto_itself(command, tmp_path, source):
+    _export(tmp_path)
+    assert command("init", tmp_path).code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    line = command.refused("convert", tmp_path / source, "--out", tmp_path, "--overwrite")
+    assert "holds the data set that is converted; choose another --out" in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_mask_that_cannot_be_used_is_named_and_the_rest_is_converted(command, tmp_path):
     _export(tmp_path)
     path = tmp_path / "instances.json"

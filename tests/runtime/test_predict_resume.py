@@ -141,6 +141,10 @@ def test_an_unfinished_video_starts_again_and_a_finished_one_is_left(command: Co
     assert "is predicted already" in left.out
     assert (out / "clip.mp4").stat().st_mtime_ns == written
     assert (out / "mine.txt").exists()
+    assert "made with frames areas, not rle" in command.refused(*arguments, "--frames", "rle")
+    other = make_artifact(tmp_path / "other", size=(24, 32))
+    line = command.refused("predict", other, "--source", source, "--out", out, "--resume")
+    assert "made with another network" in line
 
 
 def test_a_stream_cannot_be_resumed(command: CommandLine, tmp_path: Path) -> None:

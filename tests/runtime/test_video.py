@@ -169,6 +169,53 @@ def test_a_video_of_somebody_else_is_never_replaced(command: CommandLine, tmp_pa
     assert command(*arguments).code == 0  # its own
 
 
+@pytest.mark.parametrize("name", ["clip.jsonl", "clip.summary.json", "clip.mp4"])
+def test_no_file_of_somebody_else_is_replaced_and_no_result_lost(
+    command: CommandLine, tmp_path: Path, name: str
+) -> None:
+    artifact, out = make_artifact(tmp_path, size=(8, 12)), tmp_path / "out"
+    make_video(tmp_path / "clip.mov", None, 3)
+    arguments = ("predict", artifact, "--source", tmp_path / "clip.mov", "--out", out, "--overwrite")
+    assert command(*arguments).code == 0
+    (out / name).write_text('{"mine": 1}')
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert f"{out / name}: is there, and no earlier call wrote it" in command.refused(*arguments)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_lines_beside_a_video_of_somebody_else_do_not_make_it_ours(command: CommandLine, tmp_path: Path) -> None:
+    artifact, out = make_artifact(tmp_path, size=(8, 12)), tmp_path / "out"
+    make_video(tmp_path / "clip.mov", None, 3)
+    out.mkdir()
+    make_video(out / "clip.mp4", None, 4)
+    before = (out / "clip.mp4").read_bytes()
+    arguments = ("predict", artifact, "--source", tmp_path / "clip.mov", "--out", out, "--overwrite")
+    assert command(*arguments, "--no-overlay").code == 0
+    assert "no earlier call wrote it" in command.refused(*arguments)
+    assert (out / "clip.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize(("sound", "suffix"), [(None, "mp4"), ("pcm_s16le", "mkv")])
+def test_overwrite_leaves_no_overlay_of_an_earlier_call(
+    command: CommandLine, tmp_path: Path, sound: str | None, suffix: str
+) -> None:
+    artifact, out = make_artifact(tmp_path, size=(8, 12)), tmp_path / "out"
+    make_video(tmp_path / "clip.mkv", sound, 3)
+    make_video(tmp_path / "other.mkv", None, 3)
+    arguments = ("predict", artifact, "--out", out, "--overwrite", "--source")
+    assert command(*arguments, tmp_path / "clip.mkv").code == 0
+    assert (out / f"clip.{suffix}").is_file()
+    assert command(*arguments, tmp_path / "other.mkv").code == 0  # results of another video stay
+    assert command(*arguments, tmp_path / "clip.mkv", "--no-overlay").code == 0
+    assert {path.name for path in out.iterdir()} == {
+        "clip.jsonl",
+        "clip.summary.json",
+        "other.jsonl",
+        "other.mp4",
+        "other.summary.json",
+    }
+
+
 def test_a_video_is_never_replaced_by_its_own_overlay(command: CommandLine, tmp_path: Path) -> None:
     source = make_video(tmp_path / "clip.mp4")
     before = source.read_bytes()

@@ -717,6 +717,9 @@ def test_a_full_folder_is_refused_unless_told(command: CommandLine, run: Path, t
         (tmp_path / name).write_text("of an earlier call, or mine")
     arguments = ("label-next", run, "--count", 1, "--out", tmp_path, "--device", "cpu")
     assert "--overwrite" in command.refused(*arguments)
+    assert "comparison.json: is there, and no earlier call wrote it" in command.refused(*arguments, "--overwrite")
+    assert {path.name for path in tmp_path.iterdir()} == {"note.txt", "comparison.json"}
+    (tmp_path / "scores.csv").write_text("id,image,chosen,score,entropy\n")  # of an earlier call
     assert command(*arguments, "--overwrite").code == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"note.txt", "index.html", "label-next.txt", "labeled.txt", "scores.csv"}

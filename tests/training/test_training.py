@@ -255,6 +255,12 @@ def test_a_folder_with_content_is_refused(finished: RunResult, data: Path, recip
 def test_overwriting_begins_a_new_run(data: Path, recipe: str, tmp_path: Path) -> None:
     train_run(data, recipe, tmp_path / "run", ["schedule.steps=2", "seed=1"], device="cpu")
     (tmp_path / "run" / "junior-fp32.onnx").write_bytes(b"exported from the old run")
+    backup = tmp_path / "run" / "junior-old.safetensors"
+    backup.write_bytes(b"a copy of the weights")
+    with pytest.raises(RunDirectoryError, match=r"junior-old\.safetensors.*not overwritten"):
+        train_run(data, recipe, tmp_path / "run", overwrite=True, device="cpu")
+    assert (tmp_path / "run" / "junior-fp32.onnx").exists()
+    backup.unlink()
     train_run(data, recipe, tmp_path / "run", ["schedule.steps=1"], overwrite=True, device="cpu")
     assert [record["step"] for record in metrics(tmp_path / "run")] == [1, 1]
     assert not (tmp_path / "run" / "junior-fp32.onnx").exists()

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from segkc_deploy import __version__, atomic
+from segkc_deploy.engines import ENGINES
 from segkc_deploy.errors import ConfigError, RunDirectoryError
 from segkc_deploy.training.files.run_lock import LOCK_NAME
 from segkc_deploy.training.recipe import Recipe, ValidationConfig
@@ -145,8 +146,9 @@ def _delete_run(run: RunDirectory) -> None:
 
 
 def _is_artifact(path: Path) -> bool:
-    """Whether `export` wrote it: an artifact's default place is its run."""
-    return path.name.startswith(("junior-", ".junior-"))
+    """Whether `export` wrote it: an artifact's default place is its run. `junior-old.safetensors` is no artifact."""
+    precisions = "|".join({precision for entry in ENGINES.values() for precision in entry.precisions})
+    return path.is_file() and bool(re.fullmatch(rf"\.?junior-({precisions})[.-].+", path.name))
 
 
 def read_config(run: RunDirectory) -> tuple[Recipe, Path | None]:

@@ -1,6 +1,7 @@
 """`segkc-deploy label-next`: rank a run's unlabeled images, choose some, and write lists and the contact sheet."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from segkc_deploy.training.label_next.choice import choose
 from segkc_deploy.training.label_next.contact_sheet import contact_sheet, draw_cards, score_histogram
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.rank import RankedImage, rank_images
-from segkc_deploy.training.label_next.summary import facts, sentences, table
+from segkc_deploy.training.label_next.summary import facts, is_table, sentences, table
 from segkc_deploy.training.label_next.tool_tasks import write_tasks
 from segkc_deploy.training.label_next.true_errors import ERRORS, Comparison, compare
 from segkc_deploy.training.label_next.uncertainty import ranking_score
@@ -28,7 +29,9 @@ from segkc_deploy.validation import did_you_mean
 #: How images are ranked where nothing else is asked for: with a senior, and without one.
 _BY_DEFAULT = {True: "both", False: "entropy"}
 
-_FILES = ("label-next.txt", "labeled.txt", "scores.csv", "index.html", "comparison.json")
+#: By its first columns an earlier call's work is known. It is written first and deleted last.
+_SCORES = "scores.csv"
+_FILES = ("label-next.txt", "labeled.txt", "index.html", "comparison.json", _SCORES)
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,7 @@ def label_next(request: Request) -> Choice:
     networks.require_sizes(sample.image for sample in samples)
     truth = true_masks(request.masks, known, networks.labels, samples) if request.masks else None
     prepare_folder(request.out, request.overwrite)
-    for name in _FILES:
-        (request.out / name).unlink(missing_ok=True)  # of an earlier call, which may have written others than this one
+    _remove_earlier(request.out)
 
     ranked = rank_images(networks, samples, truth)
     if not ranked:
@@ -119,7 +121,7 @@ def label_next(request: Request) -> Choice:
     indices = choose(scores, features, min(request.count, len(ranked)), request.diversity)
     chosen = tuple(ranked[index] for index in indices)
 
-    atomic.write_text(request.out / "scores.csv", table(ranked, scores, indices, networks.labels.names))
+    atomic.write_text(request.out / _SCORES, table(ranked, scores, indices, networks.labels.names))
     next_step = _write_lists(request, known, [image.sample for image in chosen])
     told = sentences(networks, by, request.diversity, scores, indices)
     cards, classes = draw_cards(networks, chosen, scores[indices].tolist())
@@ -130,6 +132,19 @@ def label_next(request: Request) -> Choice:
     comparison = _comparison(request, by, ranked, indices, terms) if truth else None
     tasks = write_tasks(networks, chosen, scores[indices].tolist(), request.tasks, request.out)
     return Choice(chosen, len(ranked), len(samples) - len(ranked), told, next_step, comparison, tasks)
+
+
+def _remove_earlier(out: Path) -> None:
+    """Delete what an earlier call wrote, which may have written other files than this one.
+
+    Raises:
+        ConfigError: no earlier call wrote what is there, such as a data set's own `labeled.txt`; nothing is deleted.
+    """
+    there = [out / name for name in _FILES if os.path.lexists(out / name)]
+    if there and not is_table(out / _SCORES):
+        raise ConfigError(f"{there[0]}: is there, and no earlier call wrote it; choose another --out, or move it away")
+    for path in there:
+        path.unlink()
 
 
 def _ranking(request: Request, networks: RunNetworks) -> str:

@@ -14,6 +14,9 @@ from segkc_deploy.training.label_next.rank import RankedImage
 from segkc_deploy.training.label_next.true_errors import ERRORS, Comparison
 from segkc_deploy.training.label_next.uncertainty import RANKINGS
 
+#: The first columns of the table.
+_COLUMNS = ("id", "image", "chosen", "score")
+
 
 def sentences(
     networks: RunNetworks, by: str, diversity: float, scores: np.ndarray, chosen: Sequence[int]
@@ -62,7 +65,7 @@ def table(ranked: Sequence[RankedImage], scores: np.ndarray, chosen: Sequence[in
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = list(ranked[0].scores)
-    writer.writerow(["id", "image", "chosen", "score", *names, *errors, *(f"share {name}" for name in class_names)])
+    writer.writerow([*_COLUMNS, *names, *errors, *(f"share {name}" for name in class_names)])
     for index in sorted(range(len(ranked)), key=lambda index: (-scores[index], index)):
         image = ranked[index]
         measured = [image.errors[name] if image.errors else "" for name in errors]
@@ -70,6 +73,15 @@ def table(ranked: Sequence[RankedImage], scores: np.ndarray, chosen: Sequence[in
         rounded = [round(float(figure), 6) if figure != "" else "" for figure in figures]
         writer.writerow([image.sample.id, image.sample.image, place.get(index, ""), *rounded])
     return text.getvalue()
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file begins as `table` does."""
+    beginning = ",".join(_COLUMNS).encode()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(beginning)) == beginning
 
 
 def comparison_table(comparison: Comparison) -> Table:
