@@ -87,10 +87,20 @@ def cpu_text(machine: Mapping[str, Any]) -> str:
 
 
 def available_cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many processors this process may use: those it is bound to, or fewer by its container's quota."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(bound, _cores_of_quota(Path("/sys/fs/cgroup")) or bound)
+
+
+def _cores_of_quota(cgroup: Path) -> int:
+    """Return the processors' time that a container is limited to (`docker --cpus`), rounded up; 0 without a limit."""
+    if (limit := cgroup / "cpu.max").is_file():
+        quota, period = limit.read_text().split()
+    elif (limit := cgroup / "cpu" / "cpu.cfs_quota_us").is_file():
+        quota, period = limit.read_text().strip(), (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+    else:
+        return 0
+    return -(-int(quota) // int(period)) if quota.isdecimal() else 0
 
 
 def available_memory() -> int:

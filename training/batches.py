@@ -15,6 +15,7 @@ from segkc_deploy.training.data.augment_batch import DRAW_DTYPE, make_strong_vie
 from segkc_deploy.training.data.datasets import Draws, LabeledDataset, Loaded, UnlabeledDataset, draw_loader
 from segkc_deploy.training.data.skipped_files import SkippedFiles
 from segkc_deploy.training.evaluation.prediction import to_float_images
+from segkc_deploy.training.launched_ranks import launched_ranks
 from segkc_deploy.training.methods.base import Batch
 from segkc_deploy.training.recipe import Recipe
 
@@ -65,9 +66,13 @@ def batches(
 
 
 def _workers(recipe: Recipe, ranks: int) -> int:
-    """Return the loading processes of one rank: an equal share of the machine's, at least one where any is wanted."""
-    total = min(available_cores() - 1, _MOST_WORKERS * ranks) if recipe.workers is None else recipe.workers
-    return max(total // ranks, min(total, 1))
+    """Return the loading processes of one rank: an equal share of its machine's, at least one where any is wanted."""
+    launched = launched_ranks()
+    here = launched.ranks_on_node if launched else ranks
+    if recipe.workers is None and launched and launched.has_own_cores:
+        here = 1
+    total = min(available_cores() - 1, _MOST_WORKERS * here) if recipe.workers is None else recipe.workers
+    return max(total // here, min(total, 1))
 
 
 def _on_device(loaded: Loaded, device: torch.device, stream: torch.cuda.Stream | None) -> dict[str, Tensor]:

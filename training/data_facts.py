@@ -1,6 +1,7 @@
 """What every later step of a training depends on, and what has changed of it since a checkpoint, in words."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from segkc_deploy.data.samples import ImageSets, MaskCoding
@@ -23,6 +24,8 @@ def data_facts(sets: ImageSets) -> dict[str, Any]:
         "labeled": [sample.id for sample in sets.labeled],
         "unlabeled": [sample.id for sample in sets.unlabeled],
         "labels": sets.labels.model_dump(mode="json"),
+        "labeled_masks": _digest("/".join(sample.mask.parts[-2:]) for sample in sets.labeled if sample.mask),
+        "val": _digest(sample.id for sample in sets.val),
         **_coding_facts(sets.coding),
     }
 
@@ -62,6 +65,19 @@ def changes_in_words(before: dict[str, Any], now: dict[str, Any], run: str) -> s
                 f" the new one from these weights: --out ANOTHER_RUN -o junior.pretrained={run}"
             )
     return None
+
+
+def remarks_on_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return warnings of changes with which a training goes on, of the same arguments as `changes_in_words`."""
+    remarks = {
+        "labeled_masks": "the masks of the labeled images lie elsewhere than before: later steps learn from these",
+        "val": "the validation images are others than before: scores from here on do not compare with the earlier ones",
+    }
+    return [f"warning: {text}" for key, text in remarks.items() if key in before and before[key] != now[key]]
+
+
+def _digest(names: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _classes_in_words(old: Sequence[str], new: Sequence[str], run: str) -> str:

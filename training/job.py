@@ -13,6 +13,7 @@ from segkc_deploy.data.screening import screen
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, UserError
 from segkc_deploy.pixel_format import require_same_format
+from segkc_deploy.progress import console
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
 from segkc_deploy.training.data.band_statistics import measured_input, unmeasured_input
 from segkc_deploy.training.data.cache_room import make_room
@@ -88,9 +89,11 @@ def prepare(
         require_same_format(recipe.junior.pixels, sets.pixels, run.path, data)
     else:
         recipe = with_input(recipe, measured_input(sets) if measure else unmeasured_input(sets))
+        for role, spec in (("junior", recipe.junior), ("senior", recipe.senior)):
+            if spec:
+                require_same_format(spec.pixels, sets.pixels, f"recipe {recipe.name}: {role}.input", data)
     accelerator = accelerator_of(device)
-    if recipe.precision == "fp16" and accelerator == "cpu":
-        raise ConfigError("precision fp16 needs a CUDA device; use precision=bf16 or fp32 on a CPU")
+    _check_precision(recipe, accelerator, resume)
     draws_rare = measure and recipe.weak.rare_class_crops > 0
     counted = needs_census(recipe.supervision.class_weights) or draws_rare
     census = count_classes(sets.labeled, sets) if counted else None
@@ -100,6 +103,8 @@ def prepare(
     _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
     split = split_batch(recipe, ranks, uses_unlabeled=method.strong_views > 0)
     for network in method.networks().values():
+        if recipe.activation_checkpointing:
+            network.backbone.require_checkpoints()
         check_size(recipe.crop_size, network.size_multiple)
         check_protocol(recipe.validation, network)
     require_sizes(method, recipe, sets)
@@ -133,6 +138,16 @@ def accelerator_of(device: str) -> str:
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def _check_precision(recipe: Recipe, accelerator: str, resume: bool) -> None:
+    if recipe.precision == "fp16" and accelerator == "cpu":
+        raise ConfigError("precision fp16 needs a CUDA device; use precision=bf16 or fp32 on a CPU")
+    # Emulated BF16 is many times slower; a resumed run has no choice, since its numbers would change.
+    on_cuda = recipe.precision == "bf16" and accelerator == "cuda" and not resume
+    if on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name()
+        raise ConfigError(f"precision bf16: {name} computes in fp32 and fp16, not in bf16; add -o precision=fp16")
+
+
 def _require_rare_class(census: Census, recipe: Recipe, names: Sequence[str]) -> None:
     # Where no mask can be read, training says so.
     if census.rare(recipe.weak.rare_class_share) or not census.pixels.any():
@@ -149,6 +164,15 @@ def _require_rare_class(census: Census, recipe: Recipe, names: Sequence[str]) ->
 def _check_sets(sets: ImageSets, data: Path, needs_unlabeled: bool) -> None:
     if not sets.labeled:
         raise DataError(f"{data}: no labeled images; training needs some (section `labeled:`)")
+    labeled = {sample.image.resolve() for sample in sets.labeled}
+    if both := sum(sample.image.resolve() in labeled for sample in sets.val):
+        console.print(
+            f"warning: {both} of {len(sets.val)} validation images are also labeled images, so that the scores are"
+            " too good; take them out of one set",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
     if needs_unlabeled and not sets.unlabeled:
         raise DataError(
             f"{data}: no unlabeled images, which this method needs (section `unlabeled:`);"

@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.machine import available_cores
 from segkc_deploy.progress import console
 from segkc_deploy.training.stop_request import SIGNALS
 
@@ -36,6 +37,12 @@ class LaunchedRanks:
     @property
     def nodes(self) -> int:
         return self.ranks // self.ranks_on_node
+
+    @property
+    def has_own_cores(self) -> bool:
+        """Whether no other rank uses the cores of this one, as where SLURM binds each task to its own."""
+        of_task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+        return self.launcher == "SLURM" and of_task.isdecimal() and available_cores() <= int(of_task)
 
 
 def launched_ranks() -> LaunchedRanks | None:

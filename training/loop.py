@@ -21,7 +21,7 @@ from segkc_deploy.training.batch_split import BatchSplit, random_seed
 from segkc_deploy.training.batches import batches
 from segkc_deploy.training.data.decoded_cache import DecodedCache
 from segkc_deploy.training.data.skipped_files import SkippedFiles
-from segkc_deploy.training.data_facts import changes_in_words, data_facts
+from segkc_deploy.training.data_facts import changes_in_words, data_facts, remarks_on_changes
 from segkc_deploy.training.evaluation.panels import comparison_panels
 from segkc_deploy.training.evaluation.prediction import mask_predictor
 from segkc_deploy.training.evaluation.scoring import shared_miou
@@ -43,6 +43,7 @@ from segkc_deploy.training.run_networks import shipped_networks, write_networks
 from segkc_deploy.training.schedule import learning_rate_factor, peak_learning_rate
 from segkc_deploy.training.stop_request import StopRequest
 
+_NOTHING_LABELED = "no labeled pixel, so nothing was learned of them; look at the masks with `segkc-deploy check`"
 _PANELS = 4
 
 
@@ -89,28 +90,31 @@ class Trainer:
         self.scores: dict[str, float] = {}
         self.writer = CheckpointWriter(run)
         self.validated_step = 0
-        self.skipped = SkippedFiles(recipe.unreadable_files)
+        self._told_nothing_labeled = False
+        self.skipped = SkippedFiles(recipe.unreadable_files, (), self._how_to_go_on)
         self.cache = DecodedCache.of(recipe.cache)
 
-    def resume(self) -> tuple[int, str]:
-        """Restore the newest undamaged checkpoint; return the steps taken and a remark about a damaged one."""
+    def resume(self) -> tuple[int, list[str]]:
+        """Restore the newest undamaged checkpoint; return the steps taken and remarks on a damaged one and the data."""
         checkpoint, remark = read_newest_checkpoint(self.run)
         extra = checkpoint.extra
         # First: with other classes the weights would not even fit.
         before = facts_of(extra["data"], checkpoint.tensors)
-        if changes := changes_in_words(before, data_facts(self.sets), str(self.run.path)):
+        now = data_facts(self.sets)
+        if changes := changes_in_words(before, now, str(self.run.path)):
             raise ConfigError(f"{self.run.path}: {changes}")
         # Fabric wraps the optimizer; the checkpoint holds the state of the one inside.
         restore_checkpoint(checkpoint, self.method, self.optimizer.optimizer)
         self.scores, self.validated_step = extra["scores"], extra["validated_step"]
-        self.skipped = SkippedFiles(self.recipe.unreadable_files, extra.get("skipped_files", ()))
+        skipped = extra.get("skipped_files", ())
+        self.skipped = SkippedFiles(self.recipe.unreadable_files, skipped, self._how_to_go_on)
         self.fabric.strategy.precision.load_state_dict(extra["precision"])
         self.writer.step = checkpoint.step
         self.fabric.barrier()
         if remark and self.fabric.is_global_zero:
             # Otherwise the next checkpoint would move the damaged one to the place of this one.
             self.run.previous_checkpoint.replace(self.run.checkpoint)
-        return checkpoint.step, remark
+        return checkpoint.step, [*([remark] if remark else []), *remarks_on_changes(before, now)]
 
     def fit(self, first_step: int, log: Log, stop: StopRequest) -> None:
         """Train until the last step, reporting, validating and checkpointing on the way.
@@ -144,6 +148,9 @@ class Trainer:
                 values["images_per_s"] = images / (time.perf_counter() - started)
                 values["memory_mib"] = self._peak_memory_mib()
                 log.training(done, values)
+                if values.get("supervised_junior") == 0 and not self._told_nothing_labeled:
+                    self._told_nothing_labeled = True
+                    log.line(f"warning: the labeled crops until step {done} had {_NOTHING_LABELED}")
                 for message in self.skipped.collect(self._texts_of_all_ranks):
                     log.line(f"skipped, another image took its place: {message}")
                 started, images = time.perf_counter(), 0
@@ -155,6 +162,10 @@ class Trainer:
             if validates:
                 self._validate(done, log)
                 started = time.perf_counter()
+
+    def _how_to_go_on(self) -> str:
+        self.writer.wait()
+        return "continue with --resume" if self.run.existing_checkpoints() else "start anew with --overwrite"
 
     def _stop(self, step: int, signal_name: str) -> None:
         if not self.fabric.is_global_zero:

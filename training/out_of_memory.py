@@ -3,15 +3,28 @@
 import torch
 
 from segkc_deploy.training.batch_split import BatchSplit
+from segkc_deploy.training.models.backbone import is_plain_vit
 from segkc_deploy.training.recipe import Recipe
 
-#: What PyTorch's allocator of host memory says, in a plain RuntimeError.
-_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+#: What a plain RuntimeError says: of PyTorch's allocator of host memory, of CUDA where another program fills the
+#: device, and of its libraries, which allocate by themselves.
+_TEXTS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether the memory of a device, or of the machine, did not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or _HOST_MEMORY in str(error)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(text in str(error) for text in _TEXTS)
+
+
+def is_dead_loader(error: RuntimeError | MemoryError) -> bool:
+    """Whether a data loading process was killed, which the system does where memory is short."""
+    return "DataLoader worker" in str(error)
 
 
 def smaller_steps(recipe: Recipe, split: BatchSplit) -> str:
@@ -28,8 +41,9 @@ def smaller_steps(recipe: Recipe, split: BatchSplit) -> str:
     options = []
     if more:
         options.append(f"-o batch.accumulation={more[0]} (each step keeps its images and its learning rate)")
-    if not recipe.activation_checkpointing:
-        options.append("-o activation_checkpointing=true (slower, for ViTs)")
+    specs = [spec for spec in (recipe.junior, recipe.senior) if spec is not None]
+    if not recipe.activation_checkpointing and all(is_plain_vit(spec.backbone) for spec in specs):
+        options.append("-o activation_checkpointing=true (slower)")
     options.append("a smaller --size (crop_size)")
     if recipe.precision == "fp32":
         options.append("-o precision=bf16")

@@ -26,6 +26,9 @@ def _shares(values: tuple[float, float]) -> tuple[float, float]:
 
 _OLD_PREDICTION_TARGETS = {"learners": "online", "averaged": "ema"}
 
+_Side = Annotated[int, Field(ge=1)]
+_Size = tuple[_Side, _Side]
+
 #: The ends of a range of positive numbers.
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
@@ -150,6 +153,12 @@ class SupervisionConfig(_Section):
     ohem_min_pixels: int = Field(default=200_000, ge=1)
 
     @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if isinstance(self.class_weights, list) and not any(self.class_weights):
+            raise ValueError("class_weights: every weight is 0, so that nothing would be learned of the labels")
+        return self
+
+    @model_validator(mode="after")
     def _weights_without_mining(self) -> Self:
         if self.loss == "ohem" and self.class_weights != "none":
             raise ValueError("class_weights go with loss ce or focal, not with ohem")
@@ -197,9 +206,9 @@ class ValidationConfig(_Section):
     """
 
     every: int = Field(default=1000, ge=1, description="steps between validations; the last step is always scored")
-    size: tuple[int, int] | None = Field(default=None, description="height, width; by default each image's own")
-    window: tuple[int, int] | None = Field(default=None, description="height, width of a sliding window")
-    stride: tuple[int, int] | None = Field(default=None, description="steps of the window; by default two thirds of it")
+    size: _Size | None = Field(default=None, description="height, width; by default each image's own")
+    window: _Size | None = Field(default=None, description="height, width of a sliding window")
+    stride: _Size | None = Field(default=None, description="steps of the window; by default two thirds of it")
     most_pixels: int | None = Field(
         default=None, ge=4096, description="images of more pixels are scored in a sliding window; by default none are"
     )
@@ -230,7 +239,7 @@ class Recipe(_Section):
     junior: NetworkSpec
     senior: NetworkSpec | None = None
     method: dict[str, Any] = Field(description="name: a file of training/methods/, and that method's own settings")
-    crop_size: tuple[int, int] = Field(description="height, width of a training crop")
+    crop_size: _Size = Field(description="height, width of a training crop")
     batch: BatchConfig = BatchConfig()
     schedule: ScheduleConfig
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -246,7 +255,7 @@ class Recipe(_Section):
         default=False, description="ViT blocks are computed again in the backward pass instead of stored: less memory"
     )
     compile: bool = Field(default=False, description="torch.compile the networks; pays after some hundred steps")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     workers: int | None = Field(default=None, ge=0, description="data loading processes; by default the cores - 1")
     cache: CacheConfig = CacheConfig()
     unreadable_files: int = Field(
@@ -268,7 +277,7 @@ class Recipe(_Section):
     def _read_old_values(cls, method: dict[str, Any]) -> dict[str, Any]:
         """Read what version 0.1 wrote for the values of `prediction_target`."""
         target = method.get("prediction_target")
-        if target in _OLD_PREDICTION_TARGETS:
+        if isinstance(target, str) and target in _OLD_PREDICTION_TARGETS:
             method = method | {"prediction_target": _OLD_PREDICTION_TARGETS[target]}
         return method
 

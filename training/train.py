@@ -13,14 +13,20 @@ from segkc_deploy.errors import ConfigError, RankDiedError, RunDirectoryError, T
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
 from segkc_deploy.training.dry_run import dry_run
 from segkc_deploy.training.evaluation.prediction import protocol_in_words
-from segkc_deploy.training.files.run_directory import RunDirectory, create_run, remove_temporaries, store_validation
+from segkc_deploy.training.files.run_directory import (
+    RunDirectory,
+    create_run,
+    remove_temporaries,
+    require_room,
+    store_session,
+)
 from segkc_deploy.training.files.run_lock import run_lock
 from segkc_deploy.training.job import Job, accelerator_of, build, prepare
 from segkc_deploy.training.launched_ranks import LaunchedRanks, follow_rank_0, launched_ranks
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import with_method_defaults
-from segkc_deploy.training.out_of_memory import is_out_of_memory, smaller_steps
+from segkc_deploy.training.out_of_memory import is_dead_loader, is_out_of_memory, smaller_steps
 from segkc_deploy.training.rank_watch import watched_ranks
 from segkc_deploy.training.recipe import without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe
@@ -81,11 +87,13 @@ def train_run(
     @contextmanager
     def opened() -> Iterator[tuple[Job, Method]]:
         begun = beginning(run, data, recipe, overrides or [], resume, overwrite)
+        if not begun.resume:
+            require_room(run, begun.overwrite)  # again by `create_run`: to prepare takes a while
         method, job = prepare(begun.recipe, begun.data, run, device, ranks, begun.resume, tuple(track))
         with run_lock(out):
             if begun.resume:
                 remove_temporaries(run)
-                store_validation(run, job.recipe.validation)
+                store_session(run, job.recipe.validation, begun.data)
             else:
                 create_run(out, job.recipe, begun.data, begun.overwrite)
             yield job, method
@@ -169,7 +177,7 @@ def _train(job: Job, fabric: Fabric, method: Method) -> RunResult:
     """Train, on one rank of perhaps several."""
     try:
         trainer = Trainer(job.recipe, method, job.sets, job.run, job.steps, job.split, fabric, job.census)
-        first_step, remark = trainer.resume() if job.resume else (0, "")
+        first_step, remarks = trainer.resume() if job.resume else (0, [])
         # With several ranks, rank 0 alone saves, and the first process repeats the signal until it hears it.
         with stop_request(repeated_interrupt_stops=job.split.ranks == 1) as stop:
             if not fabric.is_global_zero:
@@ -179,9 +187,8 @@ def _train(job: Job, fabric: Fabric, method: Method) -> RunResult:
             validated = trainer.validated_step == first_step
             with RunLog(job.run, job.steps, first_step, trackers, validated) as log:
                 _log_start(log, job, trainer, first_step)
-                for line in (remark, *failures):
-                    if line:
-                        log.line(line)
+                for line in (*remarks, *failures):
+                    log.line(line)
                 try:
                     trainer.fit(first_step, log, stop)
                 except TrainingStoppedError as stopped:
@@ -190,7 +197,9 @@ def _train(job: Job, fabric: Fabric, method: Method) -> RunResult:
                 except KeyboardInterrupt:
                     log.line(_interrupted(job, trainer))
                     raise
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_dead_loader(error):
+            raise _dead_loader(job) from None
         if not is_out_of_memory(error):
             raise
         raise _out_of_memory(job) from None
@@ -262,6 +271,13 @@ def _how_to_continue(run: RunDirectory, ranks: int) -> str:
     if not run.existing_checkpoints():
         return "start anew with --overwrite"
     return f"continue with: {how_to_resume(run.path, ranks)}"
+
+
+def _dead_loader(job: Job) -> ConfigError:
+    return ConfigError(
+        f"{job.run.path}: a data loading process was killed, as happens where memory is short, or in a container its"
+        f" shared memory (docker --shm-size); {_how_to_continue(job.run, job.split.ranks)} and fewer --workers"
+    )
 
 
 def _out_of_memory(job: Job) -> ConfigError:

@@ -114,7 +114,7 @@ def _rare_and_mirrored(readings: list[Reading], sets: ImageSets) -> Iterator[Fin
         yield Finding("warning", "rare-class", rare)
     found = [f"{one} and {other}" for one, other in mirrored_names(names)]
     for class_id in rare_class_ids(report)[:_MOST_MIRRORED]:
-        holding = [one.sample for one in readings if class_id in class_ids(one, sets)]
+        holding = [one.sample for one in readings if class_id in class_ids(one)]
         if share := mirror_is_labeled_otherwise(holding, sets, class_id):
             found.append(f"{names[class_id]} ({share} objects)")
     if found:
@@ -194,10 +194,7 @@ def _zero_and_255(name: str, readings: Iterable[Reading], sets: ImageSets) -> It
 
 
 def _ignored_masks(name: str, readings: Iterable[Reading], sets: ImageSets) -> Iterator[Finding]:
-    ignored = sets.labels.ignore_index
-    values = {value for value, class_id in sets.coding.label_mapping.items() if class_id == ignored} | {ignored}
-    values -= {value for value, class_id in sets.coding.label_mapping.items() if class_id != ignored}
-    files = tuple(str(one.sample.mask) for one in readings if one.values and set(one.values) <= values)
+    files = tuple(str(one.sample.mask) for one in readings if class_ids(one) == {sets.labels.ignore_index})
     message = (
         f"{name} masks in which every pixel is ignored, so that they teach and score nothing;"
         " label them or take them out, or map the value to a class: `label_mapping: {255: 1}`"

@@ -5,6 +5,8 @@ from segkc_deploy.data.set_report import SetReport
 _RARE_SHARE = 0.005
 #: Networks predict on a grid of about four pixels; below this many pixels an image, a class is a few of its cells.
 _SMALL_PIXELS = 256
+#: Pixels of an input that a common GPU still trains and validates with.
+_LARGEST_SIZE = 2048 * 2048
 
 
 def rare_class_ids(report: SetReport) -> list[int]:
@@ -31,8 +33,8 @@ def rare_classes(report: SetReport, names: tuple[str, ...]) -> str:
         " -o weak.rare_class_crops=0.5"
     )
     small = [f"{name} ({pixels:.0f})" for name, (_, pixels) in rare.items() if pixels < _SMALL_PIXELS]
-    if small and report.sizes is not None:
-        height, width = (2 * side for side in report.sizes.median)
+    height, width = (2 * side for side in report.sizes.median) if report.sizes else (0, 0)
+    if small and 0 < height * width <= _LARGEST_SIZE:
         message += (
             f", and at twice the size, since some fill few pixels of an image, {', '.join(small)}:"
             f" -o weak.scale=[1,3] -o validation.size=[{height},{width}]"

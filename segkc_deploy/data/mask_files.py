@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -24,12 +24,19 @@ _LARGEST_VALUE = 2**31 - 1
 _MOST_COLORS_SHOWN = 4
 
 
-def mask_values(sample: Sample, coding: MaskCoding) -> np.ndarray:
-    """Return a sample's mask as its file holds it, (H, W): uint8, uint16 for 16 bits, int32 for other integers.
+class MaskValues(NamedTuple):
+    """A mask, (H, W), and whether it holds class ids, to which `label_mapping` does not apply."""
+
+    values: np.ndarray
+    are_ids: bool
+
+
+def mask_values(sample: Sample, coding: MaskCoding) -> MaskValues:
+    """Return a sample's mask as its file holds it: uint8, uint16 for 16 bits, int32 for other integers.
 
     A palette file gives its indices, a file of one bit 0 and 1, a floating-point file of whole numbers these numbers.
-    A file of colors gives class ids by `coding.colors`. EXIF rotation is applied as for images. Annotation files are
-    rasterized.
+    A file of colors gives class ids by `coding.colors`, and annotation files are rasterized into class ids. EXIF
+    rotation is applied as for images.
 
     Raises:
         UnreadableFileError: the file is missing or damaged.
@@ -41,11 +48,13 @@ def mask_values(sample: Sample, coding: MaskCoding) -> np.ndarray:
 
     assert sample.mask is not None
     if is_task_png(sample.mask):
-        return rasterize(read_task(sample.mask, raw_mask), coding.class_ids, coding.background, str(sample.mask))
+        task = read_task(sample.mask, raw_mask)
+        return MaskValues(rasterize(task, coding.class_ids, coding.background, str(sample.mask)), are_ids=True)
     if sample.mask.suffix.lower() in ANNOTATION_SUFFIXES:
         image = annotated_image(sample.mask, sample.image, coding.object_names)
-        return rasterize(image, coding.class_ids, coding.background, f"{sample.mask} ({sample.image.name})")
-    return raw_mask(sample.mask, coding.colors, coding.by_color)
+        where = f"{sample.mask} ({sample.image.name})"
+        return MaskValues(rasterize(image, coding.class_ids, coding.background, where), are_ids=True)
+    return _read(sample.mask, coding.colors, coding.by_color)
 
 
 def is_mask_image(path: Path) -> bool:
@@ -56,8 +65,12 @@ def is_mask_image(path: Path) -> bool:
     return path.suffix.lower() not in ANNOTATION_SUFFIXES and not is_task_png(path)
 
 
-def raw_mask(path: Path, colors: Mapping[Color, int] | None = None, by_color: bool = False) -> np.ndarray:
-    """Return the values of a mask image; see `mask_values`."""
+def raw_mask(path: Path) -> np.ndarray:
+    """Return the values of a mask image that holds no colors; see `mask_values`."""
+    return _read(path).values
+
+
+def _read(path: Path, colors: Mapping[Color, int] | None = None, by_color: bool = False) -> MaskValues:
     from segkc_deploy.data import tiff
 
     encoded = read_bytes(path, "mask")
@@ -66,25 +79,25 @@ def raw_mask(path: Path, colors: Mapping[Color, int] | None = None, by_color: bo
         _refuse_unclear(encoded, path, header)
         misread_by_pillow = header.planar or header.by_imagecodecs or header.photometric == tiff.MIN_IS_WHITE
         if header.kind != "u" or header.bits > 16 or header.bands not in {1, 3, 4} or misread_by_pillow:
-            return _tiff_values(encoded, path, header)
+            return MaskValues(_tiff_values(encoded, path, header), are_ids=False)
     try:
         with _opened(encoded, path) as image:
             require_within_limit(path, (image.height, image.width))
             upright = ImageOps.exif_transpose(image)
             if image.mode == "P" and by_color:
-                return _ids_of_colors(np.asarray(upright.convert("RGB")), colors or {}, path)
+                return MaskValues(_ids_of_colors(np.asarray(upright.convert("RGB")), colors or {}, path), are_ids=True)
             if image.mode in {"1", "P", "L"}:
-                return np.array(upright, np.uint8) // _scale_of_gray(encoded, image)
+                return MaskValues(np.array(upright, np.uint8) // _scale_of_gray(encoded, image), are_ids=False)
             values = np.asarray(upright)
             mode = image.mode
             rgb = np.asarray(upright.convert("RGB")) if mode in {"RGB", "RGBA"} else None
     except PILLOW_ERRORS as error:
         raise UnreadableFileError(f"{path}: not a readable mask: {' '.join(str(error).split())}") from None
     if rgb is not None and colors:
-        return _ids_of_colors(rgb, colors, path)
+        return MaskValues(_ids_of_colors(rgb, colors, path), are_ids=True)
     if values.ndim == 3:
         raise DataError(f"{path}: {_colors_instead_of_ids(values, mode)}")
-    return _as_ids(values, path)
+    return MaskValues(_as_ids(values, path), are_ids=False)
 
 
 def _opened(encoded: bytes, path: Path) -> Image.Image:

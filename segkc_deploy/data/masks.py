@@ -36,10 +36,11 @@ def read_mask(sample: Sample, coding: MaskCoding) -> np.ndarray:
     Raises:
         DataError: the file is no mask, or holds values that are neither a class nor ignored after `label_mapping`.
     """
-    values = mask_values(sample, coding)
-    mask = apply_label_mapping(values, coding.label_mapping)
+    values, are_ids = mask_values(sample, coding)
+    mapping = {} if are_ids else coding.label_mapping
+    mask = apply_label_mapping(values, mapping)
     if _is_unknown(mask, coding.labels).any():
-        unknown = unknown_ids(np.unique(values), coding.labels, coding.label_mapping)
+        unknown = unknown_ids(np.unique(values), coding.labels, mapping)
         raise DataError(f"{sample.mask}: {unknown_ids_message(unknown, coding.labels)}")
     return mask.astype(np.uint8, copy=False)
 

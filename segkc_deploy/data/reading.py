@@ -24,7 +24,8 @@ _DARK = 16
 class Reading:
     """One sample after it was read. Sizes are (height, width); what could not be read is None.
 
-    `values` counts the pixels of each value in the mask file, before `label_mapping`; `palette` has the colors of the
+    `values` counts the pixels of each value in the mask file, before `label_mapping`, which is empty where the file
+    gives class ids as they are (colors, annotations); `palette` has the colors of the
     indices that a palette mask uses. `turned` images have an EXIF rotation that their mask lacks; `dark` ones hold no
     value above 16 of 255, as 12-bit values in a file of 16 bits do.
     `unreadable` and `mismatch` are messages that name the file.
@@ -34,6 +35,7 @@ class Reading:
     size: tuple[int, int] | None = None
     content: bytes = b""
     values: dict[int, int] | None = None
+    label_mapping: Mapping[int, int] = field(default_factory=dict)
     palette: Mapping[int, Color] = field(default_factory=dict)
     turned: bool = False
     dark: bool = False
@@ -45,6 +47,7 @@ def read(sample: Sample, coding: MaskCoding, pixels: PixelFormat) -> Reading:
     """Read the image and, where there is one, the mask."""
     unreadable = []
     size = values = mismatch = None
+    mapping: Mapping[int, int] = {}
     content = b""
     turned = dark = False
     try:
@@ -57,7 +60,8 @@ def read(sample: Sample, coding: MaskCoding, pixels: PixelFormat) -> Reading:
         unreadable.append(str(error))
     if sample.mask is not None:
         try:
-            mask = mask_values(sample, coding)
+            mask, are_ids = mask_values(sample, coding)
+            mapping = {} if are_ids else coding.label_mapping
             values = _counts(mask)
             turned = orientation(sample.image) != 1 and orientation(sample.mask) == 1
             if size is not None and mask.shape != size:
@@ -65,7 +69,7 @@ def read(sample: Sample, coding: MaskCoding, pixels: PixelFormat) -> Reading:
         except DataError as error:
             unreadable.append(str(error))
     palette = palette_of(sample.mask, used_only=True) if sample.mask is not None and not coding.by_color else {}
-    return Reading(sample, size, content, values, palette, turned, dark, tuple(unreadable), mismatch)
+    return Reading(sample, size, content, values, mapping, palette, turned, dark, tuple(unreadable), mismatch)
 
 
 def _counts(mask: np.ndarray) -> dict[int, int]:
@@ -76,11 +80,11 @@ def _counts(mask: np.ndarray) -> dict[int, int]:
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
-def class_ids(reading: Reading, sets: ImageSets) -> set[int]:
+def class_ids(reading: Reading) -> set[int]:
     """Return the class ids that the mask holds, `ignore_index` among them; empty where there is no mask."""
-    return {sets.coding.label_mapping.get(value, value) for value in reading.values or ()}
+    return {reading.label_mapping.get(value, value) for value in reading.values or ()}
 
 
 def unknown(reading: Reading, sets: ImageSets) -> list[int]:
     """Return the values of the mask that are not known ids; empty where there is no mask."""
-    return unknown_ids(np.array(list(reading.values or ()), np.int32), sets.labels, sets.coding.label_mapping)
+    return unknown_ids(np.array(list(reading.values or ()), np.int32), sets.labels, reading.label_mapping)

@@ -18,6 +18,11 @@ def is_export(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
+def holds_mask_images(folder: Path) -> bool:
+    """Return whether a folder, or one below it, holds a file that may be a mask image."""
+    return folder.is_dir() and any(path.suffix.lower() in MASK_SUFFIXES for path in folder.rglob("*"))
+
+
 def split_files(files: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
     """Split the files of an export, by id, into images and the masks of these images: `a_mask.png` is that of `a`."""
     masks = {

@@ -45,11 +45,11 @@ def report_set(name: str, readings: Sequence[Reading], sets: ImageSets) -> SetRe
     """Sum up what was read of one set."""
     pixels: Counter[int] = Counter()
     images: Counter[int] = Counter()
-    masks = [reading.values for reading in readings if reading.values is not None]
-    for values in masks:
+    masks = [reading for reading in readings if reading.values is not None]
+    for reading in masks:
         mapped: Counter[int] = Counter()
-        for value, count in values.items():
-            mapped[sets.coding.label_mapping.get(value, value)] += count
+        for value, count in (reading.values or {}).items():
+            mapped[reading.label_mapping.get(value, value)] += count
         pixels.update(mapped)
         images.update(mapped.keys())
     classes = range(sets.labels.num_classes)

@@ -188,11 +188,13 @@ class DataSpec(BaseModel):
         """Return the class id of each pixel value that a `_classes.csv` among the masks names."""
         ids = dict(zip(labels.names, range(labels.num_classes), strict=True)) | self.label_mapping
         values: dict[int | str, int] = {}
+        plain: dict[str, Path] = {}
         for key, section in (("labeled", self.labeled), ("val", self.val)):
             if section is None or section.masks is None:
                 continue
             folder = places.masks(section.masks, f"{key}.masks")
             if not roboflow.is_export(folder):
+                plain[key] = folder
                 continue
             for value, name in roboflow.read_classes(folder).items():
                 if name not in ids:
@@ -204,6 +206,13 @@ class DataSpec(BaseModel):
                     raise ConfigError(
                         f"{self.path}: the value {value} is {name!r} in {folder / roboflow.NAME}, but another class in"
                         " labeled.masks; export both from one version of the data set"
+                    )
+        if any(value != class_id for value, class_id in values.items()):
+            for key, folder in plain.items():
+                if roboflow.holds_mask_images(folder):
+                    raise ConfigError(
+                        f"{self.path}: {key}.masks: {folder} has no {roboflow.NAME}, and that of the other masks gives"
+                        " values another meaning; `segkc-deploy convert` each, and name the results"
                     )
         return values
 

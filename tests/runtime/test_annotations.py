@@ -5,6 +5,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,22 @@ def test_labels_can_be_mapped_and_unknown_ones_are_named(tmp_path: Path) -> None
     sets = load_data_spec(tmp_path / "data.yaml").resolve()
     expected = np.array([0, 1, 255], np.uint8)[expected_mask_of(IMAGES["a0"])]
     np.testing.assert_array_equal(read_mask(sets.labeled[0], sets.coding), expected)
+
+
+def test_numbers_in_label_mapping_are_values_of_mask_files_alone(tmp_path: Path) -> None:
+    spec = "classes: [background, road, tree]\nlabel_mapping: {0: 255, 1: 0, 2: 1, 3: 2}\n"
+    sets = _data(tmp_path, write_coco, spec)
+    sample = sets.labeled[0]
+    expected = expected_mask_of(IMAGES["a0"])
+    np.testing.assert_array_equal(read_mask(sample, sets.coding), expected)
+    report = check(sets, workers=1)
+    assert report.errors == 0
+    drawn = np.bincount(np.concatenate([read_mask(one, sets.coding).ravel() for one in sets.labeled]), minlength=3)
+    assert report.sets[0].class_pixels == tuple(drawn[:3].tolist())
+    path = tmp_path / "values.png"
+    Image.fromarray(np.array([0, 2, 3], np.uint8)[expected]).save(path)
+    from_file = read_mask(replace(sample, mask=path), sets.coding)
+    np.testing.assert_array_equal(from_file, np.array([255, 1, 2], np.uint8)[expected])
 
 
 def test_without_a_background_class_the_rest_is_ignored(tmp_path: Path) -> None:

@@ -60,6 +60,14 @@ def test_two_exports_have_to_agree(tmp_path: Path) -> None:
         load_data_spec(path).resolve()
 
 
+def test_its_values_are_not_applied_to_masks_of_another_tool(tmp_path: Path) -> None:
+    export(tmp_path)
+    (tmp_path / "valid/_classes.csv").unlink()
+    path = write_spec(tmp_path, f"classes: [tree, road, background]\n{SETS}")
+    with pytest.raises(ConfigError, match=r"val\.masks: .* has no _classes\.csv, and that of the other masks"):
+        load_data_spec(path).resolve()
+
+
 @pytest.mark.parametrize("line", ["x, road", "300, road", "1", "1,", "1, road, more", "0, again"])
 def test_a_damaged_list_of_classes_is_named(tmp_path: Path, line: str) -> None:
     export(tmp_path, f"Pixel Value, Class\n0, background\n{line}\n")

@@ -98,6 +98,17 @@ def test_cutmix_boxes_have_the_areas_and_ratios_asked_for() -> None:
     assert 0.3 < max(areas) <= 0.42
 
 
+@pytest.mark.parametrize("size", [(128, 1024), (64, 1024), (1024, 64), (20, 500)])
+def test_cutmix_finds_a_box_in_elongated_images_too(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    config = StrongAugmentation(cutmix_probability=1.0)
+    for box in cutmix_boxes(100, size, config).numpy():
+        rows, columns = np.flatnonzero(box.any(axis=1)), np.flatnonzero(box.any(axis=0))
+        assert len(rows) and box.sum() == len(rows) * len(columns)
+        assert 0.01 <= box.mean() <= 0.42
+        assert 0.25 <= len(rows) / len(columns) <= 4
+
+
 def test_cutmix_happens_as_often_as_asked() -> None:
     torch.manual_seed(0)
     mixed = cutmix_boxes(400, (20, 20), StrongAugmentation(cutmix_probability=0.5)).flatten(1).any(dim=1)

@@ -8,7 +8,7 @@ from tiny_data import tiny_recipe
 
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.training.batch_split import split_batch
-from segkc_deploy.training.batches import batches
+from segkc_deploy.training.batches import _workers, batches
 from segkc_deploy.training.data.skipped_files import SkippedFiles
 from segkc_deploy.training.methods.base import Batch
 
@@ -29,6 +29,32 @@ def test_images_are_floats_masks_are_classes_and_padding_is_boolean(data: Path) 
         assert mask.dtype == torch.int64 and mask.shape == (2, 32, 64)
         assert batch.unlabeled["ignored"].dtype == torch.bool
         assert batch.unlabeled.keys() == {"weak", "strong_1", "ignored"}
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "16", "RANK": "9", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"}
+SLURM = {"SLURM_NTASKS": "16", "SLURM_NTASKS_PER_NODE": "8", "SLURM_PROCID": "9", "SLURM_JOB_NAME": "train"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "cores", "workers", "of_rank"),
+    [
+        ({}, 64, None, 3),  # --devices 16 on one machine
+        (TORCHRUN, 64, None, 7),
+        (SLURM, 64, None, 7),
+        (SLURM | {"SLURM_CPUS_PER_TASK": "12"}, 12, None, 11),
+        (TORCHRUN, 64, 16, 2),
+        (SLURM | {"SLURM_CPUS_PER_TASK": "12"}, 12, 16, 2),
+        (TORCHRUN, 64, 0, 0),
+    ],
+)
+def test_loading_processes_are_shared_by_the_ranks_of_a_machine(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], cores: int, workers: int | None, of_rank: int
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for module in ("batches", "launched_ranks"):
+        monkeypatch.setattr(f"segkc_deploy.training.{module}.available_cores", lambda: cores)
+    assert _workers(tiny_recipe(workers=workers), 16) == of_rank
 
 
 @pytest.mark.gpu

@@ -101,8 +101,16 @@ def test_a_machine_without_enough_memory_ends_in_one_line(
         monkeypatch.setattr(Trainer, "_train_step", step)
 
     failing(HOST_MEMORY)
-    with pytest.raises(ConfigError, match=r"memory does not hold .*accumulation=2 .*activation_checkpointing.*--size"):
+    with pytest.raises(ConfigError, match=r"memory does not hold .*accumulation=2 .*--size") as told:
         train_run(data, str(recipe), tmp_path / "run", device="cpu")
+    assert "activation_checkpointing" not in str(told.value)  # its networks are no plain ViTs
+    for name, reason in (("gpu", "CUDA error: out of memory"), ("cublas", "CUBLAS_STATUS_ALLOC_FAILED when calling")):
+        failing(reason)
+        with pytest.raises(ConfigError, match=r"memory does not hold .*accumulation=2"):
+            train_run(data, str(recipe), tmp_path / name, device="cpu")
+    failing("DataLoader worker (pid(s) 17) exited unexpectedly")
+    with pytest.raises(ConfigError, match=r"loading process was killed.* --shm-size\); start anew .*fewer --workers"):
+        train_run(data, str(recipe), tmp_path / "loader", device="cpu")
     failing("shapes differ")
     with pytest.raises(RuntimeError, match="shapes differ"):
         train_run(data, str(recipe), tmp_path / "other", device="cpu")

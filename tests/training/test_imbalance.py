@@ -236,4 +236,15 @@ def test_a_rare_class_of_large_objects_needs_no_larger_images() -> None:
     message = rare_classes(report, ("a", "b"))
     assert "b (0.40%)" in message
     assert "validation.size" not in message
+
+
+def test_no_input_is_named_that_no_gpu_takes() -> None:
+    sizes = {side: Sizes((side, side), (side, side), (side, side), 1) for side in (1024, 3000)}
+    pixels = {side: (side * side - 100, 100) for side in sizes}
+    told = {
+        side: rare_classes(SetReport("labeled", 1, 1, sizes[side], pixels[side], (1, 1), 0), ("ground", "crack"))
+        for side in sizes
+    }
+    assert "-o weak.scale=[1,3] -o validation.size=[2048,2048]" in told[1024]
+    assert "crack" in told[3000] and "validation.size" not in told[3000]
     assert not rare_classes(SetReport("labeled", 0, 0, None, (0, 0), (0, 0), 0), ("a", "b"))

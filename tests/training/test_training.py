@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from command_line import CommandLine
 from safetensors.torch import load_file, save_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
@@ -22,6 +23,7 @@ from segkc_deploy.errors import (
 from segkc_deploy.training.files.checkpoint import read_newest_checkpoint
 from segkc_deploy.training.files.network_file import load_network, read_metadata
 from segkc_deploy.training.files.run_directory import RunDirectory, create_run, is_trained_here, read_config
+from segkc_deploy.training.job import _check_precision
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.run_log import RunLog
 from segkc_deploy.training.summary import RunResult
@@ -266,6 +268,56 @@ def test_overwriting_begins_a_new_run(data: Path, recipe: str, tmp_path: Path) -
     assert not (tmp_path / "run" / "junior-fp32.onnx").exists()
 
 
+def test_a_full_folder_is_noticed_before_the_data_is_read(recipe: str, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunDirectoryError, match="not empty"):
+        train_run(Path("there is none.yaml"), recipe, tmp_path, device="cpu")
+
+
+def test_a_resumed_run_knows_where_its_data_went_and_tells_of_other_validation_images(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_tiny_data(tmp_path / "before")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(3, patch)
+        train_run(data, recipe, tmp_path / "run", device="cpu")
+    (tmp_path / "before").rename(tmp_path / "after")
+    moved = tmp_path / "after" / data.name
+    key = RunDirectory(tmp_path / "run").key
+    (removed, *_) = sorted((tmp_path / "after" / "images" / "val").iterdir())
+    removed.unlink()
+    train_run(moved, None, tmp_path / "run", resume=True, device="cpu")
+    assert read_config(RunDirectory(tmp_path / "run"))[1] == moved
+    assert RunDirectory(tmp_path / "run").key == key
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("warning: the validation images are others than before") == 1
+    assert "the masks of the labeled images" not in log
+    train_run(None, None, tmp_path / "run", resume=True, device="cpu")  # finds them
+
+
+def test_what_teaches_or_scores_nothing_is_told(recipe: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = write_tiny_data(tmp_path / "data")
+    content = yaml.safe_load(data.read_text())
+    data.write_text(yaml.safe_dump(content | {"val": content["labeled"]}))
+    train_run(data, recipe, tmp_path / "same", ["schedule.steps=1"], device="cpu")
+    assert "validation images are also labeled images, so that the scores are too good" in capfd.readouterr().err
+    data.write_text(yaml.safe_dump(content | {"label_mapping": dict.fromkeys(range(10), 255), "val": None}))
+    train_run(data, recipe, tmp_path / "ignored", ["schedule.steps=2"], device="cpu")
+    log = (tmp_path / "ignored" / "train.log").read_text()
+    assert log.count("warning: the labeled crops until step 1 had no labeled pixel") == 1
+    assert "warning" not in capfd.readouterr().err.replace("warning: the labeled crops", "")
+
+
+def test_a_gpu_without_bf16_is_told_of_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    recipe = tiny_recipe(precision="bf16")
+    with pytest.raises(ConfigError, match=r"Tesla T4 computes in fp32 and fp16, not in bf16; add -o precision=fp16"):
+        _check_precision(recipe, "cuda", resume=False)
+    _check_precision(recipe, "cuda", resume=True)
+    _check_precision(recipe, "cpu", resume=False)
+
+
 def test_resume_refuses_another_recipe_or_other_images(finished: RunResult, data: Path, recipe: str) -> None:
     with pytest.raises(ConfigError, match=r"optimizer\.lr = 0\.001, not 0\.5"):
         train_run(data, recipe, finished.path, ["optimizer.lr=0.5"], resume=True)
@@ -397,6 +449,12 @@ def test_mistakes_are_told_before_anything_is_written(data: Path, recipe: str, t
         (["validation.window=[33, 64]"], r"validation\.window: .*multiples of 32; the closest is 32x64"),
         (["junior.backbone=swin_tiny_patch4_window7_224"], "cannot take crops of 32x64"),
         (["junior.backbone=resnet18.nope"], "timm has no weights 'nope'"),
+        (["activation_checkpointing=true"], "activation_checkpointing is for plain ViTs"),
+        (["validation.size=[-5, 100]"], r"validation\.size\[0\]: .*greater than or equal to 1"),
+        (["seed=18446744073709551616"], "less than 9223372036854775808"),
+        (["supervision.class_weights=[0, 0, 0]"], "every weight is 0"),
+        (["method.prediction_target=[1]"], r"prediction_target"),
+        (["junior.input={bands: 1, bits: 8, mean: [0.5], std: [0.2]}"], r"junior\.input takes 1 band of 8 bits"),
     ]
     for overrides, message in cases:
         if "fp16" in message and torch.cuda.is_available():

@@ -164,6 +164,9 @@ def test_more_than_the_limit_stops_a_run_which_then_resumes(data: Path, recipe: 
         train_run(data, recipe, tmp_path / "run", overrides, device="cpu")
     resumed = train_run(None, None, tmp_path / "run", ["unreadable_files=6"], resume=True, device="cpu")
     assert len(resumed.skipped) == 3
+    overrides = ["unreadable_files=0", "checkpoint_every=100", "validation.every=100"]
+    with pytest.raises(DataError, match=r"restore the file, or start anew with --overwrite -o unreadable_files=2$"):
+        train_run(data, recipe, tmp_path / "early", overrides, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,17 @@ class SkippedFiles:
     Args:
         limit: how many there may be.
         messages: those that an interrupted run had met; each begins with its file.
+        how_to_go_on: returns what is done with the run once there are too many.
     """
 
-    def __init__(self, limit: int, messages: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        limit: int,
+        messages: Iterable[str] = (),
+        how_to_go_on: Callable[[], str] = lambda: "continue with --resume",
+    ) -> None:
         self.limit = limit
+        self._how_to_go_on = how_to_go_on
         self._messages = dict.fromkeys(messages)
         self._new: dict[str, None] = {}
 
@@ -53,6 +60,6 @@ class SkippedFiles:
         if len(met) > self.limit:
             raise DataError(
                 f"{met[-1]}; {len(met)} unreadable image or mask {'file' if len(met) == 1 else 'files'} so far, and"
-                f" unreadable_files = {self.limit} may be skipped: restore the file, or continue with --resume"
-                f" -o unreadable_files={2 * len(met)}"
+                f" unreadable_files = {self.limit} may be skipped: restore the file, or"
+                f" {self._how_to_go_on()} -o unreadable_files={2 * len(met)}"
             )

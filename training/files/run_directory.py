@@ -87,10 +87,11 @@ def create_run(
     """
     run = RunDirectory(path)
     remove_temporaries(run)
-    if path.exists() and (not path.is_dir() or any(entry.name != LOCK_NAME for entry in path.iterdir())):
-        if not overwrite:
-            raise RunDirectoryError(f"{path}: not empty; add --overwrite to start anew, or --resume to train on")
-        _delete_run(run)
+    for found in require_room(run, overwrite):
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
     content = {
         "segkc_deploy": __version__,
         **(origin or {}),
@@ -101,16 +102,17 @@ def create_run(
     return run
 
 
-def store_validation(run: RunDirectory, validation: ValidationConfig) -> None:
-    """Write how a resumed run scores from now on into its `config.yaml`, so that later commands score it alike.
+def store_session(run: RunDirectory, validation: ValidationConfig, data: Path) -> None:
+    """Write how a resumed run scores from now on, and where its data is, into its `config.yaml` for later commands.
 
     The run keeps its key, which was made from what the file held before.
     """
-    if read_config(run)[0].validation == validation:
+    stored, stored_data = read_config(run)
+    if stored.validation == validation and stored_data == data.resolve():
         return
     content = load_yaml(run.config)
     recipe = content["recipe"] | {"validation": validation.model_dump(mode="json", exclude_none=True)}
-    content = content | {"key": run.key, "recipe": recipe}
+    content = content | {"key": run.key, "data": str(data.resolve()), "recipe": recipe}
     atomic.write_text(run.config, yaml.safe_dump(content, sort_keys=False))
 
 
@@ -122,27 +124,33 @@ def remove_temporaries(run: RunDirectory) -> None:
                 path.unlink()
 
 
-def _delete_run(run: RunDirectory) -> None:
-    """Delete what a run writes, and nothing else.
+def require_room(run: RunDirectory, overwrite: bool) -> list[Path]:
+    """Return what of the folder's content an earlier run wrote, for it to be deleted.
 
     Raises:
-        RunDirectoryError: the folder holds something that no run wrote; nothing is deleted then.
+        RunDirectoryError: there is some and `overwrite` is not set, or there is something that no run wrote.
     """
+    path = run.path
+    if not path.exists() or (path.is_dir() and all(_is_left(entry) for entry in path.iterdir())):
+        return []
+    if not overwrite:
+        raise RunDirectoryError(f"{path}: not empty; add --overwrite to start anew, or --resume to train on")
     written = {
         *(path.name for path in (run.config, run.log, run.metrics, run.tensorboard, run.checkpoint.parent)),
         *(run.network(role).name for role in ("junior", "senior")),
         "wandb",  # what Weights & Biases keeps of an offline run
     }
-    found = [path for path in sorted(run.path.iterdir()) if path.name != LOCK_NAME] if run.path.is_dir() else []
-    foreign = [path.name for path in found if path.name not in written and not _is_artifact(path)]
-    if foreign or not run.config.is_file() or run.path.is_symlink():
+    found = [entry for entry in sorted(path.iterdir()) if not _is_left(entry)] if path.is_dir() else []
+    foreign = [entry.name for entry in found if entry.name not in written and not _is_artifact(entry)]
+    if foreign or not run.config.is_file() or path.is_symlink():
         what = f"holds {foreign[0]!r}, which no run wrote" if foreign else "not a run"
-        raise RunDirectoryError(f"{run.path}: {what}, so it is not overwritten; choose another --out")
-    for path in found:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        raise RunDirectoryError(f"{path}: {what}, so it is not overwritten; choose another --out")
+    return found
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a killed process, or the one that holds the lock, left it."""
+    return path.name == LOCK_NAME or bool(_TEMPORARY.fullmatch(path.name))
 
 
 def _is_artifact(path: Path) -> bool:

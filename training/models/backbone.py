@@ -77,14 +77,18 @@ class Backbone(nn.Module):
         self.mean: tuple[float, ...] = spec.input.mean if spec.input else tuple(config["mean"])
         self.std: tuple[float, ...] = spec.input.std if spec.input else tuple(config["std"])
 
+    def require_checkpoints(self) -> None:
+        """Raise a ConfigError unless it is a plain ViT: batch normalization would count its statistics twice."""
+        if not self.is_plain_vit:
+            raise ConfigError("activation_checkpointing is for plain ViTs; other backbones store less: leave it out")
+
     def checkpoint_activations(self) -> None:
         """Store the input of each block alone for the backward pass, which computes the rest again.
 
         Raises:
-            ConfigError: it is no plain ViT; batch normalization would count its statistics twice.
+            ConfigError: it is no plain ViT.
         """
-        if not self.is_plain_vit:
-            raise ConfigError("activation_checkpointing is for plain ViTs; other backbones store less: leave it out")
+        self.require_checkpoints()
         self.network.set_grad_checkpointing(True)
 
     def forward(self, images: Tensor) -> list[Tensor]:
