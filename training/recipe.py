@@ -208,7 +208,7 @@ class ValidationConfig(_Section):
     every: int = Field(default=1000, ge=1, description="steps between validations; the last step is always scored")
     size: _Size | None = Field(default=None, description="height, width; by default each image's own")
     window: _Size | None = Field(default=None, description="height, width of a sliding window")
-    stride: _Size | None = Field(default=None, description="steps of the window; by default two thirds of it")
+    stride: tuple[int, int] | None = Field(default=None, description="steps of the window; by default two thirds of it")
     most_pixels: int | None = Field(
         default=None, ge=4096, description="images of more pixels are scored in a sliding window; by default none are"
     )
