@@ -93,7 +93,7 @@ def available_cores() -> int:
 
 
 def _cores_of_quota(cgroup: Path) -> int:
-    """Return the processors' time that a container is limited to (`docker --cpus`), rounded up; 0 without a limit."""
+    """Return how many cores a container may use (`docker --cpus`), rounded up; 0 without a limit."""
     if (limit := cgroup / "cpu.max").is_file():
         quota, period = limit.read_text().split()
     elif (limit := cgroup / "cpu" / "cpu.cfs_quota_us").is_file():

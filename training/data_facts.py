@@ -70,8 +70,8 @@ def changes_in_words(before: dict[str, Any], now: dict[str, Any], run: str) -> s
 def remarks_on_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return warnings of changes with which a training goes on, of the same arguments as `changes_in_words`."""
     remarks = {
-        "labeled_masks": "the masks of the labeled images lie elsewhere than before: later steps learn from these",
-        "val": "the validation images are others than before: scores from here on do not compare with the earlier ones",
+        "labeled_masks": "the masks of the labeled images have moved: later steps learn from the new files",
+        "val": "the validation images have changed: later scores are not comparable with earlier ones",
     }
     return [f"warning: {text}" for key, text in remarks.items() if key in before and before[key] != now[key]]
 

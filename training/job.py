@@ -9,11 +9,10 @@ import torch
 
 from segkc_deploy.data.census import Census, count_classes
 from segkc_deploy.data.samples import ImageSets
-from segkc_deploy.data.screening import screen
+from segkc_deploy.data.screening import screen, warn_of
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, UserError
 from segkc_deploy.pixel_format import require_same_format
-from segkc_deploy.progress import console
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
 from segkc_deploy.training.data.band_statistics import measured_input, unmeasured_input
 from segkc_deploy.training.data.cache_room import make_room
@@ -142,8 +141,8 @@ def _check_precision(recipe: Recipe, accelerator: str, resume: bool) -> None:
     if recipe.precision == "fp16" and accelerator == "cpu":
         raise ConfigError("precision fp16 needs a CUDA device; use precision=bf16 or fp32 on a CPU")
     # Emulated BF16 is many times slower; a resumed run has no choice, since its numbers would change.
-    on_cuda = recipe.precision == "bf16" and accelerator == "cuda" and not resume
-    if on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+    begins_in_bf16 = recipe.precision == "bf16" and accelerator == "cuda" and not resume
+    if begins_in_bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name()
         raise ConfigError(f"precision bf16: {name} computes in fp32 and fp16, not in bf16; add -o precision=fp16")
 
@@ -165,14 +164,10 @@ def _check_sets(sets: ImageSets, data: Path, needs_unlabeled: bool) -> None:
     if not sets.labeled:
         raise DataError(f"{data}: no labeled images; training needs some (section `labeled:`)")
     labeled = {sample.image.resolve() for sample in sets.labeled}
-    if both := sum(sample.image.resolve() in labeled for sample in sets.val):
-        console.print(
-            f"warning: {both} of {len(sets.val)} validation images are also labeled images, so that the scores are"
-            " too good; take them out of one set",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
+    both = [sample for sample in sets.val if sample.image.resolve() in labeled]
+    warn_of(
+        "validation images are also labeled images, so that the scores are too good; take them out of one set", both
+    )
     if needs_unlabeled and not sets.unlabeled:
         raise DataError(
             f"{data}: no unlabeled images, which this method needs (section `unlabeled:`);"

@@ -43,7 +43,6 @@ from segkc_deploy.training.run_networks import shipped_networks, write_networks
 from segkc_deploy.training.schedule import learning_rate_factor, peak_learning_rate
 from segkc_deploy.training.stop_request import StopRequest
 
-_NOTHING_LABELED = "no labeled pixel, so nothing was learned of them; look at the masks with `segkc-deploy check`"
 _PANELS = 4
 
 
@@ -150,7 +149,10 @@ class Trainer:
                 log.training(done, values)
                 if values.get("supervised_junior") == 0 and not self._told_nothing_labeled:
                     self._told_nothing_labeled = True
-                    log.line(f"warning: the labeled crops until step {done} had {_NOTHING_LABELED}")
+                    log.line(
+                        f"warning: the labeled crops until step {done} had no labeled pixel, so nothing was learned"
+                        " from them; look at the masks with `segkc-deploy check`"
+                    )
                 for message in self.skipped.collect(self._texts_of_all_ranks):
                     log.line(f"skipped, another image took its place: {message}")
                 started, images = time.perf_counter(), 0

@@ -16,15 +16,17 @@ _TEXTS = (
 )
 
 
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether the memory of a device, or of the machine, did not suffice."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(text in str(error) for text in _TEXTS)
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _TEXTS)
 
 
-def is_dead_loader(error: RuntimeError | MemoryError) -> bool:
-    """Whether a data loading process was killed, which the system does where memory is short."""
-    return "DataLoader worker" in str(error)
+def is_loading_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether images did not fit into memory, or the system killed a process that loads them.
+
+    An error of another kind in such a process says `in DataLoader worker process`, without a process id.
+    """
+    return isinstance(error, MemoryError) or "DataLoader worker (pid" in str(error)
 
 
 def smaller_steps(recipe: Recipe, split: BatchSplit) -> str:

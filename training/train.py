@@ -26,7 +26,7 @@ from segkc_deploy.training.launched_ranks import LaunchedRanks, follow_rank_0, l
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import with_method_defaults
-from segkc_deploy.training.out_of_memory import is_dead_loader, is_out_of_memory, smaller_steps
+from segkc_deploy.training.out_of_memory import is_loading_out_of_memory, is_out_of_memory, smaller_steps
 from segkc_deploy.training.rank_watch import watched_ranks
 from segkc_deploy.training.recipe import without_pretrained
 from segkc_deploy.training.recipe_file import load_recipe
@@ -88,7 +88,7 @@ def train_run(
     def opened() -> Iterator[tuple[Job, Method]]:
         begun = beginning(run, data, recipe, overrides or [], resume, overwrite)
         if not begun.resume:
-            require_room(run, begun.overwrite)  # again by `create_run`: to prepare takes a while
+            require_room(run, begun.overwrite)  # before the data is read; `create_run` looks again under the lock
         method, job = prepare(begun.recipe, begun.data, run, device, ranks, begun.resume, tuple(track))
         with run_lock(out):
             if begun.resume:
@@ -198,9 +198,9 @@ def _train(job: Job, fabric: Fabric, method: Method) -> RunResult:
                     log.line(_interrupted(job, trainer))
                     raise
     except (RuntimeError, MemoryError) as error:
-        if is_dead_loader(error):
-            raise _dead_loader(job) from None
-        if not is_out_of_memory(error):
+        if is_loading_out_of_memory(error):
+            raise _loading_out_of_memory(job) from None
+        if isinstance(error, MemoryError) or not is_out_of_memory(error):
             raise
         raise _out_of_memory(job) from None
     except OSError as error:
@@ -273,10 +273,10 @@ def _how_to_continue(run: RunDirectory, ranks: int) -> str:
     return f"continue with: {how_to_resume(run.path, ranks)}"
 
 
-def _dead_loader(job: Job) -> ConfigError:
+def _loading_out_of_memory(job: Job) -> ConfigError:
     return ConfigError(
-        f"{job.run.path}: a data loading process was killed, as happens where memory is short, or in a container its"
-        f" shared memory (docker --shm-size); {_how_to_continue(job.run, job.split.ranks)} and fewer --workers"
+        f"{job.run.path}: loading images ran out of memory, or in a container out of shared memory (docker --shm-size);"
+        f" {_how_to_continue(job.run, job.split.ranks)} and fewer --workers"
     )
 
 

@@ -25,9 +25,9 @@ class Reading:
     """One sample after it was read. Sizes are (height, width); what could not be read is None.
 
     `values` counts the pixels of each value in the mask file, before `label_mapping`, which is empty where the file
-    gives class ids as they are (colors, annotations); `palette` has the colors of the
-    indices that a palette mask uses. `turned` images have an EXIF rotation that their mask lacks; `dark` ones hold no
-    value above 16 of 255, as 12-bit values in a file of 16 bits do.
+    gives class ids as they are (colors, annotations); `palette` has the colors of the indices that a palette mask uses.
+    `turned` images have an EXIF rotation that their mask lacks; `dark` ones hold no value above 16 of 255, as 12-bit
+    values in a file of 16 bits do.
     `unreadable` and `mismatch` are messages that name the file.
     """
 

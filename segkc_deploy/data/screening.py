@@ -33,11 +33,12 @@ def screen(sets: ImageSets) -> None:
         turns = executor.map(lambda sample: orientation(sample.image) != 1, samples)
         turned = [sample for sample, turn in zip(samples, turns, strict=True) if turn]
     turned = [sample for sample in turned if sample.mask is not None and orientation(sample.mask) == 1]
-    _warn(BY_ORDER, [sample for sample in samples if sample.mask is not None and is_paired_by_order(sample.mask)])
-    _warn(f"{TURNED}. Look at them with `check --pictures DIR`", turned)
+    warn_of(BY_ORDER, [sample for sample in samples if sample.mask is not None and is_paired_by_order(sample.mask)])
+    warn_of(f"{TURNED}. Look at them with `check --pictures DIR`", turned)
 
 
-def _warn(message: str, samples: list[Sample]) -> None:
+def warn_of(message: str, samples: list[Sample]) -> None:
+    """Print a warning on stderr that names the first of `samples`; nothing where there is none."""
     if samples:
         names = ", ".join(str(sample.image) for sample in samples[:_MOST_NAMED])
         more = f" and {len(samples) - _MOST_NAMED} more" if len(samples) > _MOST_NAMED else ""

@@ -211,8 +211,8 @@ class DataSpec(BaseModel):
             for key, folder in plain.items():
                 if roboflow.holds_mask_images(folder):
                     raise ConfigError(
-                        f"{self.path}: {key}.masks: {folder} has no {roboflow.NAME}, and that of the other masks gives"
-                        " values another meaning; `segkc-deploy convert` each, and name the results"
+                        f"{self.path}: {key}.masks: {folder} has no {roboflow.NAME}, while that of the other masks maps"
+                        " their values to other class ids; run `segkc-deploy convert` on each set and use the results"
                     )
         return values
 

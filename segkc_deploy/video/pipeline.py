@@ -79,9 +79,8 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
     """Write `out/<name>.mp4`, the video with its masks, and `out/<name>.jsonl`, a line for each frame.
 
     What an earlier call wrote of a video of this name is deleted first. `out/<name>.summary.json` appears when all
-    frames are done. Ctrl-C ends it after the frames in hand; what
-    was written is complete up to there. Where the video turns out to be damaged it ends as well, and `video.broken`
-    tells.
+    frames are done. Ctrl-C ends it after the frames in hand; what was written is complete up to there. Where the video
+    turns out to be damaged it ends as well, and `video.broken` tells.
 
     Raises:
         ConfigError: a file cannot be written, would replace one that no earlier call wrote, or smoothing is asked of

@@ -32,19 +32,21 @@ class VideoResults:
     @property
     def lines(self) -> Path:
         """A line of JSON for each frame."""
-        return self.folder / f"{self.video.name}.jsonl"
+        return self._named("jsonl")
 
     @property
     def summary(self) -> Path:
         """The file that is there when the video is predicted to its end."""
-        return self.folder / f"{self.video.name}.summary.json"
+        return self._named("summary.json")
 
     @property
     def overlay(self) -> Path:
         """The video with its masks: `.mp4`, or `.mkv` where MP4 cannot hold the sound."""
         audio = self.video.audio
-        mp4 = audio is None or audio.codec_context.name in _MP4_AUDIO
-        return self.folder / f"{self.video.name}.{'mp4' if mp4 else 'mkv'}"
+        return self._named("mp4" if audio is None or audio.codec_context.name in _MP4_AUDIO else "mkv")
+
+    def _named(self, ending: str) -> Path:
+        return self.folder / f"{self.video.name}.{ending}"
 
     def read_summary(self) -> dict[str, Any] | None:
         """Return what the summary says; None where there is none, or it is not one of `predict`."""
@@ -71,8 +73,7 @@ class VideoResults:
                 raise ConfigError(
                     f"{path}: is there, and no earlier call wrote it; choose another --out, or move it away"
                 )
-        for suffix in ("jsonl", "summary.json", "mp4", "mkv"):
-            path = self.folder / f"{self.video.name}.{suffix}"
+        for path in (self.lines, self.summary, self._named("mp4"), self._named("mkv")):
             if not self.video.is_file(path) and self._is_own(path):
                 path.unlink()
 

@@ -64,7 +64,7 @@ def test_its_values_are_not_applied_to_masks_of_another_tool(tmp_path: Path) -> 
     export(tmp_path)
     (tmp_path / "valid/_classes.csv").unlink()
     path = write_spec(tmp_path, f"classes: [tree, road, background]\n{SETS}")
-    with pytest.raises(ConfigError, match=r"val\.masks: .* has no _classes\.csv, and that of the other masks"):
+    with pytest.raises(ConfigError, match=r"val\.masks: .* has no _classes\.csv, while that of the other masks maps"):
         load_data_spec(path).resolve()
 
 

@@ -109,8 +109,13 @@ def test_a_machine_without_enough_memory_ends_in_one_line(
         with pytest.raises(ConfigError, match=r"memory does not hold .*accumulation=2"):
             train_run(data, str(recipe), tmp_path / name, device="cpu")
     failing("DataLoader worker (pid(s) 17) exited unexpectedly")
-    with pytest.raises(ConfigError, match=r"loading process was killed.* --shm-size\); start anew .*fewer --workers"):
+    with pytest.raises(
+        ConfigError, match=r"loading images ran out of memory.*--shm-size\); start anew .*fewer --workers"
+    ):
         train_run(data, str(recipe), tmp_path / "loader", device="cpu")
+    failing("Caught RuntimeError in DataLoader worker process 0.")
+    with pytest.raises(RuntimeError, match="Caught RuntimeError"):
+        train_run(data, str(recipe), tmp_path / "bug", device="cpu")
     failing("shapes differ")
     with pytest.raises(RuntimeError, match="shapes differ"):
         train_run(data, str(recipe), tmp_path / "other", device="cpu")

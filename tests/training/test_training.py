@@ -290,7 +290,7 @@ def test_a_resumed_run_knows_where_its_data_went_and_tells_of_other_validation_i
     assert read_config(RunDirectory(tmp_path / "run"))[1] == moved
     assert RunDirectory(tmp_path / "run").key == key
     log = (tmp_path / "run" / "train.log").read_text()
-    assert log.count("warning: the validation images are others than before") == 1
+    assert log.count("warning: the validation images have changed") == 1
     assert "the masks of the labeled images" not in log
     train_run(None, None, tmp_path / "run", resume=True, device="cpu")  # finds them
 
