@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from segkc_deploy.boundary import BoundaryCounts, BoundaryScores
-from segkc_deploy.data.masks import read_sample
+from segkc_deploy.data.masks import read_mask, read_sample
 from segkc_deploy.data.samples import ImageSets, Sample
-from segkc_deploy.errors import DataError
+from segkc_deploy.errors import DataError, UnreadableFileError
 from segkc_deploy.labels import Labels
 from segkc_deploy.metrics import ConfusionMatrix, ImageCounts, Scores
 from segkc_deploy.prefetch import prefetch
@@ -117,6 +117,24 @@ def require_validation_images(sets: ImageSets) -> None:
         raise DataError("the data spec names no validation images; add a val section with images and masks")
 
 
+def require_labeled_pixels(sets: ImageSets) -> None:
+    """Read validation masks until one has a labeled pixel, mostly the first; none is needed where there are no images.
+
+    A mask that cannot be read counts as one that has: what scores it says so.
+
+    Raises:
+        DataError: a mask can be read, but not used, or all hold ignored pixels alone.
+    """
+    for sample in sets.val:
+        try:
+            if sample.mask is None or (read_mask(sample, sets.coding) != sets.labels.ignore_index).any():
+                return
+        except UnreadableFileError:
+            return
+    if sets.val:
+        raise _nothing_to_score(sets)
+
+
 def count_pixels(
     predictors: Sequence[Callable[[np.ndarray], np.ndarray]],
     sets: ImageSets,
@@ -157,10 +175,15 @@ def scores_of(total: ConfusionMatrix, sets: ImageSets) -> Scores:
     """
     scores = total.scores()
     if scores.pixels == 0:
-        raise DataError(
-            f"{sets.val[0].mask}: like every validation mask it holds ignored pixels alone; nothing to score"
-        )
+        raise _nothing_to_score(sets)
     return scores
+
+
+def _nothing_to_score(sets: ImageSets) -> DataError:
+    return DataError(
+        f"{sets.val[0].mask}: like every validation mask it holds ignored pixels alone; nothing to score; look at the"
+        " masks with `segkc-deploy check`"
+    )
 
 
 def _read(sets: ImageSets, read: ReadSample, sample: Sample) -> tuple[Sample, np.ndarray, np.ndarray]:

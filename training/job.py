@@ -12,6 +12,7 @@ from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.data.screening import screen, warn_of
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError, UserError
+from segkc_deploy.evaluation import require_labeled_pixels
 from segkc_deploy.pixel_format import require_same_format
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
 from segkc_deploy.training.data.band_statistics import measured_input, unmeasured_input
@@ -77,7 +78,8 @@ def prepare(
         ranks: devices that share each step.
         resume: a checkpoint will fill the networks.
         track: what else receives the values.
-        measure: read images of other bands than RGB for the statistics of their bands, and make room in the cache.
+        measure: read what takes the pixels: statistics of other bands than RGB, rare classes, whether validation masks
+            are labeled; and make room in the cache.
 
     Raises:
         UserError: the recipe, the data and the device do not fit each other.
@@ -100,6 +102,8 @@ def prepare(
         _require_rare_class(census, recipe, sets.labels.names)
     method = build(recipe, sets, census, resume)
     _check_sets(sets, data, needs_unlabeled=method.strong_views > 0)
+    if measure:
+        require_labeled_pixels(sets)
     split = split_batch(recipe, ranks, uses_unlabeled=method.strong_views > 0)
     for network in method.networks().values():
         if recipe.activation_checkpointing:

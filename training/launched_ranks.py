@@ -77,6 +77,14 @@ def restarted() -> bool:
     return any(int(count) > 0 for count in counts)
 
 
+def launched_job() -> str | None:
+    """Return a name of the launcher's job that each of its restarts has too, and no other job; None without one."""
+    if job := os.environ.get("SLURM_JOB_ID"):  # first: torchrun inside of it gets another id when SLURM requeues it
+        return f"SLURM {job}"
+    rendezvous = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if rendezvous == "none" else f"torchrun {rendezvous}"  # so torchrun says where it was given no id
+
+
 def follow_rank_0() -> None:
     """Show nothing, and leave signals to rank 0, which may need this rank to finish its step."""
     console.quiet = True

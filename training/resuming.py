@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkc_deploy.errors import ConfigError, RunDirectoryError
-from segkc_deploy.training.files.run_directory import RunDirectory, check_same_recipe, is_trained_here, read_config
-from segkc_deploy.training.launched_ranks import launched_ranks, restarted
+from segkc_deploy.training.files.run_directory import (
+    RunDirectory,
+    check_same_recipe,
+    is_of_job,
+    is_trained_here,
+    read_config,
+)
+from segkc_deploy.training.launched_ranks import launched_job, launched_ranks, restarted
 from segkc_deploy.training.methods.registry import with_method_defaults
 from segkc_deploy.training.recipe import Recipe, with_input
 from segkc_deploy.training.recipe_file import load_recipe, with_overrides
@@ -52,12 +58,12 @@ def beginning(
     """Decide how a training begins that was started with these values.
 
     A job that its launcher has restarted is given the command of its first start; it resumes all the same, or begins
-    anew where it died before its first checkpoint.
+    anew where it died before its first checkpoint. The run of another job is treated as at the first start.
 
     Raises:
         UserError: there is nothing to resume, or the values are not those that the run began with.
     """
-    if restarted() and run.config.is_file() and is_trained_here(run):
+    if restarted() and run.config.is_file() and is_trained_here(run) and is_of_job(run, launched_job()):
         has_checkpoint = bool(run.existing_checkpoints())
         if not has_checkpoint and recipe is not None:
             check_same_recipe(run, read_config(run)[0], _given(run, recipe, overrides))

@@ -22,7 +22,7 @@ from segkc_deploy.training.files.run_directory import (
 )
 from segkc_deploy.training.files.run_lock import run_lock
 from segkc_deploy.training.job import Job, accelerator_of, build, prepare
-from segkc_deploy.training.launched_ranks import LaunchedRanks, follow_rank_0, launched_ranks
+from segkc_deploy.training.launched_ranks import LaunchedRanks, follow_rank_0, launched_job, launched_ranks
 from segkc_deploy.training.loop import Trainer
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import with_method_defaults
@@ -95,7 +95,8 @@ def train_run(
                 remove_temporaries(run)
                 store_session(run, job.recipe.validation, begun.data)
             else:
-                create_run(out, job.recipe, begun.data, begun.overwrite)
+                started = launched_job()
+                create_run(out, job.recipe, begun.data, begun.overwrite, {"job": started} if started else None)
             yield job, method
 
     try:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_data import tiny_recipe, write_recipe
+from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 from watched_rank import PRELOADED, run_rank
 
 from segkc_deploy.errors import ConfigError, RunDirectoryError
 from segkc_deploy.training.files.run_directory import RunDirectory, create_run
-from segkc_deploy.training.launched_ranks import LaunchedRanks, launched_ranks
+from segkc_deploy.training.launched_ranks import LaunchedRanks, launched_job, launched_ranks
 from segkc_deploy.training.methods.registry import with_method_defaults
 from segkc_deploy.training.resuming import Beginning, beginning, how_to_resume
 from segkc_deploy.training.train import train_run
@@ -95,6 +95,49 @@ def test_a_restarted_job_resumes_its_run(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setenv(count, "0")
     assert begin_again(run.path, recipe, overwrite=True).overwrite
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "label"),
+    [
+        ("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_RUN_ID", "torchrun"),
+        ("SLURM_RESTART_COUNT", "SLURM_JOB_ID", "SLURM"),
+    ],
+)
+def test_a_restarted_job_does_not_resume_the_run_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: str, name: str, label: str
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny.yaml", tiny_recipe())
+    recipe_read, origin = with_method_defaults(tiny_recipe()), {"job": f"{label} 7"}
+    run = create_run(tmp_path / "run", recipe_read, Path("data.yaml"), False, origin)
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.write_bytes(b"")
+    set_environment(monkeypatch, {count: "1", name: "7"})
+    assert begin_again(run.path, recipe, overwrite=True).resume
+    # It died while it read its data: the run of the job before is still there.
+    set_environment(monkeypatch, {count: "1", name: "8"})
+    begun = begin_again(run.path, recipe, overwrite=True)
+    assert begun.overwrite and not begun.resume
+    # A launcher that tells its jobs apart by nothing.
+    set_environment(monkeypatch, {count: "1", "TORCHELASTIC_RUN_ID": "none"})
+    assert begin_again(run.path, recipe, overwrite=True).resume is False
+
+
+def test_a_job_is_known_by_what_a_requeue_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    set_environment(monkeypatch, {"TORCHELASTIC_RUN_ID": "none"})
+    assert launched_job() is None
+    set_environment(monkeypatch, {"TORCHELASTIC_RUN_ID": "a"})
+    assert launched_job() == "torchrun a"
+    set_environment(monkeypatch, {"SLURM_JOB_ID": "7"})
+    assert launched_job() == "SLURM 7"
+
+
+def test_a_run_records_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, {"SLURM_JOB_ID": "7"})
+    data, recipe = write_tiny_data(tmp_path / "data"), write_recipe(tmp_path / "tiny.yaml", tiny_recipe())
+    train_run(data, str(recipe), tmp_path / "run", ["schedule.steps=1"], device="cpu")
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["job"] == "SLURM 7"
 
 
 def test_an_imported_run_is_not_taken_for_the_restarted_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -308,6 +308,14 @@ def test_what_teaches_or_scores_nothing_is_told(recipe: str, tmp_path: Path, cap
     assert "warning" not in capfd.readouterr().err.replace("warning: the labeled crops", "")
 
 
+def test_validation_masks_without_a_labeled_pixel_are_refused_before_training(recipe: str, tmp_path: Path) -> None:
+    data = write_tiny_data(tmp_path / "data")
+    data.write_text(yaml.safe_dump(yaml.safe_load(data.read_text()) | {"label_mapping": dict.fromkeys(range(10), 255)}))
+    with pytest.raises(DataError, match=r"masks.*: like every validation mask it holds ignored pixels alone"):
+        train_run(data, recipe, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_gpu_without_bf16_is_told_of_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")

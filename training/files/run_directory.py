@@ -80,7 +80,7 @@ def create_run(
         recipe: what the run is made by.
         data: the data spec.
         overwrite: delete an earlier run first.
-        origin: sections that say where a run comes from that was not trained here.
+        origin: what else tells where the run comes from: the launcher's `job`, or where weights were `imported` from.
 
     Raises:
         RunDirectoryError: the folder has content and `overwrite` is not set, or has content that no run wrote.
@@ -174,7 +174,12 @@ def read_config(run: RunDirectory) -> tuple[Recipe, Path | None]:
 
 def is_trained_here(run: RunDirectory) -> bool:
     """Return whether training made the run; an imported one says in a section of its own where it comes from."""
-    return load_yaml(run.config).keys() <= {"segkc_deploy", "data", "key", "recipe"}
+    return load_yaml(run.config).keys() <= {"segkc_deploy", "job", "data", "key", "recipe"}
+
+
+def is_of_job(run: RunDirectory, job: str | None) -> bool:
+    """Return whether the launcher's `job` began the run, or may have done so: not all launchers name their jobs."""
+    return load_yaml(run.config).get("job", job) == job
 
 
 def check_same_recipe(run: RunDirectory, stored: Recipe, given: Recipe) -> None:
