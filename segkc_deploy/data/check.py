@@ -177,7 +177,7 @@ def _zero_and_255(name: str, readings: Iterable[Reading], sets: ImageSets) -> It
     """With ignore_index 255 such masks are valid and teach one class alone: the usual silent failure of 0/255 masks."""
     if sets.labels.ignore_index != 255 or 255 in sets.coding.label_mapping:
         return
-    masks = [reading for reading in readings if reading.values]
+    masks = [reading for reading in readings if reading.values and not reading.are_ids]
     binary = [str(one.sample.mask) for one in masks if 255 in (one.values or ()) and set(one.values or ()) <= {0, 255}]
     if not binary or all(set(reading.values or ()) == {255} for reading in masks):
         return

@@ -24,8 +24,9 @@ _DARK = 16
 class Reading:
     """One sample after it was read. Sizes are (height, width); what could not be read is None.
 
-    `values` counts the pixels of each value in the mask file, before `label_mapping`, which is empty where the file
-    gives class ids as they are (colors, annotations); `palette` has the colors of the indices that a palette mask uses.
+    `values` counts the pixels of each value in the mask file, before `label_mapping`; where the file gives class ids as
+    they are (colors, annotations), `are_ids` is set and `label_mapping` is empty; `palette` has the colors of the
+    indices that a palette mask uses.
     `turned` images have an EXIF rotation that their mask lacks; `dark` ones hold no value above 16 of 255, as 12-bit
     values in a file of 16 bits do.
     `unreadable` and `mismatch` are messages that name the file.
@@ -35,6 +36,7 @@ class Reading:
     size: tuple[int, int] | None = None
     content: bytes = b""
     values: dict[int, int] | None = None
+    are_ids: bool = False
     label_mapping: Mapping[int, int] = field(default_factory=dict)
     palette: Mapping[int, Color] = field(default_factory=dict)
     turned: bool = False
@@ -49,7 +51,7 @@ def read(sample: Sample, coding: MaskCoding, pixels: PixelFormat) -> Reading:
     size = values = mismatch = None
     mapping: Mapping[int, int] = {}
     content = b""
-    turned = dark = False
+    are_ids = turned = dark = False
     try:
         image = read_image(sample.image, pixels)
         size = image.shape[:2]
@@ -69,7 +71,7 @@ def read(sample: Sample, coding: MaskCoding, pixels: PixelFormat) -> Reading:
         except DataError as error:
             unreadable.append(str(error))
     palette = palette_of(sample.mask, used_only=True) if sample.mask is not None and not coding.by_color else {}
-    return Reading(sample, size, content, values, mapping, palette, turned, dark, tuple(unreadable), mismatch)
+    return Reading(sample, size, content, values, are_ids, mapping, palette, turned, dark, tuple(unreadable), mismatch)
 
 
 def _counts(mask: np.ndarray) -> dict[int, int]:

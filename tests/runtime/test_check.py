@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from data_helpers import blocks, write_image, write_mask, write_pairs, write_spec
 from PIL import Image
@@ -143,6 +144,17 @@ def test_masks_of_0_and_255(root: Path) -> None:
 
     write_spec(root, SPEC.replace("[road, sky, tree]", "[background, crack]") + "label_mapping: {255: 1}\n")
     assert _check(root).findings == ()
+
+
+def test_class_0_and_ignored_colors_alone_are_no_0_and_255(root: Path) -> None:
+    colors = "classes: {road: [128, 64, 128], sky: [70, 130, 180]}\nignore_colors: [[0, 0, 0]]\n"
+    write_spec(root, colors + SPEC.replace("classes: [road, sky, tree]", ""))
+    for path in (root / "masks").rglob("*.png"):
+        mask = np.zeros((32, 48, 3), np.uint8)
+        mask[:16] = (128, 64, 128)
+        Image.fromarray(mask).save(path)
+    kinds = [(finding.level, finding.kind) for finding in _check(root).findings]
+    assert kinds == [("warning", "never-labeled")] * 2
 
 
 def test_some_masks_of_0_and_255_are_a_warning(root: Path) -> None:
