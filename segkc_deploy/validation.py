@@ -41,6 +41,11 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
+def yaml_in_one_line(value: dict[str, Any]) -> str:
+    """Return a mapping as a message shows it for a YAML file, quoted where YAML would read something else."""
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf")).strip()
+
+
 def validate(model_class: type[Model], data: Any, where: str | Path) -> Model:
     """Return `data` as a `model_class`.
 

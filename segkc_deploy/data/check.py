@@ -11,6 +11,7 @@ from segkc_deploy.data.annotations.pairing import BY_ORDER, is_paired_by_order
 from segkc_deploy.data.check_mirror import MIRRORED, mirror_is_labeled_otherwise, mirrored_names
 from segkc_deploy.data.check_rare import rare_class_ids, rare_classes
 from segkc_deploy.data.headers import PALETTES_DIFFER, TURNED, palette_conflicts
+from segkc_deploy.data.mask_files import is_mask_image
 from segkc_deploy.data.masks import unknown_ids_message
 from segkc_deploy.data.reading import Reading, class_ids, read, unknown
 from segkc_deploy.data.samples import ImageSets, Sample
@@ -18,6 +19,10 @@ from segkc_deploy.data.set_report import SetReport, report_set
 from segkc_deploy.labels import Labels
 from segkc_deploy.progress import track
 
+_VALUES_MESSAGE = (
+    "masks of one channel where others hold colors: their values are read as class ids. Programs save a picture without"
+    " any color as gray; if they did, add `mask_values: colors`"
+)
 _DARK_MESSAGE = (
     "images without a value above 16 of 255, nearly black: 16-bit files are divided by 257, so a camera's 10 or 12"
     " bits must be scaled to 16 bits before"
@@ -89,6 +94,7 @@ def _findings(by_set: dict[str, list[Reading]], sets: ImageSets) -> Iterator[Fin
     yield from _if_any("error", "size-mismatch", "masks of another size than their image", _mismatches(every))
     yield from _unknown_ids(every, sets)
     yield from _palettes(every, sets)
+    yield from _if_any("warning", "values-among-colors", _VALUES_MESSAGE, _values_among_colors(every))
     ordered = (f"{one.sample.image} with {one.sample.mask}" for one in every if _by_order(one.sample))
     yield from _if_any("warning", "paired-by-order", BY_ORDER, ordered)
     turned = (f"{one.sample.image} (mask {one.sample.mask})" for one in every if one.turned)
@@ -119,6 +125,13 @@ def _rare_and_mirrored(readings: list[Reading], sets: ImageSets) -> Iterator[Fin
             found.append(f"{names[class_id]} ({share} objects)")
     if found:
         yield Finding("warning", "mirrored", f"{MIRRORED}: {', '.join(found)}")
+
+
+def _values_among_colors(readings: list[Reading]) -> tuple[str, ...]:
+    """Name the mask images of values where others hold colors."""
+    images = [one for one in readings if one.values and one.sample.mask is not None and is_mask_image(one.sample.mask)]
+    values = tuple(str(one.sample.mask) for one in images if not one.are_ids)
+    return values if len(values) < len(images) else ()
 
 
 def _by_order(sample: Sample) -> bool:

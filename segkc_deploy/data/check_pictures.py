@@ -23,15 +23,16 @@ _GAP = 8
 
 
 def write_turned_pictures(samples: Sequence[Sample], sets: ImageSets, folder: Path) -> list[Path]:
-    """Write one JPEG for each sample whose image has an EXIF rotation that its mask lacks.
+    """Write `<id>.turned.jpg` for each sample whose image has an EXIF rotation that its mask lacks.
 
-    The left picture shows the mask as it is read, the right one the mask rotated like the image. If the right one
-    fits, the mask was drawn on the unrotated image.
+    The ending tells the pictures from photographs, which may lie in the same folder. The left picture shows the mask as
+    it is read, the right one the mask rotated like the image. If the right one fits, the mask was drawn on the
+    unrotated image.
 
     Returns:
         The files, in the order of `samples`; samples that cannot be read have none.
     """
-    written = []
+    written: list[Path] = []
     for sample in samples:
         try:
             image, mask = as_picture(read_image(sample.image, sets.pixels)), read_mask(sample, sets.coding)
@@ -42,11 +43,17 @@ def write_turned_pictures(samples: Sequence[Sample], sets: ImageSets, folder: Pa
         gap = np.full((panels[0].shape[0], _GAP, 3), 255, np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(np.hstack([panels[0], gap, panels[1]])).save(buffer, "JPEG", quality=90)
-        path = folder / f"{sample.id.replace('/', '_')}.jpg"
+        path = _free(folder / sample.id, written)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(path, buffer.getvalue())
         written.append(path)
     return written
+
+
+def _free(place: Path, written: Sequence[Path]) -> Path:
+    """Return a path for a picture: images of two sets may have one id."""
+    names = (f"{place.name}{number}.turned.jpg" for number in ("", *(f"-{count}" for count in range(2, 1000))))
+    return next(path for path in map(place.with_name, names) if path not in written)
 
 
 def _panel(image: np.ndarray, mask: np.ndarray, sets: ImageSets) -> np.ndarray:

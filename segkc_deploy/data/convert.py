@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from segkc_deploy import atomic
 from segkc_deploy.data.files import files_by_id
 from segkc_deploy.data.guess import guess_spec
 from segkc_deploy.data.images import IMAGE_SUFFIXES
+from segkc_deploy.data.list_file import write_list
 from segkc_deploy.data.masks import read_mask
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.spec import DataSpec, data_spec, load_data_spec
@@ -43,7 +45,7 @@ def unpack(archive: Path, folder: Path) -> Path:
                 if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0]:
                     raise DataError(f"{archive}: the name {member.filename!r} leads out of the archive")
             file.extractall(folder, members)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise DataError(f"{archive}: not a zip that can be unpacked: {error}") from None
     inside = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
@@ -196,9 +198,3 @@ def _write_mask(sample: Sample, sets: ImageSets, path: Path) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(path, buffer.getvalue())
     return True
-
-
-def write_list(path: Path, ids: Sequence[str]) -> str:
-    """Write a list, one line an image, and return its name."""
-    atomic.write_text(path, "".join(f"{name}\n" for name in ids))
-    return path.name

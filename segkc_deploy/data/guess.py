@@ -24,14 +24,16 @@ _MASK_WORDS = re.compile(r"mask|label|annot|segm|\bgt|ann$|ground.?truth", re.IG
 _VAL_WORDS = re.compile(r"val|valid|validation|test|dev", re.IGNORECASE)
 _TRAIN_WORDS = re.compile(r"train|training", re.IGNORECASE)
 _MASKS_READ = 24
+_MOST_CLASSES = 255
+_MOST_NAMED = 5
 #: Pascal VOC's folder, and CVAT's, of masks that color objects one by one, beside the one of classes.
 _INSTANCES = "SegmentationObject"
 
-#: The folders by which a layout is known.
+#: The folders and files by which a layout is known.
 _LAYOUTS = {
     "voc": ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/train.txt"),
     "cityscapes": ("leftImg8bit/train", "gtFine/train"),
-    "ade20k": ("images/training", "annotations/training"),
+    "ade20k": ("images/training", "annotations/training/ADE_train_*"),  # others name their folders so, too
     "coco-stuff": ("train2017", "stuffthingmaps/train2017"),
 }
 
@@ -61,10 +63,10 @@ def guess_spec(root: Path) -> Guess:
         DataError: no images, or no masks or annotations of them, were found.
     """
     for layout, folders in _LAYOUTS.items():
-        if all((root / folder).exists() for folder in folders):
+        if all(next(root.glob(folder), None) for folder in folders):
             return Guess({"layout": layout}, [f"layout {layout}: the folder has {', '.join(folders)}"])
-    files = list(files_below(root))
-    pairs = _pairs(root, files)
+    files = sorted(files_below(root))
+    pairs = _merged(root, _pairs(root, files), _image_folders(files))
     if not pairs:
         raise DataError(
             f"{root}: no images with masks or annotations of the same names were found; write the data spec by hand"
@@ -87,19 +89,56 @@ def guess_spec(root: Path) -> Guess:
         if not used & {folder, *folder.parents} and not _is_mask_folder(root, folder, images)
     ]
     if unlabeled:
-        guess.spec["unlabeled"] = {"images": [_below(root, folder) for folder in unlabeled]}
-        guess.remarks.append(f"unlabeled: images without masks in {', '.join(guess.spec['unlabeled']['images'])}")
+        rest = [train.images] if train.matched < train.total else []  # with a section, nothing else is unlabeled
+        guess.spec["unlabeled"] = {"images": [_below(root, folder) for folder in (*rest, *unlabeled)]}
+        guess.remarks.append(f"unlabeled: images in {', '.join(guess.spec['unlabeled']['images'])}")
+    covered = {folder for folder in used if folder.is_dir()}
+    unused = [pair for pair in pairs if not covered & {pair.images, *pair.images.parents}]
+    if unused:
+        named = ", ".join(_below(root, pair.images) for pair in unused[:_MOST_NAMED])
+        more = f" and {len(unused) - _MOST_NAMED} more" if len(unused) > _MOST_NAMED else ""
+        guess.remarks.append(
+            f"not used: the masks of {sum(pair.matched for pair in unused)} images in {named}{more}; a section has one"
+            " folder of images and one of masks, or a list of pairs of paths (`ids`)"
+        )
     return guess
+
+
+def _merged(root: Path, pairs: list[_Pair], folders: Mapping[Path, list[Path]]) -> list[_Pair]:
+    """Join folders that lie beside each other, as their masks do under the same names: `images/a` with `masks/a`, …
+
+    Folders named after a split stay apart, and so do those beside one, or beside images whose masks lie elsewhere.
+    """
+    groups: dict[tuple[Path, Path], list[_Pair]] = {}
+    for pair in pairs:
+        is_split = _VAL_WORDS.search(pair.images.name) or _TRAIN_WORDS.search(pair.images.name)
+        if root not in (pair.images, pair.masks) and pair.images.name == pair.masks.name and not is_split:
+            groups.setdefault((pair.images.parent, pair.masks.parent), []).append(pair)
+    for (images, masks), group in groups.items():
+        group += [pair for pair in pairs if (pair.images, pair.masks) == (images, masks)]
+        inside = {folder for folder in folders if folder.is_relative_to(images)}
+        others = {pair.images for pair in pairs if pair not in group}
+        splits = {folder for folder in inside if _VAL_WORDS.search(_below(images, folder))}
+        if len(group) > 1 and not inside & (others | splits):
+            joined = _Pair(images, masks, sum(one.matched for one in group), sum(one.total for one in group))
+            rest = [pair for pair in pairs if pair not in group]
+            return _merged(root, sorted((joined, *rest), key=_most_matched_first), folders)
+    return pairs
+
+
+def _most_matched_first(pair: _Pair) -> tuple[int, Path]:
+    return -pair.matched, pair.images
 
 
 def _pairs(root: Path, files: list[Path]) -> list[_Pair]:
     """Pair image folders with places of masks by the names of their files, best first."""
     folders = _image_folders(files)
+    annotated = list(_annotation_places(files))
     pairs = []
     for folder, images in folders.items():
         if _is_mask_folder(root, folder, images):
             continue
-        for place, stems in _mask_places(root, files, folder):
+        for place, stems in (*_mask_places(root, files, folder), *annotated):
             matched = len({_stem(image.name) for image in images} & stems)
             if matched:
                 total = matched if roboflow.is_export(folder) and place == folder else len(images)
@@ -109,7 +148,7 @@ def _pairs(root: Path, files: list[Path]) -> list[_Pair]:
         known = best.get(pair.images)
         if known is None or _merit(root, pair) > _merit(root, known):
             best[pair.images] = pair
-    return sorted(best.values(), key=lambda pair: -pair.matched)
+    return sorted(best.values(), key=_most_matched_first)
 
 
 def _merit(root: Path, pair: _Pair) -> tuple[int, int]:
@@ -133,7 +172,7 @@ def _is_mask_folder(root: Path, folder: Path, images: list[Path]) -> bool:
 
 
 def _mask_places(root: Path, files: list[Path], images: Path) -> Iterable[tuple[Path, set[str]]]:
-    """Yield each place of masks, a folder or a file, and the stems of the images that it has masks of."""
+    """Yield each folder of mask images, and the stems of the images that it has masks of."""
     if roboflow.is_export(images):
         named = {_stem(path.name): path for path in files if path.parent == images and path.suffix in IMAGE_SUFFIXES}
         yield images, set(roboflow.split_files(named)[1])
@@ -141,6 +180,10 @@ def _mask_places(root: Path, files: list[Path], images: Path) -> Iterable[tuple[
         if folder != images and folder.name != _INSTANCES and _is_mask_folder(root, folder, masks):
             tasks = all(is_task_png(mask) for mask in masks)
             yield folder, _task_stems(folder, images) if tasks else {_stem(mask.name) for mask in masks}
+
+
+def _annotation_places(files: list[Path]) -> Iterable[tuple[Path, set[str]]]:
+    """Yield each annotation file of many images and each folder of files of one, with the stems of these images."""
     texts: dict[Path, set[str]] = {}
     for path in files:
         if path.suffix.lower() == ".txt":
@@ -205,34 +248,35 @@ def _add_classes(guess: Guess, root: Path, places: list[Path], train: _Pair) -> 
 def _annotation_labels(places: list[Path]) -> list[str]:
     labels: dict[str, None] = {}
     for place in places:
-        files = [place] if place.is_file() else sorted(place.glob("*.json"))
+        files = [place] if place.is_file() else sorted(place.rglob("*.json"))
         for file in files:
             try:
                 for image in open_annotations(file).images:
                     labels |= dict.fromkeys(shape.label for shape in image.shapes)
             except DataError:
-                continue  # as in `_mask_places`
+                continue  # as in `_annotation_places`
         if place.is_dir():
-            tags = (re.search(r"-tag-(.+)-\d+$", path.stem) for path in sorted(place.glob("task-*.png")))
+            tags = (re.search(r"-tag-(.+)-\d+$", path.stem) for path in sorted(place.rglob("task-*.png")))
             labels |= dict.fromkeys(tag[1] for tag in tags if tag)
     return sorted(name for name in labels if name != "__ignore__")
 
 
 def _yolo_labels(root: Path, train: _Pair) -> list[str]:
-    if train.masks.is_file() or not any(train.masks.glob("*.txt")):
+    if train.masks.is_file() or not any(train.masks.rglob("*.txt")):
         return []
     for path in sorted((*root.glob("*.yaml"), *root.glob("*.yml"))):
         if names := yolo_names(path):
             return list(names)
     for names in names_in_lists((root, train.masks, train.masks.parent)).values():
         return list(names)
-    numbers = {int(word) for file in sorted(train.masks.glob("*.txt")) for word in _first_words(file)}
+    numbers = {int(word) for file in sorted(train.masks.rglob("*.txt")) for word in _first_words(file)}
     return [f"object_{number}" for number in range(max(numbers, default=0) + 1)]
 
 
 def _first_words(file: Path) -> list[str]:
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [line.split()[0] for line in lines if line.split() and line.split()[0].isdigit() and len(line) > 8]
+    words = [line.split()[0] for line in lines if line.split() and len(line) > 8]
+    return [word for word in words if word.isascii() and word.isdecimal() and int(word[:4]) < _MOST_CLASSES]
 
 
 def _add_values(guess: Guess, places: list[Path]) -> None:
@@ -254,9 +298,16 @@ def _add_values(guess: Guess, places: list[Path]) -> None:
         guess.spec |= {"classes": ["background", "object"], "label_mapping": {255: 1}}
         guess.remarks.append("classes: the masks hold 0 and 255; 255 is taken for a class, not for ignored pixels")
         return
-    classes = sorted(value for value in values if value != 255) or [0, 1]
-    guess.spec["classes"] = [f"class_{value}" for value in range(max(2, max(classes) + 1))][:255]
-    guess.remarks.append(f"classes: the masks hold {', '.join(map(str, sorted(values)))}; give the classes their names")
+    classes = [value for value in sorted(values) if 0 <= value < _MOST_CLASSES] or [0, 1]
+    guess.spec["classes"] = [f"class_{value}" for value in range(max(2, max(classes) + 1))]
+    guess.remarks.append(f"classes: the masks hold {_listed(values)}; give the classes their names")
+    if others := values - set(classes) - {255}:
+        guess.remarks.append(f"classes: {_listed(others)} cannot be class ids; map them with `label_mapping`")
+
+
+def _listed(values: set[int]) -> str:
+    shown = ", ".join(map(str, sorted(values)[:_MOST_CLASSES]))
+    return f"{shown} and {len(values) - _MOST_CLASSES} more" if len(values) > _MOST_CLASSES else shown
 
 
 def _colors_of(path: Path) -> set[tuple[int, ...]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from segkc_deploy.data.exif import ORIENTATION, PILLOW_ERRORS
+from segkc_deploy.data.exif import PILLOW_ERRORS, orientation_of
 from segkc_deploy.data.images import MASK_SUFFIXES, read_image
 from segkc_deploy.labels import Color
 
@@ -31,7 +31,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = _stored_size(image)
-            turned = image.getexif().get(ORIENTATION, 1) in {5, 6, 7, 8}
+            turned = orientation_of(image) in {5, 6, 7, 8}
     except PILLOW_ERRORS:
         height, width = read_image(path).shape[:2]
         turned = False

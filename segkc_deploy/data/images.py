@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from segkc_deploy.data import png
-from segkc_deploy.data.exif import PILLOW_ERRORS
+from segkc_deploy.data.exif import PILLOW_ERRORS, upright
 from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.errors import DataError, UnreadableFileError
 from segkc_deploy.pixel_format import RGB, PixelFormat
@@ -231,7 +231,7 @@ def _with_opencv(encoded: bytes, flags: int = cv2.IMREAD_COLOR | cv2.IMREAD_ANYD
 def _with_pillow(encoded: bytes) -> np.ndarray | None:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.array(upright(image).convert("RGB"))
     except PILLOW_ERRORS:
         return None
 

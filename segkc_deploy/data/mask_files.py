@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from segkc_deploy.data.exif import PILLOW_ERRORS
+from segkc_deploy.data.exif import PILLOW_ERRORS, upright
 from segkc_deploy.data.images import read_bytes
 from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.data.samples import MaskCoding, Sample
@@ -22,6 +22,8 @@ _LOSSLESS = ("PNG", "BMP", "DIB", "TIFF", "GIF")
 _LOSSY = ("JPEG", "WEBP", "AVIF")
 _LARGEST_VALUE = 2**31 - 1
 _MOST_COLORS_SHOWN = 4
+#: Modes of Pillow whose pixels are shown in colors of 8 bits.
+_SHOWN_AS_COLORS = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 
 
 class MaskValues(NamedTuple):
@@ -35,8 +37,8 @@ def mask_values(sample: Sample, coding: MaskCoding) -> MaskValues:
     """Return a sample's mask as its file holds it: uint8, uint16 for 16 bits, int32 for other integers.
 
     A palette file gives its indices, a file of one bit 0 and 1, a floating-point file of whole numbers these numbers.
-    A file of colors gives class ids by `coding.colors`, and annotation files are rasterized into class ids. EXIF
-    rotation is applied as for images.
+    A file of colors gives class ids by `coding.colors`, and with `coding.by_color` one of a palette or of gray does,
+    too; annotation files are rasterized into class ids. EXIF rotation is applied as for images.
 
     Raises:
         UnreadableFileError: the file is missing or damaged.
@@ -49,11 +51,11 @@ def mask_values(sample: Sample, coding: MaskCoding) -> MaskValues:
     assert sample.mask is not None
     if is_task_png(sample.mask):
         task = read_task(sample.mask, raw_mask)
-        return MaskValues(rasterize(task, coding.class_ids, coding.background, str(sample.mask)), are_ids=True)
+        return MaskValues(rasterize(task, coding, str(sample.mask)), are_ids=True)
     if sample.mask.suffix.lower() in ANNOTATION_SUFFIXES:
         image = annotated_image(sample.mask, sample.image, coding.object_names)
         where = f"{sample.mask} ({sample.image.name})"
-        return MaskValues(rasterize(image, coding.class_ids, coding.background, where), are_ids=True)
+        return MaskValues(rasterize(image, coding, where), are_ids=True)
     return _read(sample.mask, coding.colors, coding.by_color)
 
 
@@ -79,18 +81,22 @@ def _read(path: Path, colors: Mapping[Color, int] | None = None, by_color: bool 
         _refuse_unclear(encoded, path, header)
         misread_by_pillow = header.planar or header.by_imagecodecs or header.photometric == tiff.MIN_IS_WHITE
         if header.kind != "u" or header.bits > 16 or header.bands not in {1, 3, 4} or misread_by_pillow:
+            if by_color:
+                raise DataError(f"{path}: a TIFF whose colors are not read; save it as PNG for `mask_values: colors`")
             return MaskValues(_tiff_values(encoded, path, header), are_ids=False)
     try:
         with _opened(encoded, path) as image:
             require_within_limit(path, (image.height, image.width))
-            upright = ImageOps.exif_transpose(image)
-            if image.mode == "P" and by_color:
-                return MaskValues(_ids_of_colors(np.asarray(upright.convert("RGB")), colors or {}, path), are_ids=True)
-            if image.mode in {"1", "P", "L"}:
-                return MaskValues(np.array(upright, np.uint8) // _scale_of_gray(encoded, image), are_ids=False)
-            values = np.asarray(upright)
+            turned = upright(image)
             mode = image.mode
-            rgb = np.asarray(upright.convert("RGB")) if mode in {"RGB", "RGBA"} else None
+            if by_color and mode in _SHOWN_AS_COLORS:  # programs save RGB without any color as gray
+                return MaskValues(_ids_of_colors(np.asarray(turned.convert("RGB")), colors or {}, path), are_ids=True)
+            if by_color:
+                raise DataError(f"{path}: a {mode} image, where `mask_values: colors` expects colors of 8 bits")
+            if mode in {"1", "P", "L"}:
+                return MaskValues(np.array(turned, np.uint8) // _scale_of_gray(encoded, image), are_ids=False)
+            values = np.asarray(turned)
+            rgb = np.asarray(turned.convert("RGB")) if mode in {"RGB", "RGBA"} else None
     except PILLOW_ERRORS as error:
         raise UnreadableFileError(f"{path}: not a readable mask: {' '.join(str(error).split())}") from None
     if rgb is not None and colors:

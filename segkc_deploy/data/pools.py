@@ -150,7 +150,9 @@ def draw_fraction(samples: Iterable[Sample], fraction: Fraction, seed: int) -> t
     a larger one, and an image that is added or removed does not reshuffle the others.
     """
     samples = tuple(samples)
-    order = sorted(samples, key=lambda sample: hashlib.sha256(f"{seed}:{sample.id}".encode()).digest())
+    order = sorted(
+        samples, key=lambda sample: hashlib.sha256(f"{seed}:{sample.id}".encode(errors="surrogateescape")).digest()
+    )
     drawn = {sample.id for sample in order[: math.ceil(fraction * len(samples))]}
     return tuple(sample for sample in samples if sample.id in drawn)
 

@@ -47,11 +47,16 @@ class Places:
 
 
 def expanded(text: str, where: str) -> Path:
-    """Return the path with `~` and environment variables replaced; raise a ConfigError for one that is not set."""
+    """Return the path with `~` and environment variables replaced; raise a ConfigError for one that is not known."""
     for name in re.findall(r"\$\{?(\w+)", text):
         if name not in os.environ:
             raise ConfigError(f"{where}: the environment variable {name} is not set")
-    return Path(os.path.expandvars(text)).expanduser()
+    try:
+        return Path(os.path.expandvars(text)).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{where}: there is no user {text.partition('/')[0]}; for your own folder write ~/…"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,8 @@ class LabeledImages:
 def choose_mask_name(layout: Layout, places: Places, sections: Iterable[ValSection | None]) -> MaskName:
     """Return the first of the layout's mask names that a file has; the first of all when none has."""
     folders = [places.root / text for split in (layout.train, layout.val) for text in split.masks]
-    folders += [places.root / section.masks for section in sections if section and section.masks]
+    given = [section.masks for section in sections if section and section.masks]
+    folders += [places.root / expanded(text, f"{places.spec}: masks") for text in given]
     for name in layout.mask_names:
         if any(next(folder.rglob(f"*{name.ending}.*"), None) for folder in folders):
             return name

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from segkc_deploy.data import roboflow
+from segkc_deploy.data.annotations.pairing import require_own_annotations
 from segkc_deploy.data.annotations.yolo_names import object_names
 from segkc_deploy.data.foreign_spec import foreign_spec
 from segkc_deploy.data.labelmap import NAME as LABELMAP
@@ -26,7 +27,7 @@ from segkc_deploy.data.sections import LabeledSection, UnlabeledSection, ValSect
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.labels import MAX_CLASSES, Color, Labels, default_palette
 from segkc_deploy.pixel_format import MAX_BANDS, PixelFormat
-from segkc_deploy.validation import load_yaml, validate
+from segkc_deploy.validation import load_yaml, validate, yaml_in_one_line
 
 _Channel = Annotated[int, Field(ge=0, le=255)]
 _Names = list[str]
@@ -133,6 +134,7 @@ class DataSpec(BaseModel):
 
         labeled = _chosen(training, allow_missing_masks)
         val = _chosen(validation, allow_missing_masks)
+        require_own_annotations((*labeled, *val))
         unlabeled = unlabeled_images(places, self.unlabeled or UnlabeledSection(), layout, training)
         coding = MaskCoding(
             labels,
@@ -198,9 +200,10 @@ class DataSpec(BaseModel):
                 continue
             for value, name in roboflow.read_classes(folder).items():
                 if name not in ids:
+                    mapping = yaml_in_one_line({name: labels.ignore_index})
                     raise ConfigError(
                         f"{self.path}: the label {name!r} of {folder / roboflow.NAME} is not a class; add it to"
-                        f" `classes`, or map it: `label_mapping: {{{name}: {labels.ignore_index}}}`"
+                        f" `classes`, or map it: `label_mapping: {mapping}`"
                     )
                 if values.setdefault(value, ids[name]) != ids[name]:
                     raise ConfigError(

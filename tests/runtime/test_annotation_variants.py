@@ -1,6 +1,7 @@
 """Annotation files as other versions of the tools, and their users, leave them: read right, or refused by name."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,49 @@ def _changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
 def test_what_would_give_wrong_masks_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         _mask(tmp_path, {"p.json": content}, "p.json")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("masks/a.txt", YOLO.replace("1 ", "nan ", 1), "class nan has no name"),
+        ("masks/a.txt", YOLO.replace("1 ", "inf ", 1), "class inf has no name"),
+        ("masks/a.json", _labelme(shape_type=["x"]), "shape_type is wrong"),
+        ("masks/a.json", _labelme(points=[[10**400, 0], [5, 0], [5, 5]]), "should be a number"),
+        (
+            "masks/a.png.json",
+            {"size": {"height": HEIGHT, "width": WIDTH}, "objects": [{"classTitle": "road", "geometryType": {}}]},
+            "geometryType is wrong",
+        ),
+        (
+            "masks/a.png.json",
+            {
+                "size": {"height": HEIGHT, "width": WIDTH},
+                "objects": [
+                    {"classTitle": "road", "geometryType": "polygon", "points": {"exterior": ROAD, "interior": 5}}
+                ],
+            },
+            "interior is wrong",
+        ),
+    ],
+)
+def test_values_of_the_wrong_kind_are_one_line(tmp_path: Path, file: str, content: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        _mask(tmp_path, {file: content, "classes.txt": "tree\nroad\n"})
+
+
+@pytest.mark.parametrize(("label", "key"), [("1", "'1'"), ("no", "'no'"), ("a, b: c", "'a, b: c'"), ("car", "car")])
+def test_the_hint_for_an_unknown_label_works(tmp_path: Path, label: str, key: str) -> None:
+    content = json.dumps(_labelme(label=label))
+    with pytest.raises(DataError, match=re.escape(f"`label_mapping: {{{key}: 255}}`")):
+        _mask(tmp_path, {"masks/a.json": content})
+    spec = "classes: [background, road, tree]\nlabeled: {images: images, masks: masks}\n"
+    sets = load_data_spec(write_spec(tmp_path, f"{spec}label_mapping: {{{key}: 255}}\n")).resolve()
+    assert (read_mask(sets.labeled[0], sets.coding)[5:20, 5:25] == 255).all()
+    write_spec(tmp_path, f"{spec}ignore_index: 200\n")
+    sets = load_data_spec(tmp_path / "data.yaml").resolve()
+    with pytest.raises(DataError, match=re.escape(f"`label_mapping: {{{key}: 200}}`")):
+        read_mask(sets.labeled[0], sets.coding)
 
 
 @pytest.mark.parametrize("text", [f"0 {_yolo([(x + WIDTH // 2, y) for x, y in TREE])}", "0 1.5 0 0.5 0.5 0 0.5"])

@@ -1,10 +1,12 @@
 """`init` and `convert`: from a tool's export to a data spec and PNG masks."""
 
+import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from annotation_writers import HEIGHT, IMAGES, WIDTH, WRITERS, expected_mask_of, write_coco, write_yolo
 from data_helpers import write_image, write_mask, write_spec
 from PIL import Image
@@ -14,7 +16,7 @@ from segkc_deploy.data.convert import unpack
 from segkc_deploy.data.guess import guess_spec
 from segkc_deploy.data.masks import read_mask
 from segkc_deploy.data.spec import data_spec, load_data_spec
-from segkc_deploy.errors import DataError
+from segkc_deploy.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' decode
 
@@ -123,12 +125,17 @@ def test_folders_with_the_splits_names_and_unlabeled_images(command, tmp_path):
     assert command("init", tmp_path, "--overwrite").code == 0
 
 
-def test_a_known_layout_is_named(command, tmp_path):
-    for split in ("training", "validation"):
-        write_image(tmp_path / "images" / split / "a.jpg")
-        write_mask(tmp_path / "annotations" / split / "a.png", [0, 1, 2])
-    assert "layout ade20k" in command("init", tmp_path).out
-    assert len(load_data_spec(tmp_path / "data.yaml").resolve().labeled) == 1
+def test_a_known_layout_is_named_by_its_files(command, tmp_path):
+    names = {"training": "ADE_train_00000001", "validation": "ADE_val_00000001"}
+    for split, name in names.items():
+        write_image(tmp_path / "ade/images" / split / f"{name}.jpg")
+        write_mask(tmp_path / "ade/annotations" / split / f"{name}.png", [0, 1, 2])
+        write_image(tmp_path / "own/images" / split / "a.jpg")
+        write_mask(tmp_path / "own/annotations" / split / "a.png", [0, 1])
+    assert "layout ade20k" in command("init", tmp_path / "ade").out
+    assert len(load_data_spec(tmp_path / "ade/data.yaml").resolve().labeled) == 1
+    assert "layout ade20k" not in command("init", tmp_path / "own").out  # 0 is a class there, and 150 others are not
+    assert load_data_spec(tmp_path / "own/data.yaml").resolve().labels.num_classes == 2
 
 
 def test_nothing_to_train_on_is_said(command, tmp_path):
@@ -179,6 +186,96 @@ def test_another_tools_file_is_recognized(command, tmp_path, text, tool):
     (tmp_path / "data.yaml").write_text(text)
     message = command.refused("check", "--data", tmp_path / "data.yaml")
     assert f"a file of {tool}, no data spec; `segkc-deploy init FOLDER` writes one" in message
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["images-and-masks", "annotations-beside-images"])
+def test_init_takes_all_of_nested_folders(command, tmp_path, beside):
+    folders = ["x/1", "x/2", "y"]
+    for seed, folder in enumerate(folders):
+        for name in ("a", "b"):
+            image = tmp_path / ("photos" if beside else "images") / folder / f"{name}.png"
+            write_image(image, seed=10 * seed + ord(name))
+            if beside:
+                shape = {"label": "road", "points": [[0, 0], [9, 0], [9, 9]], "shape_type": "polygon"}
+                content = {"shapes": [shape], "imagePath": image.name, "imageHeight": 32, "imageWidth": 48}
+                image.with_suffix(".json").write_text(json.dumps(content))
+            else:
+                write_mask(tmp_path / "masks" / folder / f"{name}.png", [0, 1])
+    write_image(tmp_path / "more/c.png", seed=99)
+    finished = command("init", tmp_path)
+    assert "labeled: 6 of 6 images" in finished.out
+    assert "not used" not in finished.out
+    sets = load_data_spec(tmp_path / "data.yaml").resolve()
+    assert len(sets.labeled) + len(sets.val) == 6
+    assert [sample.id for sample in sets.unlabeled] == ["c"]
+    assert check(sets, workers=1).errors == 0
+
+
+def test_init_names_the_masks_that_it_does_not_use(command, tmp_path):
+    for camera in ("left", "right"):
+        write_image(tmp_path / camera / "images/a.png", seed=len(camera))
+        write_image(tmp_path / camera / "images/b.png", seed=20 + len(camera))
+        write_mask(tmp_path / camera / "masks/a.png", [0, 1])
+    finished = command("init", tmp_path)
+    assert "labeled: 1 of 2 images in left/images have a mask" in finished.out
+    assert "unlabeled: images in left/images, right/images" in finished.out
+    assert "not used: the masks of 1 images in right/images" in finished.out
+    sets = load_data_spec(tmp_path / "data.yaml").resolve()
+    assert sorted(sample.image.parent.parent.name for sample in sets.unlabeled) == ["left", "right", "right"]
+
+
+def test_init_replaces_no_list_of_the_data_set(command, tmp_path):
+    for index in range(5):
+        write_image(tmp_path / f"images/{index}.png", seed=index)
+        write_mask(tmp_path / f"masks/{index}.png", [0, 1])
+    (tmp_path / "val.txt").write_text("3\n")
+    assert "in data-val.txt" in command("init", tmp_path).out
+    assert (tmp_path / "val.txt").read_text() == "3\n"
+    assert not (tmp_path / "labeled.txt").exists()
+    (tmp_path / "data-val.txt").write_text("1\n")  # changed by hand: the lists are the spec's own
+    assert "in data-val.txt" in command("init", tmp_path, "--overwrite").out
+    assert (tmp_path / "val.txt").read_text() == "3\n"
+    (tmp_path / "data.yaml").unlink()
+    line = command.refused("init", tmp_path)
+    assert "holds data-labeled.txt or data-val.txt, which this spec does not name; choose another --out" in line
+    (tmp_path / "data.yaml").write_text("classes: [a, b]\nval: {images: images, ids: val.txt}\n")  # not by `init`
+    assert "does not name" in command.refused("init", tmp_path, "--overwrite")
+
+
+def test_init_says_which_values_are_no_class_ids(command, tmp_path):
+    write_image(tmp_path / "images/a.png")
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.resize(np.array([0, 1, 2**31 - 1], np.int32), (32, 48))).save(tmp_path / "masks/a.tif")
+    finished = command("init", tmp_path)
+    assert "2147483647 cannot be class ids; map them with `label_mapping`" in finished.out
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["classes"] == ["class_0", "class_1"]
+
+
+def test_a_name_that_no_list_can_hold_is_named(command, tmp_path):
+    for name in ("a", "b", "\udcff"):
+        write_image(tmp_path / "images/x.png", seed=len(name.encode(errors="surrogateescape")))
+        (tmp_path / "images/x.png").rename(tmp_path / f"images/{name}.png")
+        write_mask(tmp_path / "masks/x.png", [0, 1])
+        (tmp_path / "masks/x.png").rename(tmp_path / f"masks/{name}.png")
+    assert "a file name that is not UTF-8; rename the file" in command.refused("init", tmp_path)
+    write_spec(tmp_path, "classes: [a, b]\nlabeled: {images: images, masks: masks, fraction: 1/2}\n")
+    assert len(load_data_spec(tmp_path / "data.yaml").resolve().labeled) == 2
+    assert "rename the file" in command.refused("convert", tmp_path / "data.yaml", "--out", tmp_path / "out")
+
+
+def test_a_damaged_archive_is_one_line(command, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.txt", "x" * 10_000)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[40:44] = b"\xff" * 4
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "not a zip that can be unpacked" in command.refused("convert", tmp_path / "a.zip", "--out", tmp_path / "out")
+
+
+def test_a_path_of_an_unknown_user_is_one_line(tmp_path):
+    write_spec(tmp_path, "classes: [a, b]\nlabeled: {images: ~nobody-here/images, masks: .}\n")
+    with pytest.raises(ConfigError, match=r"there is no user ~nobody-here; for your own folder write ~/"):
+        load_data_spec(tmp_path / "data.yaml").resolve()
 
 
 def test_init_takes_cvats_masks_of_classes_and_not_those_of_objects(tmp_path):

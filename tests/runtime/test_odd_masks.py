@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import tifffile
 from data_helpers import blocks, write_image, write_mask, write_spec
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from segkc_deploy.data.check import CheckReport, check
 from segkc_deploy.data.check_pictures import write_turned_pictures
+from segkc_deploy.data.exif import orientation, upright
+from segkc_deploy.data.headers import upright_size
 from segkc_deploy.data.images import read_image
 from segkc_deploy.data.mask_files import raw_mask
 from segkc_deploy.data.masks import read_mask
@@ -165,6 +167,7 @@ def test_palettes_that_differ_between_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b\.png: index 1 is .*mask_values: colors"):
         screen(load_data_spec(path).resolve())
 
+    _palette_mask(tmp_path / "masks/val/c.png", IDS, colors)
     write_spec(tmp_path, WITH_COLORS + "mask_values: colors\n" + SETS)
     assert _kinds(tmp_path) == []
     sets = load_data_spec(path).resolve()
@@ -189,6 +192,44 @@ def test_indices_and_colors_that_name_different_classes(tmp_path: Path) -> None:
     (finding,) = _check(tmp_path).findings
     assert (finding.level, finding.kind) == ("error", "palette-order")
     assert "index 1 means 'road' but has the color of 'tree'" in finding.files[0]
+
+
+def test_gray_and_1_bit_masks_are_read_by_their_colors_too(tmp_path: Path) -> None:
+    """Programs that make files smaller save an RGB picture without any color as gray, or with one bit."""
+    path = _data(tmp_path, "classes: {road: [128, 64, 128], sky: [255, 255, 255], tree: [0, 0, 0]}\n")
+    path.write_text(path.read_text() + "mask_values: colors\n")
+    mask = tmp_path / "masks/train/a.png"
+    expected = np.full(IDS.shape, 2, np.uint8)
+    expected[:4] = 1
+    for picture in (Image.fromarray((expected == 1).astype(np.uint8) * 255), Image.fromarray(expected == 1)):
+        picture.save(mask)
+        sets = load_data_spec(path).resolve()
+        (sample,) = [sample for sample in sets.labeled if sample.id == "a"]
+        np.testing.assert_array_equal(read_mask(sample, sets.coding), expected)
+    Image.fromarray(IDS).save(mask)
+    with pytest.raises(DataError, match="holds colors of no class"):
+        read_mask(sample, sets.coding)
+    Image.fromarray(IDS.astype(np.uint16)).save(mask)
+    with pytest.raises(DataError, match="expects colors of 8 bits"):
+        read_mask(sample, sets.coding)
+    tif = mask.with_suffix(".tif")
+    Image.fromarray(IDS.astype(np.uint16)).save(tif)
+    with pytest.raises(DataError, match="expects colors of 8 bits"):
+        read_mask(Sample("a", sample.image, tif), sets.coding)
+    tifffile.imwrite(tif, _rgb().transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    with pytest.raises(DataError, match="a TIFF whose colors are not read"):
+        read_mask(Sample("a", sample.image, tif), sets.coding)
+
+
+def test_values_among_masks_of_colors_are_a_warning(tmp_path: Path) -> None:
+    _data(tmp_path, WITH_COLORS)
+    assert _kinds(tmp_path) == []
+    for path in (tmp_path / "masks").rglob("*.png"):
+        Image.fromarray(_rgb()).save(path)
+    assert _kinds(tmp_path) == []
+    mask = write_mask(tmp_path / "masks/train/b.png", [0])
+    (finding,) = _check(tmp_path).findings
+    assert (finding.kind, finding.files) == ("values-among-colors", (str(mask),))
 
 
 def test_mask_values_colors_needs_colors(tmp_path: Path) -> None:
@@ -230,9 +271,38 @@ def test_an_exif_rotation_without_one_in_the_mask_is_a_warning(
     left, right = np.array_split(read_image(picture), 2, axis=1)
     assert left.shape == right.shape
     assert np.abs(left.astype(int) - right).mean() > 1
+    # Beside the photographs the pictures replace none, and images of two sets may have one id.
+    photographs = {file: file.read_bytes() for file in image.parent.iterdir()}
+    written = write_turned_pictures([*report.turned, *report.turned], sets, image.parent)
+    assert [picture.name for picture in written] == ["a.turned.jpg", "a-2.turned.jpg"]
+    assert all(file.read_bytes() == content for file, content in photographs.items())
+    for picture in written:
+        picture.unlink()
 
     Image.fromarray(IDS).save(tmp_path / "masks/train/a.png", exif=exif)
     assert _kinds(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_a_rotation_in_xmp_alone_turns_nothing(tmp_path: Path, name: str) -> None:
+    """OpenCV, which decodes most images, does not know it; Pillow would turn by it what OpenCV leaves alone."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    path = tmp_path / name
+    picture = Image.fromarray(blocks(0))
+    if name == "a.png":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        picture.save(path, pnginfo=info)
+        np.testing.assert_array_equal(upright(Image.open(path)), blocks(0))
+    elif name == "a.tif":
+        picture.save(path, tiffinfo={700: xmp})
+    else:
+        picture.save(path, xmp=xmp, **({"lossless": True} if name == "a.webp" else {}))
+    with Image.open(path) as image:
+        assert image.getexif().get(274) == 6  # what Pillow says
+    assert orientation(path) == 1
+    assert upright_size(path) == (32, 48)
+    assert read_image(path).shape == (32, 48, 3)
 
 
 def test_names_in_composed_and_decomposed_form_are_paired(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tasks for labeling tools: read back they give the predicted masks."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -43,6 +44,7 @@ def write_tasks(root: Path, tool: str, names: tuple[str, ...]) -> dict[str, tupl
     masks = {}
     for index, name in enumerate(NAMES):
         path = write_image(root / "photos" / name, index, HEIGHT, WIDTH)
+        os.utime(path, (0, 0))  # as archives leave files that set all times to 0; a zip cannot say so
         masks[name] = (predicted(index + 3), predicted(index + 10))
         predictions = tuple(Prediction(*one, 0.75) for one in zip(("senior", "junior"), masks[name], strict=True))
         writer.add(TaskImage(name, path, 0.5, predictions))

@@ -19,6 +19,7 @@ from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 from torch import Tensor
 
 from segkc_deploy.data.images import read_image
+from segkc_deploy.data.list_file import write_list
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.training.evaluation.prediction import mask_predictor
@@ -492,7 +493,7 @@ def test_a_list_names_images_of_any_folder(tmp_path: Path) -> None:
     for image in images:
         cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
     samples = [Sample(image.stem, image) for image in images]
-    assert form.text(samples).splitlines() == [
+    assert [form.line(sample) for sample in samples] == [
         "x y",
         "x #1",
         "more/1.jpg masks/more/1.png",
@@ -500,7 +501,7 @@ def test_a_list_names_images_of_any_folder(tmp_path: Path) -> None:
         "../outside/3 4.jpg\tmasks/outside/3 4.png",
         "more/#2.jpg\tmasks/more/#2.png",
     ]
-    (tmp_path / "list.txt").write_text(form.text(samples))
+    write_list(tmp_path / "list.txt", map(form.line, samples))
     spec_file.write_text("root: set\nclasses: [a, b]\nlabeled: {images: images, masks: masks, ids: list.txt}\n")
     for sample in samples:
         mask = form.mask(sample)

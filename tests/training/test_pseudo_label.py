@@ -1,6 +1,7 @@
 """`pseudo-label`: thresholds against a plain reading of their rule, masks against the network, the data spec."""
 
 import json
+import shutil
 import math
 from pathlib import Path
 
@@ -231,6 +232,23 @@ def test_images_that_are_known_are_left_out(command: CommandLine, run: Path, dat
     assert finished.code == 0, finished.err
     assert sorted(read_masks(out)) == [f"extra/{index:03}" for index in range(6)]
     assert "7 images that the data spec labels or validates on were left out" in finished.out
+
+
+def test_files_that_it_did_not_write_stay(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    data = write_tiny_data(tmp_path / "data", unlabeled=1)
+    photos = tmp_path / "photos"
+    shutil.copytree(data.parent / "images" / "extra", photos)
+    arguments = ("pseudo-label", run, "--data", data, "--source", photos, "--device", "cpu", "--confidence", 0.4)
+    before = {path: path.read_bytes() for path in data.parent.rglob("*") if path.is_file()}
+    for flag in ("--overwrite", "--resume"):
+        assert "holds the data set; choose another --out" in command.refused(*arguments, "--out", data.parent, flag)
+        for name in ("data.yaml", "val/000.png", "labeled.txt"):
+            other = tmp_path / f"{flag}-{name.replace('/', '-')}"
+            (other / name).parent.mkdir(parents=True)
+            (other / name).write_text("mine")
+            assert "and no earlier call wrote it" in command.refused(*arguments, "--out", other, flag)
+            assert (other / name).read_text() == "mine"
+    assert {path: path.read_bytes() for path in data.parent.rglob("*") if path.is_file()} == before
 
 
 def test_an_ended_call_goes_on_and_bad_files_come_last(command: CommandLine, run: Path, tmp_path: Path) -> None:

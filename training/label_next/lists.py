@@ -1,7 +1,7 @@
 """Lists of images in the form that a data spec's `labeled: {ids: FILE}` takes."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -66,10 +66,6 @@ class ListForm:
         paths = (self._below_root(sample.image), self._below_root(self.mask(sample)))
         needs_tab = any(character.isspace() or character == "#" for path in paths for character in path)
         return ("\t" if needs_tab else " ").join(paths)
-
-    def text(self, samples: Iterable[Sample]) -> str:
-        """Return the list of `samples`."""
-        return "".join(f"{self.line(sample)}\n" for sample in samples)
 
     def next_step(self, spec: DataSpec, chosen: Sequence[Sample], labeled: Path) -> str:
         """Say where the masks of `chosen` belong and how the spec takes the list `labeled` of all labeled images."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segkc_deploy import atomic
+from segkc_deploy.data.list_file import write_list
 from segkc_deploy.data.samples import Sample
 from segkc_deploy.data.tasks.writers import WRITERS
 from segkc_deploy.errors import ConfigError, DataError
@@ -199,12 +200,12 @@ def _write_lists(request: Request, known: KnownData | None, chosen: Sequence[Sam
     """Write `label-next.txt` and, with a data spec, `labeled.txt`; return what to do with them."""
     target = request.out / "label-next.txt"
     if known is None:
-        atomic.write_text(target, "".join(f"{sample.id}\n" for sample in chosen))
+        write_list(target, (sample.id for sample in chosen))
         return (
             f"save a mask for each, and train with a data spec that has `labeled: {{images: {request.images},"
             f" masks: FOLDER, ids: {target}}}`"
         )
-    atomic.write_text(target, known.form.text(chosen))
+    write_list(target, map(known.form.line, chosen))
     labeled = request.out / "labeled.txt"
-    atomic.write_text(labeled, known.form.text([*known.sets.labeled, *chosen]))
+    write_list(labeled, map(known.form.line, [*known.sets.labeled, *chosen]))
     return known.form.next_step(known.spec, chosen, labeled)

@@ -1,5 +1,6 @@
 """`segkc-deploy pseudo-label`: a run's network labels images, as PNG masks of class ids that any trainer reads."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,7 @@ from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.pseudo_label.calibrate import Calibration, calibrate
 from segkc_deploy.training.pseudo_label.confidence import Thresholds
 from segkc_deploy.training.pseudo_label.record import Record, Settings
-from segkc_deploy.training.pseudo_label.training_data import write_training_data
+from segkc_deploy.training.pseudo_label.training_data import TRAINING_DATA, write_training_data
 from segkc_deploy.training.size_trial import require_image_sizes
 
 
@@ -122,6 +123,7 @@ def pseudo_label(request: Request) -> PseudoLabels:
         confidence=request.confidence,
         protocol=protocol_in_words(recipe.validation, network.size_multiple),
     )
+    _require_own_folder(request.out, request.data or own_data)
     prepare_folder(request.out, request.overwrite or request.resume)
     device = choose_device(request.device)
     predict = probability_predictor(network.to(device), device, recipe.validation)
@@ -150,6 +152,19 @@ def pseudo_label(request: Request) -> PseudoLabels:
     )
     Record(settings, metadata.labels, calibration).write(request.out, _outcome(result))
     return result
+
+
+def _require_own_folder(out: Path, spec: Path | None) -> None:
+    """Refuse a folder in which files would be replaced that no earlier call wrote; masks are looked at later."""
+    if spec is not None and out.resolve() == spec.resolve().parent:
+        raise ConfigError(f"{out}: holds the data set; choose another --out")
+    if Record.is_in(out):
+        return
+    for name in TRAINING_DATA:
+        if os.path.lexists(out / name):
+            raise ConfigError(
+                f"{out / name}: is there, and no earlier call wrote it; choose another --out, or move it away"
+            )
 
 
 def _known_sets(request: Request, own_data: Path | None, metadata: NetworkMetadata) -> ImageSets | None:

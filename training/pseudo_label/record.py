@@ -64,6 +64,11 @@ class Record:
         atomic.write_text(out / _NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     @staticmethod
+    def is_in(out: Path) -> bool:
+        """Return whether an earlier call wrote into this folder."""
+        return (out / _NAME).is_file()
+
+    @staticmethod
     def calibration_of(out: Path, settings: Settings, labels: Labels) -> Calibration | None:
         """Return the thresholds that an earlier call chose in this folder, or None where there was none.
 

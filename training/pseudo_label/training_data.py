@@ -6,11 +6,15 @@ from pathlib import Path
 import yaml
 
 from segkc_deploy import atomic
-from segkc_deploy.data.convert import convert_masks, ids_below, line_of_paths, spec_of, write_list
+from segkc_deploy.data.convert import convert_masks, ids_below, line_of_paths, spec_of
+from segkc_deploy.data.list_file import write_list
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.labels import Labels
 from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.sources import SourceImage
+
+#: What `write_training_data` writes.
+TRAINING_DATA = ("data.yaml", "labeled.txt", "labeled", "val.txt", "val")
 
 
 def write_training_data(

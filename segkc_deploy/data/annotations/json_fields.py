@@ -1,7 +1,6 @@
 """Fields of annotation JSON, checked as they are taken: one line that names the file and the field."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from segkc_deploy.data.pixel_limit import require_within_limit
 from segkc_deploy.errors import DataError
 
 _MOST_SHOWN = 60
+_TOO_LARGE = 2**63
 
 
 def load_json(path: Path) -> Any:
@@ -36,8 +36,8 @@ def field(data: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any
 
 
 def number(value: Any, where: str) -> float:
-    """Return a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """Return a number that is neither infinite nor too large for a place in an image."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _TOO_LARGE:
         raise DataError(f"{where}: should be a number, but is {_short(value)}")
     return float(value)
 

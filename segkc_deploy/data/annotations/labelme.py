@@ -47,7 +47,7 @@ def read_labelme(data: Any, path: Path) -> AnnotatedImage:
 
 def _shape(one: Any, where: str) -> Shape | None:
     label = field(one, "label", str, where)
-    kind = one.get("shape_type") or "polygon"
+    kind = field(one, "shape_type", str, where) if one.get("shape_type") else "polygon"
     if kind in _WITHOUT_AREA:
         return None
     corners = points(one.get("points"), where)

@@ -1,15 +1,18 @@
 """Which annotation file belongs to which image."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from segkc_deploy.data.annotations.names import parts_of, without_upload_prefix
+from segkc_deploy.data.annotations.names import Fit, ImageNames
 from segkc_deploy.data.annotations.reading import ANNOTATION_SUFFIXES, open_annotations
 from segkc_deploy.data.annotations.task_pngs import first_pngs, is_task_png, task_names
 from segkc_deploy.data.files import files_below, files_by_id
 from segkc_deploy.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from segkc_deploy.data.samples import Sample
 from segkc_deploy.errors import DataError
+
+_OF_MANY_IMAGES = ANNOTATION_SUFFIXES - {".txt"}
 
 BY_ORDER = (
     "Label Studio's PNG files name tasks, not images: they are paired with the images by order alone; compare some, or"
@@ -36,7 +39,7 @@ def pair_masks(images: Mapping[str, Path], place: Path, ending: str, beside_imag
         return _of_tasks(images, place)
     if masks:
         return masks
-    files = [path for path in files_below(place) if path.suffix.lower() in ANNOTATION_SUFFIXES - {".txt"}]
+    files = [path for path in files_below(place) if path.suffix.lower() in _OF_MANY_IMAGES]
     texts = _of_suffix(images, place, ".txt", ending)
     if len(files) == 1 and files[0].stem not in images and not texts.keys() & images.keys():
         return _of_file(images, files[0])
@@ -50,9 +53,41 @@ def is_paired_by_order(mask: Path) -> bool:
     return is_task_png(mask) and task_names(mask.parent) is None
 
 
+def require_own_annotations(samples: Iterable[Sample]) -> None:
+    """Refuse samples of which two have the same annotations: the name of these fits several image files.
+
+    Raises:
+        DataError: there are some, or an annotation file is damaged.
+    """
+    by_mask: dict[Path, list[Sample]] = {}
+    for sample in samples:
+        if sample.mask is not None:
+            by_mask.setdefault(sample.mask, []).append(sample)
+    for mask, sharing in by_mask.items():
+        if len(sharing) == 1 or not (is_task_png(mask) or mask.suffix.lower() in _OF_MANY_IMAGES):
+            continue
+        owners: dict[int, Path] = {}
+        for sample in sharing:
+            found = (0, None) if is_task_png(mask) else open_annotations(mask).find(sample.image)
+            owner = owners.setdefault(found[0], sample.image) if found else sample.image  # by a list, not by its name
+            if owner != sample.image and owner.resolve() != sample.image.resolve():
+                raise DataError(
+                    f"{mask}: the same annotations fit {owner} and {sample.image} by name; take one of the two images"
+                    " out, or write the folders of both into the annotation file"
+                )
+
+
 def _of_file(images: Mapping[str, Path], file: Path) -> dict[str, Path]:
-    annotations = open_annotations(file)
-    return {name: file for name, image in images.items() if annotations.find(image) is not None}
+    return dict.fromkeys(_owners(images, open_annotations(file).find), file)
+
+
+def _owners(images: Mapping[str, Path], find: Callable[[Path], tuple[int, Fit] | None]) -> dict[str, int]:
+    """Return which annotations each image has; of images that the same ones fit, those that they fit best have them."""
+    found = {name: hit for name, image in images.items() if (hit := find(image)) is not None}
+    best: dict[int, Fit] = {}
+    for place, fit in found.values():
+        best[place] = max(fit, best.get(place, fit))
+    return {name: place for name, (place, fit) in found.items() if fit == best[place]}
 
 
 def _of_suffix(images: Mapping[str, Path], place: Path, suffix: str, ending: str) -> dict[str, Path]:
@@ -63,11 +98,20 @@ def _of_suffix(images: Mapping[str, Path], place: Path, suffix: str, ending: str
 
 def _of_tasks(images: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     pngs = first_pngs(folder)
-    names = task_names(folder)
-    if names is not None:
-        by_stem = {without_upload_prefix(parts_of(name)[-1]): task for task, name in names.items()}
-        tasks = {name: by_stem.get(without_upload_prefix(parts_of(image.name)[-1])) for name, image in images.items()}
-        return {name: pngs[task] for name, task in tasks.items() if task is not None and task in pngs}
+    named = task_names(folder)
+    if named is not None:
+        tasks = [task for task in named if task in pngs]
+        texts = [named[task] for task in tasks]
+        names = ImageNames(texts)
+
+        def find(image: Path) -> tuple[int, Fit] | None:
+            places, fit = names.find(image)
+            if len(places) > 1:
+                shown = " and ".join(f"{tasks[place]}" for place in places[:2])
+                raise DataError(f"{folder}: tasks {shown} are both of {texts[places[0]]!r}; keep one")
+            return (places[0], fit) if places else None
+
+        return {name: pngs[tasks[place]] for name, place in _owners(images, find).items()}
     if len(pngs) != len(images):
         raise DataError(
             f"{folder}: Label Studio's PNG files name tasks, not images, and there are {len(pngs)} tasks for"

@@ -11,7 +11,7 @@ from segkc_deploy.data.annotations.cvat import read_cvat
 from segkc_deploy.data.annotations.json_fields import load_json
 from segkc_deploy.data.annotations.label_studio import is_label_studio, read_label_studio
 from segkc_deploy.data.annotations.labelme import is_labelme, read_labelme
-from segkc_deploy.data.annotations.names import parts_of, shared_folders, without_upload_prefix
+from segkc_deploy.data.annotations.names import Fit, ImageNames, parts_of
 from segkc_deploy.data.annotations.shapes import AnnotatedImage
 from segkc_deploy.data.annotations.supervisely import is_supervisely, read_supervisely
 from segkc_deploy.data.annotations.yolo import read_yolo
@@ -31,37 +31,20 @@ class AnnotationFile:
     path: Path
     images: tuple[AnnotatedImage, ...]
 
-    def find(self, image: Path) -> AnnotatedImage | None:
-        """Return the annotations of an image file: those whose name shares the most folders with its path.
-
-        Names are compared without suffix and in Unicode's composed form; where none is equal, without the characters
-        that Label Studio puts before the names of uploaded files.
+    def find(self, image: Path) -> tuple[int, Fit] | None:
+        """Return which of `images` has the name of an image file, and how well it fits; None where none has it.
 
         Raises:
-            DataError: several images of the file have this name.
+            DataError: several have it.
         """
-        parts = parts_of(image.as_posix())
-        stems = (parts[-1], without_upload_prefix(parts[-1]))
-        found = self._by_stem.get(stems[0]) or next(filter(None, map(self._by_uploaded_stem.get, stems)), [])
-        shared = [shared_folders(parts, parts_of(one.name)) for one in found]
-        best = [one for one, count in zip(found, shared, strict=True) if count == max(shared)]
-        if len(best) > 1:
-            raise DataError(f"{self.path}: {len(best)} images are named {best[0].name!r}; keep one")
-        return best[0] if best else None
+        places, fit = self._names.find(image)
+        if len(places) > 1:
+            raise DataError(f"{self.path}: {len(places)} images are named {self.images[places[0]].name!r}; keep one")
+        return (places[0], fit) if places else None
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[AnnotatedImage]]:
-        found: dict[str, list[AnnotatedImage]] = {}
-        for image in self.images:
-            found.setdefault(parts_of(image.name)[-1], []).append(image)
-        return found
-
-    @cached_property
-    def _by_uploaded_stem(self) -> dict[str, list[AnnotatedImage]]:
-        found: dict[str, list[AnnotatedImage]] = {}
-        for stem, images in self._by_stem.items():
-            found.setdefault(without_upload_prefix(stem), []).extend(images)
-        return found
+    def _names(self) -> ImageNames:
+        return ImageNames(image.name for image in self.images)
 
 
 def open_annotations(path: Path) -> AnnotationFile:
@@ -91,10 +74,12 @@ def annotated_image(path: Path, image: Path, object_names: Sequence[str]) -> Ann
     if path.suffix.lower() == ".txt":
         return read_yolo(path, upright_size(image), object_names)
     file = open_annotations(path)
-    found = file.images[0] if len(file.images) == 1 and _is_of(path, image) else file.find(image)
+    if len(file.images) == 1 and _is_of(path, image):
+        return file.images[0]
+    found = file.find(image)
     if found is None:
         raise DataError(f"{path}: has no annotations of {image.name}")
-    return found
+    return file.images[found[0]]
 
 
 def _is_of(path: Path, image: Path) -> bool:

@@ -42,7 +42,7 @@ def read_supervisely(data: Any, path: Path) -> AnnotatedImage:
 
 def _shape(one: Any, where: str) -> Shape | None:
     label = field(one, "classTitle", str, where)
-    kind = one.get("geometryType")
+    kind = field(one, "geometryType", str, where)
     if kind in {"point", "line"}:
         return None
     if kind == "bitmap":
@@ -57,7 +57,8 @@ def _shape(one: Any, where: str) -> Shape | None:
         return Polygons(label, (rectangle(left, top, right, bottom),))
     if kind != "polygon":
         raise DataError(f"{where}: a {kind} is not read; use polygons, rectangles or bitmaps")
-    holes = tuple(points(hole, where) for hole in corners.get("interior") or [])
+    interior = field(corners, "interior", list, where) if corners.get("interior") else []
+    holes = tuple(points(hole, where) for hole in interior)
     return Polygons(label, (exterior,), holes)
 
 

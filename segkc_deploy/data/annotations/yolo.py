@@ -41,7 +41,7 @@ def read_yolo(path: Path, size: tuple[int, int], names: Sequence[str]) -> Annota
             raise DataError(f"{where}: should be a class number and x y of at least three points")
         if any(not -_MOST_OUTSIDE <= value <= 1 + _MOST_OUTSIDE for value in values):
             raise DataError(f"{where}: coordinates should be fractions of the image's sides, from 0 to 1")
-        if index != int(index) or not 0 <= index < len(names):
+        if not 0 <= index < len(names) or index != int(index):
             raise DataError(f"{where}: class {index:g} has no name; the names known are {', '.join(names) or 'none'}")
         points = [(x * size[1], y * size[0]) for x, y in zip(values[::2], values[1::2], strict=True)]
         shapes.append(Polygons(names[int(index)], (points,)))

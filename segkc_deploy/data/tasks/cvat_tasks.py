@@ -41,7 +41,11 @@ class CVATTasks(TaskWriter):
         atomic.write_text(self.folder / "annotations.xml", ElementTree.tostring(self._root, "unicode") + "\n")
         labels = [{"name": name, "color": color, "type": "any", "attributes": []} for name, color in self.colors()]
         atomic.write_text(self.folder / "labels.json", json.dumps(labels, indent=1, ensure_ascii=False) + "\n")
-        with atomic.atomic_path(self.folder / "images.zip") as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with (
+            atomic.atomic_path(self.folder / "images.zip") as temporary,
+            # Files may be older than a zip can say, such as those of archives that set all times to 0.
+            zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive,
+        ):
             for path, name in self._files:
                 archive.write(path, name)
         return (
