@@ -1,8 +1,8 @@
 """`pseudo-label`: thresholds against a plain reading of their rule, masks against the network, the data spec."""
 
 import json
-import shutil
 import math
+import shutil
 from pathlib import Path
 
 import cv2
