@@ -24,9 +24,9 @@ from segkc_deploy.engine_choice import (
 )
 from segkc_deploy.engines import ENGINES
 from segkc_deploy.errors import (
-    BuildError,
     ConfigError,
-    MissingDependencyError,
+    DataError,
+    RunDirectoryError,
     SegKCError,
     UserError,
     VerificationError,
@@ -53,8 +53,8 @@ _ON_CPU = (
 )
 _ON_GPU = (("onnx", "fp32"), ("onnx", "fp16"), ("trt", "fp16"), ("trt", "int8-fp16"))
 
-#: What an export of a run that can be read may end with; another engine or precision may do better.
-_NOT_USABLE = (BuildError, ConfigError, MissingDependencyError, VerificationError)
+#: What no other engine or precision mends.
+_NOT_OF_THE_ENGINE = (DataError, RunDirectoryError)
 
 #: Artifacts are timed in alternation: one run that is not recorded, then `_RUNS`, in each round.
 _ROUNDS, _RUNS = 5, 3
@@ -101,14 +101,16 @@ def export_fastest(
         chosen = replace(settings, engine=choice.chosen.engine, precision=choice.chosen.precision)
         try:
             return export_run(run, data, chosen, out, verify_source), choice
-        except _NOT_USABLE as error:
+        except _NOT_OF_THE_ENGINE:
+            raise
+        except SegKCError as error:
             console.print(f"the fastest before is not usable: {error}; measuring again", soft_wrap=True, markup=False)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".auto-") as folder:
         attempts = _Attempts(run, data, settings, verify_source, Path(folder))
         on_gpu = not cuda_obstacle()
         attempts.make(_to_try(precisions, on_gpu))
-        if on_gpu and not any(_runs_on_gpu(one.manifest) for one in attempts.artifacts):
+        if on_gpu and not any(map(_runs_on_gpu, attempts.artifacts)):
             on_gpu = False
             console.print("no engine here uses the GPU; trying those for CPUs")
             attempts.make(_to_try(precisions, on_gpu))
@@ -210,7 +212,9 @@ class _Attempts:
         folder = self._folder / f"{engine}-{precision}"
         try:
             self.artifacts.append(export_run(self._run, self._data, chosen, folder, self._source, self._shared))
-        except _NOT_USABLE as error:
+        except _NOT_OF_THE_ENGINE:
+            raise
+        except SegKCError as error:
             # What was rejected goes with its folder, so its name says nothing.
             text = error.reason if isinstance(error, VerificationError) else str(error)
             reason = text.replace(str(self._folder), self._run.name)
@@ -227,10 +231,13 @@ def _to_try(precisions: Sequence[str] | None, on_gpu: bool) -> Sequence[tuple[st
     return [(engine, one) for engine in engines for one in precisions if one in ENGINES[engine].precisions]
 
 
-def _runs_on_gpu(manifest: Manifest) -> bool:
-    """Return whether an artifact was verified on a GPU; ONNX Runtime without its libraries for one takes the CPU."""
-    assert manifest.verification is not None
-    return "CPU" not in manifest.verification.ran_on
+def _runs_on_gpu(exported: Exported) -> bool:
+    """Return whether an artifact runs on a GPU here; ONNX Runtime without its libraries for one takes the CPU.
+
+    What verified it does not tell: the masks of an ONNX file are compared on the CPU.
+    """
+    with load(exported.path) as predictor:
+        return "CPU" not in predictor.description
 
 
 def _thread_counts(on_gpu: bool) -> Sequence[int | None]:

@@ -32,12 +32,12 @@ from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.export.to_onnx import OPSET, add_metadata, base_graph, checked, fix_batch
 from segkc_deploy.export.torch_activations import torch_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops
-from segkc_deploy.export.verify import failure_reason, usual_images, verify
+from segkc_deploy.export.verify import failure_reason, other_shapes, usual_images, verify
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import Contract, Manifest, Normalization, Source, Verification, sha256_of
 from segkc_deploy.pixel_format import PixelFormat
-from segkc_deploy.predictor import Predictor
+from segkc_deploy.predictor import Predictor, used_outputs
 from segkc_deploy.preprocess import resize_image
 from segkc_deploy.progress import console
 from segkc_deploy.runners.base import Runner
@@ -46,6 +46,7 @@ from segkc_deploy.training.files.network_file import NetworkMetadata, load_netwo
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.size_refusal import size_in_words, size_refusal, takes_every_multiple
+from segkc_deploy.validation import require_text
 
 #: Batch sizes for an engine that has to be told some.
 _USUAL_BATCH = Range(1, 1, 8)
@@ -92,6 +93,8 @@ def export_run(
         VerificationError: the artifact does not agree with the junior. It is renamed `<name>.rejected`.
     """
     settings = settings or ExportSettings()
+    require_text(run, "run")
+    require_text(out or run, "--out")
     engine = find_engine(settings.engine)
     if settings.precision not in engine.precisions:
         raise ConfigError(
@@ -107,6 +110,7 @@ def export_run(
     engine.check(settings.options, settings.precision)
     network, metadata = load_network(run / "junior.safetensors")
     _check_format(network.pixels, engine.name, settings.precision)
+    check_size(settings.size or metadata.input_size, network.size_multiple)
     verify_images = settings.verify_images or usual_images(settings.size or metadata.input_size)
     images = real_images(metadata, data, verify_source, verify_images, settings.calibration_images)
     limits = settings.effective_limits
@@ -165,7 +169,6 @@ class _Export:
         self.engine, self.settings, self.images, self.shared = engine, settings, images, shared
         self.size = settings.size or metadata.input_size
         self.outputs = tuple(settings.outputs or engine.default_outputs)
-        check_size(self.size, network.size_multiple)
         self.smallest, self.largest = settings.size_range(self.size, network.size_multiple)
         _require_size(network, self.size, settings.free_size)
         self.graph = DeployGraph(network, None if settings.free_size else self.size, self.outputs)
@@ -284,9 +287,18 @@ class _Export:
                 self.images,
             )
             subject: Literal["artifact", "graph"] = "graph" if isinstance(runner, GraphRunner) else "artifact"
+            # What `load` opens gives some of the outputs, for which an engine may join layers otherwise.
+            used = used_outputs(self.contract)
+            outputs = None if used == self.outputs or subject == "graph" else used
+            with self._runner(candidate.path, manifest, device, model, outputs) as opened:
+                shapes = other_shapes(
+                    Predictor(opened, self.metadata.labels, self.contract),
+                    Predictor(network, self.metadata.labels, self.contract),
+                    self.images,
+                )
         limits = self.settings.effective_limits
         facts = {"subject": subject, "required_agreement": limits.agreement, "max_miou_loss": limits.miou_loss}
-        return verification.model_copy(update=facts)
+        return verification.model_copy(update=facts | {"shapes": shapes})
 
     def _network(self) -> RememberingRunner:
         """Return what runs the network as it was trained, not the copy with baked positions that was exported.
@@ -300,9 +312,16 @@ class _Export:
         return self.shared.networks[outputs]
 
     @contextmanager
-    def _runner(self, path: Path, manifest: Manifest, device: str, model: onnx.ModelProto) -> Iterator[Runner]:
+    def _runner(
+        self,
+        path: Path,
+        manifest: Manifest,
+        device: str,
+        model: onnx.ModelProto,
+        outputs: tuple[str, ...] | None = None,
+    ) -> Iterator[Runner]:
         """Yield what runs the artifact, or its graph where this machine cannot, activated."""
-        runner: Runner = create_runner(path, manifest, device) if device else GraphRunner(model)
+        runner: Runner = create_runner(path, manifest, device, outputs=outputs) if device else GraphRunner(model)
         try:
             runner.activate()
         except ConfigError as error:

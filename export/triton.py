@@ -30,6 +30,7 @@ _BACKENDS = {
     "trt": _Backend("tensorrt_plan", "model.plan", "KIND_GPU"),
 }
 
+_USUAL_BATCH = 8
 _TYPES = {"uint8": "TYPE_UINT8", "uint16": "TYPE_UINT16", "float32": "TYPE_FP32"}
 
 
@@ -52,7 +53,7 @@ def write_model_repository(
     manifest: Manifest,
     folder: Path,
     instances: int = 1,
-    max_batch: int = 8,
+    max_batch: int | None = None,
     queue_delay_us: int = 1000,
     preferred_batches: Sequence[int] = (),
     overwrite: bool = False,
@@ -68,8 +69,8 @@ def write_model_repository(
         manifest: its manifest.
         folder: the model repository; other models in it are left alone.
         instances: copies of the model that run at the same time, on every GPU or on the CPU.
-        max_batch: images that Triton joins into one batch, at most; never more than the artifact takes. An artifact
-            with a fixed batch is served without batching.
+        max_batch: images that Triton joins into one batch, at most; never more than the artifact takes. By default as
+            many as that, or 8 where it takes any number. An artifact with a fixed batch is served without batching.
         queue_delay_us: how long (microseconds) a request may wait for others to share its batch.
         preferred_batches: batch sizes that are sent at once when they are reached. Triton advises to leave them out
             unless they are measured to be faster than others.
@@ -82,7 +83,7 @@ def write_model_repository(
         ConfigError: Triton has no backend for the engine, the model exists, or a number cannot be used.
     """
     check_model_repository(manifest.engine, artifact.stem, folder, overwrite)
-    if min(instances, max_batch) < 1 or queue_delay_us < 0:
+    if instances < 1 or (max_batch is not None and max_batch < 1) or queue_delay_us < 0:
         raise ConfigError(f"instances {instances}, batch {max_batch}, delay {queue_delay_us} us: use 1, 1, 0 or more")
     backend, target = _BACKENDS[manifest.engine], folder / artifact.stem
     batch = _batch(manifest.contract, max_batch)
@@ -114,9 +115,12 @@ def write_model_repository(
     return target
 
 
-def _batch(contract: Contract, max_batch: int) -> int:
+def _batch(contract: Contract, max_batch: int | None) -> int:
     """Return Triton's `max_batch_size`: 0 where the model has no free batch dimension."""
-    return 0 if contract.batch > 0 else min(max_batch, contract.max_batch or max_batch)
+    if contract.batch > 0:
+        return 0
+    usual = contract.max_batch or _USUAL_BATCH
+    return usual if max_batch is None else min(max_batch, contract.max_batch or max_batch)
 
 
 def _tensors(artifact: Path, manifest: Manifest) -> list[str]:

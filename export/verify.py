@@ -155,7 +155,6 @@ def verify(artifact: Predictor, reference: Predictor, logits: Logits | None, ima
         "images": len(images.verification),
         "graph_agreement": found.graph.value if logits is not None else None,
         "graph_images": len(emulated) if logits is not None else None,
-        "shapes": tuple(_other_shapes(artifact, reference, images)),
     }
     if images.masks:
         facts |= _scores(scores["network"].scores(), scores["artifact"].scores(), images)
@@ -207,8 +206,13 @@ def _lost_score(verification: Verification) -> str:
     )
 
 
+def other_shapes(artifact: Predictor, reference: Predictor, images: RealImages) -> tuple[ShapeCheck, ...]:
+    """Compare an artifact with its network on several images at once, and where sizes are free on the ends of their
+    range."""
+    return tuple(_other_shapes(artifact, reference, images))
+
+
 def _other_shapes(artifact: Predictor, reference: Predictor, images: RealImages) -> Iterator[ShapeCheck]:
-    """Yield what several images at once, and where sizes are free the ends of their range, give."""
     pictures = [read_sample(sample, images.sets)[0] for sample in images.verification[:_SOME]]
     for count, size in _shapes(artifact.contract):
         batch = np.stack([resize_image(pictures[place % len(pictures)], size) for place in range(count)])

@@ -38,7 +38,11 @@ def atomic_path(target: str | Path, flush: bool = True) -> Iterator[Path]:
             temporary.chmod(mode)  # some writers put another file in its place
             if flush:
                 _fsync(temporary)
-            temporary.replace(target)
+            try:
+                temporary.replace(target)
+            except OSError as error:
+                error.filename = str(target)  # such as a folder, which the temporary file is not
+                raise
             if flush:
                 _fsync(target.parent)
     finally:

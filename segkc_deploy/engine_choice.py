@@ -108,7 +108,7 @@ def measured_streams(manifest: "Manifest") -> int | None:
     contract = manifest.contract.model_dump(mode="json")
     try:
         choices = stored_choices()
-    except (OSError, RuntimeError):  # a cache folder that cannot be read, or no home folder at all
+    except OSError:  # a cache folder that cannot be read
         return None
     for choice in reversed(choices):
         same = of_artifact == (choice.network, choice.chosen.engine, choice.chosen.precision)

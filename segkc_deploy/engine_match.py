@@ -5,6 +5,7 @@ with others. The driver may differ: TensorRT does not compare it.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,11 +143,15 @@ def _gpu_difference(build: Build, gpu: Gpu) -> list[Difference]:
 def _rtx_gpu_difference(build: Build, gpu: Gpu) -> list[Difference]:
     """TensorRT for RTX builds for named compute capabilities; without any, for all from Ampere on."""
     wanted = list(build.options.get("compute_capabilities") or ())
-    fits = gpu.compute_capability in wanted if wanted else _capability(gpu.compute_capability) >= _AMPERE
-    if fits:
+    if rtx_runs_on(gpu, wanted):
         return []
     built = "compute capability " + (" or ".join(wanted) if wanted else "8.0 and later")
     return [Difference("a GPU of", built, f"compute capability {gpu.compute_capability} ({gpu.name})")]
+
+
+def rtx_runs_on(gpu: Gpu, wanted: Sequence[str]) -> bool:
+    """Return whether a GPU runs engines of TensorRT for RTX that were built for the `wanted` compute capabilities."""
+    return gpu.compute_capability in wanted if wanted else _capability(gpu.compute_capability) >= _AMPERE
 
 
 def _capability(text: str) -> tuple[int, ...]:

@@ -94,8 +94,9 @@ class _Bands:
     """Reads parts of a raster as RGB, with the values that `data.images.read_image` gives.
 
     Raises:
-        DataError: its values are neither 8-bit nor 16-bit and unsigned, it has a palette of 16 bits, an orientation tag
-            turns it, or it has more than four bands and does not say that the first three are red, green and blue.
+        DataError: its values are neither 8-bit nor 16-bit and unsigned, it has a palette or CMYK of 16 bits, an
+            orientation tag turns it, or it has more than four bands and does not say that the first three are red,
+            green and blue.
     """
 
     def __init__(self, image: Any, path: Path) -> None:
@@ -112,6 +113,8 @@ class _Bands:
                 f"{path}: {image.count} bands, of which the first three are not marked as red, green and blue; choose"
                 " them, as `gdal_translate -b 3 -b 2 -b 1 -co PHOTOMETRIC=RGB OLD.tif NEW.tif` does"
             )
+        if image.colorinterp[0] == ColorInterp.cyan:  # of 16 bits: GDAL turns those of 8 into RGB
+            raise DataError(f"{path}: CMYK of 16 bits; save it as RGB")
         kinds = set(image.dtypes[:3])
         if len(kinds) > 1 or not kinds <= {"uint8", "uint16"}:
             raise DataError(f"{path}: values are {', '.join(sorted(kinds))}; save it with 8 or 16 bits, unsigned")
@@ -183,6 +186,10 @@ def _opened(rasterio: Any, path: Path) -> Iterator[Any]:
     """Open a raster to read, and do not warn in the block where one is not georeferenced."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{path}: its name is not UTF-8, which --tile needs; rename it") from None
         with _reading(path):
             image = rasterio.open(path)
         with image:

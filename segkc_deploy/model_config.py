@@ -23,6 +23,12 @@ def client_parameters(manifest: Manifest) -> dict[str, str]:
     }
 
 
+def read_sha256(config: dict[str, Any]) -> str | None:
+    """Return the sha256 of the artifact that a server runs, from a configuration that `read_config` has read."""
+    value = config["parameters"].get("sha256", {}).get("string_value")
+    return value if isinstance(value, str) and value else None
+
+
 def read_config(config: dict[str, Any], source: str) -> tuple[Labels, Contract]:
     """Return the classes of a model and what it takes and gives, from its configuration as a server tells it.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -142,34 +142,60 @@ def images_to_predict(
 ) -> Sequence[SourceImage]:
     """Return the images that have no results in `out` yet; without `resume` all, after deleting earlier results.
 
-    Files appear whole or not at all, so a killed run leaves none that is incomplete; those that a crash of the machine
-    spoiled are made again.
+    Results count for images below the same folder that were not changed after them; with `resume`, how many are kept is
+    said on stderr. Files appear whole or not at all, so a killed run leaves none that is incomplete; those that a crash
+    of the machine spoiled are made again.
 
     Raises:
         ConfigError: a file that no earlier call wrote would be replaced, or `resume` is set and the results that are
-            there were made with other `settings`.
+            there were made with other `settings` or of images elsewhere.
     """
     _require_own(images, out, outputs)
+    settings = dict(settings or {}) | ({"images": _folder_of(images[0])} if images else {})
+    todo = images
     if resume:
-        require_same_settings(out, recorded_settings(out), settings or {})
+        require_same_settings(out, recorded_settings(out), settings)
         there = results_there(out)
-        images = [image for image in images if not outputs.are_there(image.id, there)]
+        todo = [one for one in images if not outputs.are_there(one.id, there) or _changed_since(one, out)]
+        if len(todo) < len(images):
+            console.print(f"{len(images) - len(todo)} of {len(images)} images have results already", soft_wrap=True)
     else:
         remove_earlier(out)
-    if settings is not None:
-        record_settings(out, settings)
-    return images
+    record_settings(out, settings)
+    return todo
+
+
+def _folder_of(image: SourceImage) -> str:
+    """Return the folder below which an image has its id, as text whatever its name is."""
+    folder = image.path.absolute().parents[len(PurePosixPath(image.id).parts) - 1]
+    return str(folder).encode(errors="backslashreplace").decode()
+
+
+def _changed_since(image: SourceImage, out: Path) -> bool:
+    """Return whether an image was changed after its mask was made; a list may name images that are not there."""
+    try:
+        changed = image.path.stat().st_mtime_ns
+        return all(changed > mask.stat().st_mtime_ns for mask in _masks_of(image, out) if mask.is_file())
+    except OSError:
+        return False
+
+
+def _masks_of(image: SourceImage, out: Path) -> Sequence[Path]:
+    return [out / "masks" / f"{image.id}{suffix}" for suffix in (".png", ".tif")]
 
 
 def settings_of(network: str | None, outputs: Outputs, tile: bool = False, stride: int | None = None) -> Settings:
-    """Return what the pixels of results depend on, for `images_to_predict`; `network` is None where it is not known."""
+    """Return what the pixels of results depend on besides the images, for `images_to_predict`.
+
+    `network` is that of `network_of`, None where it is not known.
+    """
     known = {} if network is None else {"network": network}
     return known | {"palette": outputs.palette, "tile": tile, "tile_stride": stride}
 
 
 def network_of(predictor: Predictor) -> str:
-    """Return what tells a network from others: the sha256 of its artifact, or what its server says of it."""
-    return predictor.manifest.sha256 if predictor.manifest else predictor.description
+    """Return what tells a network from others: the sha256 of its artifact, or the URL of a server that tells none."""
+    return predictor.sha256 or predictor.description
 
 
 def _require_own(images: Sequence[SourceImage], out: Path, outputs: Outputs) -> None:

@@ -19,12 +19,13 @@ from segkc_deploy.errors import ArtifactError, ConfigError, DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import Contract, Manifest, read_manifest
 from segkc_deploy.mask_head import mask_from_logits
-from segkc_deploy.model_config import read_config
+from segkc_deploy.model_config import read_config, read_sha256
 from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.preprocess import network_size, resize_image, resize_mask
 from segkc_deploy.runners.base import Runner
 from segkc_deploy.runners.factory import create_runner
 from segkc_deploy.runners.remote_runner import RemoteRunner
+from segkc_deploy.validation import require_text
 
 _Result = TypeVar("_Result")
 
@@ -54,13 +55,17 @@ def load(
 
     Raises:
         ArtifactError: the artifact or its manifest is missing, damaged, or made for an engine that is not known.
-        ConfigError: the device cannot be had, or CUDA graphs or streams are asked of an engine without them.
+        ConfigError: the device cannot be had, CUDA graphs or streams are asked of an engine without them, or the path
+            is not UTF-8.
     """
     path = Path(path)
+    require_text(path, "artifact")
     manifest = read_manifest(path)
+    measured = None
     if streams is None and device in ("auto", "cpu") and threads is None:
-        streams = measured_streams(manifest)
-    runner = create_runner(path, manifest, device, threads, cuda_graph, _used_outputs(manifest.contract), streams)
+        measured = measured_streams(manifest)
+    outputs = used_outputs(manifest.contract)
+    runner = create_runner(path, manifest, device, threads, cuda_graph, outputs, streams, measured)
     runner.activate()
     return Predictor(runner, manifest.labels, manifest.contract, manifest)
 
@@ -83,10 +88,11 @@ def connect(url: str, api_key: str | None = None) -> "Predictor":
     with ExitStack() as on_failure:
         on_failure.callback(runner.deactivate)
         runner.activate()
-        labels, contract = read_config(runner.config(), url)
+        config = runner.config()
+        labels, contract = read_config(config, url)
         on_failure.pop_all()
-    runner.outputs = _used_outputs(contract)
-    return Predictor(runner, labels, contract)
+    runner.outputs = used_outputs(contract)
+    return Predictor(runner, labels, contract, sha256=read_sha256(config))
 
 
 class Predictor:
@@ -101,9 +107,17 @@ class Predictor:
         labels: the classes whose ids the masks hold.
         contract: what the network takes and gives.
         manifest: what is known about the artifact, where there is one.
+        sha256: of the artifact where there is no manifest, as on a server; None where it is not known.
     """
 
-    def __init__(self, runner: Runner, labels: Labels, contract: Contract, manifest: Manifest | None = None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        labels: Labels,
+        contract: Contract,
+        manifest: Manifest | None = None,
+        sha256: str | None = None,
+    ) -> None:
         self._runner = runner
         # Runners of GPU engines hold buffers and a stream.
         self._running = threading.BoundedSemaphore(runner.streams)
@@ -111,6 +125,7 @@ class Predictor:
         self.labels = labels
         self.contract = contract
         self.manifest = manifest
+        self.sha256 = manifest.sha256 if manifest else sha256
 
     @property
     def description(self) -> str:
@@ -287,7 +302,7 @@ class Predictor:
         self.close()
 
 
-def _used_outputs(contract: Contract) -> tuple[str, ...]:
+def used_outputs(contract: Contract) -> tuple[str, ...]:
     """Return the outputs that masks are made from: `masks` are not needed where `logits` give them more exactly."""
     names = tuple(output.name for output in contract.outputs)
     return tuple(name for name in names if name != "masks") if "logits" in names else names

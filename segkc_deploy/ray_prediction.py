@@ -38,7 +38,7 @@ class RayJob:
         tile: whether images are predicted in tiles, with `stride` pixels from one window to the next.
         cpus, gpus: what a worker occupies of the cluster; `gpus` None takes one where the cluster has some.
         workers: how many there are; as many as the cluster has room for if None.
-        network: the sha256 of the artifact; None where a server has it.
+        network: what tells the network from others, see `prediction_files.network_of`; None where it is not known.
     """
 
     opened: Callable[[], Predictor]

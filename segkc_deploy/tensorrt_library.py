@@ -81,7 +81,7 @@ LIBRARIES = {
         modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
         first=(1, 7),
         below=(2, 0),
-        install="pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs",
+        install='pip install "segkc-deploy[trt-rtx]"',
         magic=b"vtrt",
     ),
 }

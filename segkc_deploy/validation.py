@@ -41,6 +41,18 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
+def require_text(path: Path, where: str) -> None:
+    """Refuse a path that is not UTF-8 where libraries take paths as text.
+
+    Raises:
+        ConfigError: it is not; the message begins with `where`.
+    """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{where}: {path.absolute()} is not UTF-8, as a path has to be here; rename it") from None
+
+
 def yaml_in_one_line(value: dict[str, Any]) -> str:
     """Return a mapping as a message shows it for a YAML file, quoted where YAML would read something else."""
     return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf")).strip()

@@ -37,6 +37,7 @@ from segkc_deploy.training.stop_request import StopRequest, stop_request
 from segkc_deploy.training.summary import RunResult
 from segkc_deploy.training.trackers.registry import check_trackers, open_tracker
 from segkc_deploy.training.trackers.tracker import Tracker, TrackerError
+from segkc_deploy.validation import require_text
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -80,6 +81,7 @@ def train_run(
         TrainingStoppedError: a signal stopped it; its state is saved and `resume` continues.
     """
     check_trackers(track)
+    require_text(out, "--out")
     launched = launched_ranks()
     ranks = _ranks(launched, device, devices)
     run = RunDirectory(out)

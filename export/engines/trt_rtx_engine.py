@@ -4,10 +4,12 @@ from typing import Any
 
 from segkc_deploy import atomic
 from segkc_deploy.cuda_probe import cuda_obstacle, find_gpu
+from segkc_deploy.engine_match import rtx_runs_on
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Engine
 from segkc_deploy.export.engines.trt_build import Session
 from segkc_deploy.export.engines.trt_options import check_common_options, check_precision, refuse
+from segkc_deploy.runners.device_memory import import_cuda_core
 from segkc_deploy.tensorrt_library import LIBRARIES
 
 LIBRARY = LIBRARIES["trt-rtx"]
@@ -34,13 +36,16 @@ class TensorRTRTXEngine(Engine):
 
         Raises:
             ConfigError: an option is out of range or not for this engine, or a named GPU lacks the precision.
-            MissingDependencyError: TensorRT for RTX is missing or of another version.
+            MissingDependencyError: TensorRT for RTX is missing or of another version, or cuda-core where a GPU here is
+                to verify the engine.
         """
         check_common_options(options)
         refuse(options, self.name, _INSTEAD)
         _capabilities(LIBRARY.load(), options)
         for capability in options.compute_capabilities:
             check_precision(precision, capability, "--compute-capability names")
+        if self.verification_device(precision, options):
+            import_cuda_core()  # runs the engine when it is verified, after the build
 
     def build(self, request: BuildRequest) -> Built:
         """Write the plan to `request.path`, whole or not at all.
@@ -62,10 +67,8 @@ class TensorRTRTXEngine(Engine):
         )
 
     def verification_device(self, precision: str, options: BuildOptions) -> str:
-        if cuda_obstacle():
-            return ""
-        named = options.compute_capabilities
-        return "" if named and find_gpu().compute_capability not in named else "cuda"
+        can_run = not cuda_obstacle() and rtx_runs_on(find_gpu(), options.compute_capabilities)
+        return "cuda" if can_run else ""
 
 
 def _capabilities(trt: Any, options: BuildOptions) -> list[object]:

@@ -45,9 +45,6 @@ def eval_command(
     facts = {"target": str(target), "role": role, "data": str(data), "protocol": protocol, "ran_on": ran_on}
     interval = miou_interval(evaluation.image_counts, block)
     drawn = {"resamples": RESAMPLES, "resampling_seed": SEED, "resampling_block": block}
-    if json_file is not None:
-        metrics = facts | evaluation.to_json() | {"miou_interval": interval} | drawn
-        atomic.write_text(json_file, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     _print_scores(target, evaluation)
     if interval is not None:
         together = f", {block} successive ones together" if block > 1 else ""
@@ -58,6 +55,9 @@ def eval_command(
     typer.echo(f"compared at: {evaluation.resolution}")
     typer.echo(f"rule: {evaluation.scores.rule}")
     typer.echo(f"boundary IoU: {evaluation.boundary.rule}")
+    if json_file is not None:  # last: a file that cannot be written costs no score
+        metrics = facts | evaluation.to_json() | {"miou_interval": interval} | drawn
+        atomic.write_text(json_file, json.dumps(metrics, indent=2) + "\n")
 
 
 def _score_run(target: Path, role: str, data: Path, sets: "ImageSets", device: str) -> tuple["Evaluation", str, str]:

@@ -173,7 +173,7 @@ def export(
         if data is None and not verify:
             raise ConfigError(f"{run}: imported without a data spec; give --data, or images without masks by --verify")
         # Images without masks suffice to verify most precisions where the run's own data has not come along.
-        if verify and data is not None and not data.is_file():
+        if verify and data is not None and not _is_here(data):
             data = None
     if engine == AUTO and (triton is not None or opset is not None or settings.options != BuildOptions()):
         raise ConfigError(
@@ -193,3 +193,18 @@ def export(
         typer.echo(line)
     if triton is not None:
         typer.echo(f"  Triton model: {write_model_repository(exported.path, exported.manifest, triton)}")
+
+
+def _is_here(data: Path) -> bool:
+    """Return whether the images of a run's own data spec are on this machine."""
+    from segkc_deploy.data.spec import load_data_spec
+    from segkc_deploy.errors import UserError
+
+    if not data.is_file():
+        return False
+    try:
+        load_data_spec(data).resolve()
+    except UserError as error:
+        typer.echo(f"the run's own data is left out: {error}", err=True)
+        return False
+    return True

@@ -197,13 +197,16 @@ def _open(
 
 def _worker_options(
     artifact: str, device: str, threads: int | None, api_key_file: Path | None
-) -> tuple[Callable[[], "Predictor"], int, int | None, str | None]:
-    """Return what opens the network in a Ray worker, the CPUs and GPUs that the worker occupies, and its sha256."""
+) -> tuple[Callable[[], "Predictor"], int, int | None, str]:
+    """Return what opens the network in a Ray worker, the CPUs and GPUs that the worker occupies, and its name."""
     from segkc_deploy.manifest import read_manifest
+    from segkc_deploy.prediction_files import network_of
 
     key = api_key_file and api_key_file.absolute()
     if _is_url(artifact):
-        return partial(_open, artifact, device, threads, key), 1, 0, None
+        opened = partial(_open, artifact, device, threads, key)
+        with opened() as predictor:
+            return opened, 1, 0, network_of(predictor)
     path = Path(artifact).absolute()
     network = read_manifest(path).sha256  # what is wrong with it is said before there are workers
     gpus = {"auto": None, "cpu": 0}.get(device, 1)

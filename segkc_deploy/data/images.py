@@ -177,6 +177,8 @@ def _decode_tiff(encoded: bytes, path: Path | str, header: "TiffHeader") -> np.n
         image = _with_pillow(encoded)
     elif not header.planar and plain_bands and header.bands != 2 and header.bits == 16 and header.photometric != 0:
         image = _with_opencv(encoded)
+        if image is None:  # it lacks compressions such as ZSTD
+            image = _bands_to_rgb(tiff.read_values(encoded, path, "image"), header)
     else:
         return _bands_to_rgb(tiff.read_values(encoded, path, "image"), header)
     if image is None:

@@ -12,13 +12,14 @@ import numpy as np
 import tifffile
 
 from segkc_deploy.data.pixel_limit import require_within_limit
-from segkc_deploy.errors import MissingDependencyError, UnreadableFileError
+from segkc_deploy.errors import UnreadableFileError
 
 #: Everything that tifffile and its codecs raise for a damaged file.
 TIFFFILE_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
+    ImportError,  # of a codec that newer versions of Python bring
     LookupError,
     MemoryError,
     OSError,
@@ -93,8 +94,7 @@ def read_values(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
     Call `read_header` first, which checks the size.
 
     Raises:
-        UnreadableFileError: the file is damaged or cut short.
-        MissingDependencyError: its compression needs the package `imagecodecs`.
+        UnreadableFileError: the file is damaged or cut short, or its compression needs the package `imagecodecs`.
     """
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
@@ -106,8 +106,8 @@ def read_values(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
             values = page.asarray()
     except TIFFFILE_ERRORS as error:
         text = _in_one_line(error)
-        if "imagecodecs" in text:
-            raise MissingDependencyError(
+        if "imagecodecs" in text or isinstance(error, ImportError):
+            raise UnreadableFileError(
                 f'{path}: its TIFF compression needs `pip install "segkc-deploy[tiff]"`, or save it uncompressed'
             ) from None
         raise UnreadableFileError(f"{path}: not a readable {what}: {text}") from None

@@ -20,6 +20,7 @@ class RunnerOptions:
     """How an artifact is run: see `segkc_deploy.load`.
 
     `outputs` names the outputs that are used, all of them if None; a backend may leave the others uncomputed.
+    `measured_streams` is how many were best on this machine's CPU, for where `streams` leaves it open.
     """
 
     device: str = "auto"
@@ -27,13 +28,14 @@ class RunnerOptions:
     cuda_graph: bool = False
     outputs: tuple[str, ...] | None = None
     streams: int | None = 1
+    measured_streams: int | None = None
 
     def on_cpu(self) -> tuple[int | None, int]:
         """Return the CPU threads of one inference, None for the engine's own choice, and how many run at once."""
         if self.streams == 1:
             return self.threads, 1
         cores = available_cores()
-        streams = self.streams or min(max(cores // (self.threads or 1), 1), _MOST_STREAMS)
+        streams = self.streams or self.measured_streams or min(max(cores // (self.threads or 1), 1), _MOST_STREAMS)
         return self.threads or max(cores // streams, 1), streams
 
 

@@ -17,10 +17,11 @@ def create_runner(
     cuda_graph: bool = False,
     outputs: tuple[str, ...] | None = None,
     streams: int | None = 1,
+    measured_streams: int | None = None,
 ) -> Runner:
     """Return the runner for the artifact at `path`, not yet activated. Only the engine's own library is imported.
 
-    See `segkc_deploy.load` for the arguments, and `RunnerOptions` for `outputs`.
+    See `segkc_deploy.load` for the arguments, and `RunnerOptions` for `outputs` and `measured_streams`.
 
     Raises:
         ArtifactError: the engine is not known.
@@ -37,5 +38,6 @@ def create_runner(
     if not entry.streams and (streams or 1) > 1:
         able = " and ".join(other.name for other in ENGINES.values() if other.streams)
         raise ConfigError(f"{path}: streams are for the engines {able} on a CPU; run this one without")
-    options = RunnerOptions(device, threads, cuda_graph, outputs, streams if entry.streams else 1)
+    streams = streams if entry.streams else 1
+    options = RunnerOptions(device, threads, cuda_graph, outputs, streams, measured_streams)
     return cast(Runner, import_class(entry.runner).for_artifact(path, manifest, options))

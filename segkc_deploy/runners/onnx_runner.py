@@ -44,12 +44,12 @@ class OnnxRuntimeRunner(Runner):
             them in the user's cache folder), or `auto`: CUDA where it can really be loaded, else the CPU.
         threads: how many CPU threads one inference uses; ONNX Runtime's own choice if None.
         outputs: names of the outputs to compute; all of them if None.
-        streams: how many threads may be in `infer` at once, on the CPU; None: see `RunnerOptions.on_cpu`.
+        streams, measured_streams: how many threads may be in `infer` at once, on the CPU; see `RunnerOptions.on_cpu`.
     """
 
     @classmethod
     def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
-        return cls(path, options.device, options.threads, options.outputs, options.streams)
+        return cls(path, options.device, options.threads, options.outputs, options.streams, options.measured_streams)
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class OnnxRuntimeRunner(Runner):
         threads: int | None = None,
         outputs: tuple[str, ...] | None = None,
         streams: int | None = 1,
+        measured_streams: int | None = None,
     ) -> None:
         if device not in get_args(Device):
             raise ConfigError(f"device {device!r} is not known; use {', '.join(get_args(Device))}")
@@ -65,7 +66,7 @@ class OnnxRuntimeRunner(Runner):
             raise ConfigError(f"threads is {threads}; use 1 or more")
         self._path = Path(path)
         self._device = cast(Device, device)
-        self._options = RunnerOptions(threads=threads, streams=streams)
+        self._options = RunnerOptions(threads=threads, streams=streams, measured_streams=measured_streams)
         self._outputs = outputs
         self._session: Any = None
         self._run_options: Any = None

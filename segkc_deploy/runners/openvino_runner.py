@@ -48,7 +48,7 @@ class OpenVINORunner(Runner):
         threads: how many CPU threads one inference uses; OpenVINO's own choice if None.
         inference_precision: OpenVINO's hint, such as `f32`; `dynamic` keeps the types in the graph.
         outputs: names of the outputs to compute; all of them if None.
-        streams: how many threads may be in `infer` at once; None: see `RunnerOptions.on_cpu`.
+        streams, measured_streams: how many threads may be in `infer` at once; see `RunnerOptions.on_cpu`.
 
     Raises:
         ConfigError: there is no such device for OpenVINO artifacts, or `threads` is less than 1.
@@ -56,7 +56,15 @@ class OpenVINORunner(Runner):
 
     @classmethod
     def for_artifact(cls, path: Path, manifest: Manifest, options: RunnerOptions) -> Self:
-        return cls(path, options.device, options.threads, precision_hint(manifest), options.outputs, options.streams)
+        return cls(
+            path,
+            options.device,
+            options.threads,
+            precision_hint(manifest),
+            options.outputs,
+            options.streams,
+            options.measured_streams,
+        )
 
     def __init__(
         self,
@@ -66,6 +74,7 @@ class OpenVINORunner(Runner):
         inference_precision: str = GRAPH_PRECISION,
         outputs: tuple[str, ...] | None = None,
         streams: int | None = 1,
+        measured_streams: int | None = None,
     ) -> None:
         if device not in ("auto", "cpu"):
             raise ConfigError(
@@ -74,7 +83,8 @@ class OpenVINORunner(Runner):
         if threads is not None and threads < 1:
             raise ConfigError(f"threads is {threads}; use 1 or more")
         self._path = Path(path)
-        self._threads, self.streams = RunnerOptions(threads=threads, streams=streams).on_cpu()
+        options = RunnerOptions(threads=threads, streams=streams, measured_streams=measured_streams)
+        self._threads, self.streams = options.on_cpu()
         self._inference_precision = inference_precision
         self._outputs = outputs
         self._requests: queue.SimpleQueue[Any] | None = None

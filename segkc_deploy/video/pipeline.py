@@ -127,25 +127,39 @@ def finished_summary(predictor: Predictor, video: Video, out: Path, options: Vid
     """Return the summary in `out` of an earlier call that predicted the whole video; None if there is none.
 
     Raises:
-        ConfigError: that call had another network or other options.
+        ConfigError: that call had another network, other options or another video of this name.
     """
     results = VideoResults(out, video)
     if (summary := results.read_summary()) is None:
         return None
     settings = summary.get("settings")  # earlier versions noted none
-    require_same_settings(out, settings if isinstance(settings, dict) else {}, _settings(predictor, options))
+    wanted = _settings(predictor, video, options)
+    require_same_settings(out, settings if isinstance(settings, dict) else {}, wanted)
     return results.summary
 
 
-def _settings(predictor: Predictor, options: VideoOptions) -> Settings:
-    network, overlay = network_of(predictor), options.alpha is not None
-    return {"network": network, "smooth": options.smooth, "frames": options.detail, "overlay": overlay}
+def _settings(predictor: Predictor, video: Video, options: VideoOptions) -> Settings:
+    return {
+        "network": network_of(predictor),
+        "smooth": options.smooth,
+        "frames": options.detail,
+        "overlay": options.alpha is not None,
+        **_file_of(video),
+    }
+
+
+def _file_of(video: Video) -> Settings:
+    """Return what tells a video from another of its name."""
+    if video.file is None:
+        return {}
+    path = str(video.file).encode(errors="backslashreplace").decode()
+    return {"video": path, "video_bytes": video.file.stat().st_size}
 
 
 def _summary(predictor: Predictor, video: Video, options: VideoOptions, result: VideoResult) -> str:
     content = {
         "artifact": predictor.manifest.artifact if predictor.manifest else None,
-        "settings": _settings(predictor, options),
+        "settings": _settings(predictor, video, options),
         "frames": result.frames,
         "seconds": round(result.seconds, 3),
         "flicker": result.flicker,

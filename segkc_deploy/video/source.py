@@ -80,6 +80,12 @@ class Video:
         self._last: int | None = None
         self._end = 0.0
 
+    @property
+    def file(self) -> Path | None:
+        """The file that the video is read from; None for a stream or a camera."""
+        path = Path(self._source)
+        return path.absolute() if path.is_file() else None
+
     def is_file(self, path: Path) -> bool:
         """Whether the video is read from the file at `path`."""
         return path.exists() and Path(self._source).exists() and path.samefile(self._source)

@@ -1,14 +1,16 @@
 """`export --engine auto`: what it tries, what it keeps, and when it measures again."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import CommandLine
 
 from segkc_deploy import engine_choice
 from segkc_deploy.engine_choice import EngineChoice, TriedEngine, find_choice, store_choice, stored_choices
-from segkc_deploy.errors import VerificationError
+from segkc_deploy.errors import ArtifactError, DataError, SegKCError, VerificationError
 from segkc_deploy.export import auto_engine
 from segkc_deploy.export.auto_engine import export_fastest
 from segkc_deploy.export.export_run import export_run
@@ -17,8 +19,9 @@ from segkc_deploy.export.settings import ExportSettings
 from segkc_deploy.export.verify import Limits
 from segkc_deploy.machine import available_cores
 from segkc_deploy.manifest import read_manifest
-from segkc_deploy.predictor import load
+from segkc_deploy.predictor import Predictor, load
 from segkc_deploy.training.files.network_file import read_metadata
+from segkc_deploy.user_cache import cache_folder
 
 pytestmark = pytest.mark.usefixtures("graphs_traced_once")
 
@@ -177,6 +180,53 @@ def test_where_no_library_uses_the_gpu_the_cpus_engines_are_tried(
         ("openvino", "fp32"),
     }
     assert found.chosen.threads is not None
+
+
+def test_an_artifact_that_runs_on_the_gpu_counts_though_the_cpu_verified_it(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_gpu(path: Path, *arguments: Any, **named: Any) -> Predictor:
+        predictor = load(path, *arguments, **named)
+        predictor._runner.description = "onnxruntime CUDAExecutionProvider"
+        assert named.get("streams", 1) == 1, "streams are for the CPU"
+        return predictor
+
+    monkeypatch.setattr(auto_engine, "cuda_obstacle", lambda: "")
+    monkeypatch.setattr(auto_engine, "load", on_gpu)
+    monkeypatch.setattr(auto_engine, "_ON_GPU", (("onnx", "fp32"),))
+    exported, found = export_fastest(run, data, SETTINGS, None, tmp_path / "out")
+    assert exported.manifest.verification is not None
+    assert "CPU" in exported.manifest.verification.ran_on
+    assert [(one.engine, one.precision) for one in found.tried] == [("onnx", "fp32")]
+    assert (found.chosen.threads, found.streams) == (None, 1)
+
+
+@pytest.mark.parametrize("error", [ArtifactError("cannot load it"), SegKCError("CUDA failed while allocating")])
+def test_an_engine_that_fails_in_any_way_does_not_cost_the_others(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: SegKCError
+) -> None:
+    def failing(*arguments: Any, **named: Any) -> object:
+        if arguments[2].engine == "openvino":
+            raise error
+        return export_run(*arguments, **named)
+
+    monkeypatch.setattr(auto_engine, "_ON_CPU", (("onnx", "fp32"), ("openvino", "fp32")))
+    monkeypatch.setattr(auto_engine, "export_run", failing)
+    exported, found = export_fastest(run, data, SETTINGS, None, tmp_path / "out")
+    assert exported.path.is_file()
+    assert [one.rejected for one in found.tried] == ["", str(error)]
+    with pytest.raises(DataError, match="no such image"):  # no other engine mends that
+        export_fastest(run, data, SETTINGS, ["fp32"], tmp_path / "out", "nowhere")
+
+
+def test_a_user_without_a_home_has_a_cache_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_folder("a").is_relative_to(tempfile.gettempdir())
+    assert stored_choices() is not None
 
 
 def test_a_choice_counts_for_its_network_settings_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,13 @@
 """`segkc-deploy export`: what it prints and writes, and how mistakes end."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+import yaml
 from command_line import CommandLine
 
 from segkc_deploy.cli.ranges import parse_range
@@ -73,6 +76,7 @@ def test_below_the_limit_it_ends_with_1_and_the_layers(command: CommandLine, run
         (["--strip-weights", "--triton", "models"], "leave one of them out"),
         (["--batch", "8:1"], "the smallest, the usual and the largest batch"),
         (["--size", "60x64"], "the closest is 64x64"),
+        (["--size", "0"], "both sides have to be multiples of"),
         (["--outputs", "masks,depth"], "name each once, out of masks,confidence,logits"),
         (["--max-size", "96"], "add --dynamic"),
         (["--dynamic", "--min-size", "96"], "is not between"),
@@ -95,6 +99,49 @@ def test_mistakes_end_with_one_line(
     )
     assert told in line
     assert not list(tmp_path.iterdir())
+
+
+def test_images_without_masks_verify_where_the_runs_own_are_gone(
+    command: CommandLine, run: Path, data: Path, tmp_path: Path
+) -> None:
+    """The spec came along, as in a repository, and its images did not."""
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    spec = tmp_path / "data.yaml"
+    shutil.copyfile(data, spec)
+    (copied / "config.yaml").write_text(yaml.safe_dump(config | {"data": str(spec)}))
+    photos = data.parent / "images" / "val"
+    finished = command("export", copied, "--verify", photos, "--out", tmp_path / "out")
+    assert finished.code == 0, finished
+    assert "the run's own data is left out" in finished.err
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_at_once(command: CommandLine, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "\udcff"
+    assert "is not UTF-8, as a path has to be here; rename it" in command.refused("export", run, "--out", out)
+    assert not out.exists()
+    copied = tmp_path / "\udcfe"
+    shutil.copytree(run, copied)
+    assert "is not UTF-8" in command.refused("export", copied, "--out", tmp_path / "out")
+    assert "is not UTF-8" in command.refused("eval", copied / "junior-fp32.onnx", "--data", tmp_path / "data.yaml")
+
+
+def test_the_shapes_are_tried_with_what_is_loaded_later(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segkc_deploy.export import export_run as module
+
+    opened: list[tuple[str, ...] | None] = []
+    create_runner = module.create_runner
+
+    def watched(*arguments: Any, outputs: tuple[str, ...] | None = None, **named: Any) -> Any:
+        opened.append(outputs)
+        return create_runner(*arguments, outputs=outputs, **named)
+
+    monkeypatch.setattr(module, "create_runner", watched)
+    module.export_run(run, data, out=tmp_path / "out")
+    assert opened == [None, ("logits",)]
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("4", (4, 4, 4)), ("1:8", (1, 1, 8)), ("1:4:8", (1, 4, 8))])

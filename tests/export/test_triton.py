@@ -101,7 +101,8 @@ def test_the_model_is_warmed_up_with_one_image_and_a_full_batch(tmp_path):
 
 
 def test_a_batch_is_never_larger_than_the_artifact_takes(tmp_path):
-    assert written(tmp_path, max_batch=4)[1].max_batch_size == 4
+    assert written(tmp_path / "a", max_batch=4)[1].max_batch_size == 4
+    assert written(tmp_path / "b", max_batch=32)[1].max_batch_size == 32
 
 
 def test_serving_options_are_written(tmp_path):

@@ -15,10 +15,11 @@ from onnx import TensorProto, helper
 from strict_api import Api
 from trt_request import SIZE, build_request
 
+from segkc_deploy.cuda_probe import Gpu
 from segkc_deploy.errors import BuildError, ConfigError
 from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.engines import trt_rtx_engine
-from segkc_deploy.export.engines.base import Range
+from segkc_deploy.export.engines.base import BuildOptions, Range
 from segkc_deploy.export.engines.trt_rtx_engine import TensorRTRTXEngine
 from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
@@ -125,6 +126,19 @@ def test_the_builder_itself_refuses_gpus_without_the_number_format(
     monkeypatch.setattr(trt_rtx_engine, "check_precision", lambda *arguments: None)
     with pytest.raises(BuildError, match="HW-specific datatypes"):
         TensorRTRTXEngine().build(request)
+
+
+@pytest.mark.parametrize(
+    ("here", "named", "device"),
+    [("7.5", (), ""), ("8.6", (), "cuda"), ("8.6", ("8.9",), ""), ("7.5", ("7.5",), "cuda")],
+)
+def test_it_is_verified_where_it_can_run(
+    monkeypatch: pytest.MonkeyPatch, here: str, named: tuple[str, ...], device: str
+) -> None:
+    monkeypatch.setattr(trt_rtx_engine, "cuda_obstacle", lambda: "")
+    monkeypatch.setattr(trt_rtx_engine, "find_gpu", lambda: Gpu("a GPU", here, "580.1"))
+    options = BuildOptions(compute_capabilities=named)
+    assert TensorRTRTXEngine().verification_device("fp16", options) == device
 
 
 def test_images_may_have_other_bands_than_three(tmp_path: Path) -> None:

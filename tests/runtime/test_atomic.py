@@ -23,6 +23,13 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_in_place_of_the_file_is_named(tmp_path):
+    (tmp_path / "scores.json").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        atomic.write_text(tmp_path / "scores.json", "{}")
+    assert error.value.filename == str(tmp_path / "scores.json")
+
+
 def test_the_target_is_untouched_until_the_end_and_the_suffix_is_kept(tmp_path):
     target = tmp_path / "image.png"
     atomic.write_bytes(target, b"old")

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from segkc_deploy.prefetch import run_streams
 from segkc_deploy.runners import base
 from segkc_deploy.runners.base import Runner, RunnerOptions
 from segkc_deploy.runners.factory import create_runner
+from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner
 
 
 @pytest.fixture
@@ -55,6 +57,22 @@ def test_streams_share_the_cores(
 ) -> None:
     monkeypatch.setattr(base, "available_cores", lambda: cores)
     assert RunnerOptions(threads=threads, streams=streams).on_cpu() == expected
+
+
+def test_measured_streams_do_not_keep_a_network_from_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were measured while no GPU could be used, and nobody asked for them."""
+    assert RunnerOptions(streams=None, measured_streams=3, threads=2).on_cpu() == (2, 3)
+    assert RunnerOptions(streams=2, measured_streams=3, threads=2).on_cpu() == (2, 2)
+    artifact = make_artifact(tmp_path)
+
+    def on_gpu(self: OnnxRuntimeRunner, onnxruntime: Any, provider: str) -> tuple[Any, str]:
+        return onnxruntime.InferenceSession(str(artifact), providers=["CPUExecutionProvider"]), ""
+
+    monkeypatch.setattr(OnnxRuntimeRunner, "_open_on_gpu", on_gpu)
+    with OnnxRuntimeRunner(artifact, streams=None, measured_streams=3) as runner:
+        assert runner.streams == 1
+    with pytest.raises(ConfigError, match="streams are for the CPU"):
+        OnnxRuntimeRunner(artifact, streams=3).activate()
 
 
 class Meeting(Runner):

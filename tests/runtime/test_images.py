@@ -7,12 +7,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from data_helpers import blocks
 from PIL import Image
 
 from segkc_deploy.data import png
 from segkc_deploy.data.images import read_image
-from segkc_deploy.errors import DataError
+from segkc_deploy.errors import DataError, UnreadableFileError
 
 LOSSLESS = [("a.png", {}), ("a.bmp", {}), ("a.tif", {}), ("a.tiff", {"compression": "tiff_lzw"})]
 LOSSLESS.append(("a.webp", {"lossless": True, "exact": True}))
@@ -160,6 +161,32 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes | None, reason
     with pytest.raises(DataError) as caught:
         read_image(path)
     assert str(caught.value) == f"{path}: {reason}"
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lzma"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_tiffs_with_compressions_that_opencv_lacks(
+    tmp_path: Path, compression: str, kind: type[np.unsignedinteger]
+) -> None:
+    pytest.importorskip("imagecodecs")
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(kind) * (257 if kind is np.uint16 else 1)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", compression=compression)
+    image = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image, values // 257 if kind is np.uint16 else values)
+
+
+def test_a_codec_that_is_not_installed_costs_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.zeros((20, 30, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", planarconfig="separate")
+
+    def missing(self: object) -> np.ndarray:
+        raise ModuleNotFoundError("No module named 'compression'")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", missing)
+    with pytest.raises(
+        UnreadableFileError, match=r'a\.tif: its TIFF compression needs `pip install "segkc-deploy\[tiff\]"'
+    ):
+        read_image(tmp_path / "a.tif")
 
 
 def test_floating_point_tiff_is_refused_with_the_fix(tmp_path: Path) -> None:

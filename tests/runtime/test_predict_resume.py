@@ -1,6 +1,7 @@
 """`predict --resume` after a run that was ended in the middle."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,10 @@ import pytest
 from command_line import CommandLine
 from test_video import make_video
 from tiny_artifact import expected_mask, make_artifact
+
+from segkc_deploy.model_config import client_parameters, read_sha256
+from segkc_deploy.prediction_files import network_of
+from segkc_deploy.predictor import Predictor, load
 
 SIZE = (8, 12)
 
@@ -82,6 +87,40 @@ def test_results_of_one_folder_are_made_alike(
 
 @pytest.mark.parametrize("lost", [lambda data: b"", lambda data: data[:-4] + bytes(4)], ids=["empty", "zeros"])
 @pytest.mark.parametrize("name", ["masks/001.png", "overlays/001.jpg", "rle/001.json"])
+def test_results_of_other_images_do_not_count(command: CommandLine, tmp_path: Path) -> None:
+    """Cameras begin their numbers anew every day."""
+    images = write_images(tmp_path / "monday", 3)
+    write_images(tmp_path / "tuesday", 3)
+    artifact, out = make_artifact(tmp_path / "artifact", size=SIZE), tmp_path / "out"
+    arguments = ("predict", artifact, "--out", out, "--source")
+    assert command(*arguments, tmp_path / "monday").code == 0
+    line = command.refused(*arguments, tmp_path / "tuesday", "--resume")
+    assert f"made with images {tmp_path}/monday, not {tmp_path}/tuesday" in line
+    assert "choose another --out" in line
+
+    retaken = 255 - images["001"]
+    cv2.imwrite(str(tmp_path / "monday/001.png"), retaken[..., ::-1])
+    later = (out / "masks/001.png").stat().st_mtime_ns + 1
+    os.utime(tmp_path / "monday/001.png", ns=(later, later))
+    finished = command(*arguments, tmp_path / "monday", "--resume")
+    assert "2 of 3 images have results already" in finished.err
+    mask = cv2.imread(str(out / "masks/001.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(mask, expected_mask(retaken))
+
+
+def test_a_servers_network_is_known_by_its_artifact(tmp_path: Path) -> None:
+    """And not by the URL, behind which another one may stand tomorrow."""
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    with load(artifact) as local:
+        assert local.manifest is not None
+        parameters = {name: {"string_value": text} for name, text in client_parameters(local.manifest).items()}
+        remote = Predictor(local._runner, local.labels, local.contract, sha256=read_sha256({"parameters": parameters}))
+        assert network_of(remote) == network_of(local) == local.manifest.sha256
+        del parameters["sha256"]
+        unknown = Predictor(local._runner, local.labels, local.contract, sha256=read_sha256({"parameters": parameters}))
+        assert network_of(unknown) == local.description
+
+
 def test_what_a_crash_of_the_machine_spoiled_is_predicted_again(
     command: CommandLine, tmp_path: Path, name: str, lost: Callable[[bytes], bytes]
 ) -> None:
@@ -145,6 +184,10 @@ def test_an_unfinished_video_starts_again_and_a_finished_one_is_left(command: Co
     other = make_artifact(tmp_path / "other", size=(24, 32))
     line = command.refused("predict", other, "--source", source, "--out", out, "--resume")
     assert "made with another network" in line
+    (tmp_path / "b").mkdir()
+    another = make_video(tmp_path / "b/clip.mp4", count=20)
+    line = command.refused("predict", artifact, "--source", another, "--out", out, "--resume")
+    assert f"made with video {source}, not {another}" in line
 
 
 def test_a_stream_cannot_be_resumed(command: CommandLine, tmp_path: Path) -> None:

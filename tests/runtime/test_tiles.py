@@ -234,6 +234,7 @@ def test_where_there_is_no_data_the_mask_is_ignored(tmp_path: Path) -> None:
         ("rgb", 3, 6, "its orientation tag is 6, which --tile does not follow; save it upright"),
         ("rgb", 3, 1, None),
         ("rgb", 5, 1, None),
+        ("separated", 4, 1, "CMYK of 16 bits; save it as RGB"),
         ("minisblack", 5, 1, "5 bands, of which the first three are not marked as red, green and blue"),
     ],
 )
@@ -242,7 +243,7 @@ def test_tiffs_whose_pixels_would_be_misread_are_refused(
 ) -> None:
     from segkc_deploy.geotiff import _Bands
 
-    values = RNG.integers(0, 256, (40, 50, bands), dtype=np.uint8)
+    values = RNG.integers(0, 256, (40, 50, bands)).astype(np.uint16 if photometric == "separated" else np.uint8)
     path = tmp_path / "image.tif"
     tags = [(274, "H", 1, orientation, True)]
     tifffile.imwrite(path, values, photometric=photometric, planarconfig="contig", bigtiff=big, extratags=tags)

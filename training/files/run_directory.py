@@ -14,7 +14,7 @@ from segkc_deploy.engines import ENGINES
 from segkc_deploy.errors import ConfigError, RunDirectoryError
 from segkc_deploy.training.files.run_lock import LOCK_NAME
 from segkc_deploy.training.recipe import Recipe, ValidationConfig
-from segkc_deploy.validation import load_yaml, validate
+from segkc_deploy.validation import load_yaml, require_text, validate
 
 #: What `segkc_deploy.atomic` calls the files of a run until they are complete.
 _TEMPORARY = re.compile(r"\.(junior|senior|last|config|metrics)-[a-z0-9_]{8}\.(safetensors|yaml|jsonl)")
@@ -165,6 +165,7 @@ def read_config(run: RunDirectory) -> tuple[Recipe, Path | None]:
     Raises:
         RunDirectoryError: this is not a run directory.
     """
+    require_text(run.path, "run")
     if not run.config.is_file():
         raise RunDirectoryError(f"{run.path}: not a run directory (it has no config.yaml)")
     content = load_yaml(run.config)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segkc_deploy.atomic import atomic_path
 from segkc_deploy.errors import RunDirectoryError
+from segkc_deploy.validation import require_text
 
 #: Where the checksum is in the file's header. Files of version 0.1 have none.
 _CHECKSUM_KEY = "sha256"
@@ -42,6 +43,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         RunDirectoryError: the file is no safetensors file, or it is damaged.
     """
+    require_text(path, "network")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
