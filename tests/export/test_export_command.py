@@ -117,14 +117,16 @@ def test_images_without_masks_verify_where_the_runs_own_are_gone(
     assert "the run's own data is left out" in finished.err
 
 
-def test_a_folder_whose_name_is_not_utf_8_is_refused_at_once(command: CommandLine, run: Path, tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_not_utf_8_is_refused_at_once(
+    command: CommandLine, run: Path, data: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "\udcff"
     assert "is not UTF-8, as a path has to be here; rename it" in command.refused("export", run, "--out", out)
     assert not out.exists()
     copied = tmp_path / "\udcfe"
     shutil.copytree(run, copied)
     assert "is not UTF-8" in command.refused("export", copied, "--out", tmp_path / "out")
-    assert "is not UTF-8" in command.refused("eval", copied / "junior-fp32.onnx", "--data", tmp_path / "data.yaml")
+    assert "is not UTF-8" in command.refused("eval", copied / "junior-fp32.onnx", "--data", data)
 
 
 def test_the_shapes_are_tried_with_what_is_loaded_later(

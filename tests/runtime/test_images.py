@@ -176,7 +176,7 @@ def test_tiffs_with_compressions_that_opencv_lacks(
 
 
 def test_a_codec_that_is_not_installed_costs_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.zeros((20, 30, 3), np.uint8)
+    values = np.zeros((3, 20, 30), np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", planarconfig="separate")
 
     def missing(self: object) -> np.ndarray:

@@ -85,8 +85,6 @@ def test_results_of_one_folder_are_made_alike(
     assert (out / "masks/001.png").exists()
 
 
-@pytest.mark.parametrize("lost", [lambda data: b"", lambda data: data[:-4] + bytes(4)], ids=["empty", "zeros"])
-@pytest.mark.parametrize("name", ["masks/001.png", "overlays/001.jpg", "rle/001.json"])
 def test_results_of_other_images_do_not_count(command: CommandLine, tmp_path: Path) -> None:
     """Cameras begin their numbers anew every day."""
     images = write_images(tmp_path / "monday", 3)
@@ -121,6 +119,8 @@ def test_a_servers_network_is_known_by_its_artifact(tmp_path: Path) -> None:
         assert network_of(unknown) == local.description
 
 
+@pytest.mark.parametrize("lost", [lambda data: b"", lambda data: data[:-4] + bytes(4)], ids=["empty", "zeros"])
+@pytest.mark.parametrize("name", ["masks/001.png", "overlays/001.jpg", "rle/001.json"])
 def test_what_a_crash_of_the_machine_spoiled_is_predicted_again(
     command: CommandLine, tmp_path: Path, name: str, lost: Callable[[bytes], bytes]
 ) -> None:
