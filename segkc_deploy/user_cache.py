@@ -12,4 +12,11 @@ def cache_folder(purpose: str) -> Path:
     try:
         return Path.home() / ".cache" / "segkc-deploy" / purpose
     except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"segkc-deploy-{os.getuid()}" / purpose
+        return _temporary() / "segkc-deploy" / purpose
+
+
+def _temporary() -> Path:
+    """Return a folder of this user's alone, the same one each time: what is cached is trusted."""
+    folder = Path(tempfile.gettempdir()) / f"segkc-deploy-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder if folder.lstat().st_uid == os.getuid() else Path(tempfile.mkdtemp(prefix="segkc-deploy-"))

@@ -1,5 +1,6 @@
 """`export --engine auto`: what it tries, what it keeps, and when it measures again."""
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -219,14 +220,17 @@ def test_an_engine_that_fails_in_any_way_does_not_cost_the_others(
         export_fastest(run, data, SETTINGS, ["fp32"], tmp_path / "out", "nowhere")
 
 
-def test_a_user_without_a_home_has_a_cache_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_has_a_cache_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
-    assert cache_folder("a").is_relative_to(tempfile.gettempdir())
-    assert stored_choices() is not None
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"segkc-deploy-{os.getuid()}"
+    assert cache_folder("a") == folder / "segkc-deploy" / "a"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert stored_choices() == []
 
 
 def test_a_choice_counts_for_its_network_settings_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
