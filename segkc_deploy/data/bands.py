@@ -19,8 +19,7 @@ def decode_bands(encoded: bytes, path: Path | str, pixels: PixelFormat) -> np.nd
     that the header states.
 
     Raises:
-        DataError: the file is damaged, or has other bands or bits.
-        MissingDependencyError: its compression needs a package that is not installed.
+        DataError: the file is damaged, has other bands or bits, or its compression needs a package that is missing.
     """
     if tiff.is_tiff(encoded):
         header = tiff.read_header(encoded, path, "image")

@@ -52,8 +52,7 @@ def read_image(path: Path, pixels: PixelFormat = RGB) -> np.ndarray:
 
     Raises:
         UnreadableFileError: the file is missing, cut short, damaged, or not such an image.
-        DataError: it is larger than the pixel limit.
-        MissingDependencyError: the file needs a package that is not installed.
+        DataError: it is larger than the pixel limit, or needs a package that is not installed.
     """
     encoded = read_bytes(path, "image")
     if pixels.is_rgb:

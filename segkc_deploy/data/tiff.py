@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from segkc_deploy.data.pixel_limit import require_within_limit
-from segkc_deploy.errors import UnreadableFileError
+from segkc_deploy.errors import DataError, UnreadableFileError
 
 #: Everything that tifffile and its codecs raise for a damaged file.
 TIFFFILE_ERRORS = (
@@ -94,7 +94,8 @@ def read_values(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
     Call `read_header` first, which checks the size.
 
     Raises:
-        UnreadableFileError: the file is damaged or cut short, or its compression needs the package `imagecodecs`.
+        UnreadableFileError: the file is damaged or cut short.
+        DataError: its compression needs the package `imagecodecs`.
     """
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
@@ -107,7 +108,7 @@ def read_values(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
     except TIFFFILE_ERRORS as error:
         text = _in_one_line(error)
         if "imagecodecs" in text or isinstance(error, ImportError):
-            raise UnreadableFileError(
+            raise DataError(
                 f'{path}: its TIFF compression needs `pip install "segkc-deploy[tiff]"`, or save it uncompressed'
             ) from None
         raise UnreadableFileError(f"{path}: not a readable {what}: {text}") from None

@@ -445,6 +445,8 @@ def test_rtx_inspects_the_plan_where_there_is_a_gpu(
 ) -> None:
     use(RTX, behavior, monkeypatch)
     monkeypatch.setattr(trt_rtx_engine, "cuda_obstacle", lambda: "")
+    monkeypatch.setattr(trt_rtx_engine, "find_gpu", lambda: Gpu("a GPU", "8.9", "580.65.06"))
+    monkeypatch.setattr(trt_rtx_engine, "import_cuda_core", lambda: None)
     assert TensorRTRTXEngine().verification_device("fp16", BuildOptions()) == "cuda"
     built = TensorRTRTXEngine().build(build_request(tmp_path / "tiny.rtx"))
     assert built.layer_precision is not None

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segkc_deploy.data import png
 from segkc_deploy.data.images import read_image
-from segkc_deploy.errors import DataError, UnreadableFileError
+from segkc_deploy.errors import DataError
 
 LOSSLESS = [("a.png", {}), ("a.bmp", {}), ("a.tif", {}), ("a.tiff", {"compression": "tiff_lzw"})]
 LOSSLESS.append(("a.webp", {"lossless": True, "exact": True}))
@@ -184,7 +184,7 @@ def test_a_codec_that_is_not_installed_costs_one_image(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", missing)
     with pytest.raises(
-        UnreadableFileError, match=r'a\.tif: its TIFF compression needs `pip install "segkc-deploy\[tiff\]"'
+        DataError, match=r'a\.tif: its TIFF compression needs `pip install "segkc-deploy\[tiff\]"'
     ):
         read_image(tmp_path / "a.tif")
 
