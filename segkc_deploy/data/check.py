@@ -20,8 +20,8 @@ from segkc_deploy.labels import Labels
 from segkc_deploy.progress import track
 
 _VALUES_MESSAGE = (
-    "masks of one channel where others hold colors: their values are read as class ids. Programs save a picture without"
-    " any color as gray; if they did, add `mask_values: colors`"
+    "single-channel masks among color masks: their values are read as class ids; if a tool stored color masks as"
+    " grayscale, add `mask_values: colors`"
 )
 _DARK_MESSAGE = (
     "images without a value above 16 of 255, nearly black: 16-bit files are divided by 257, so a camera's 10 or 12"
