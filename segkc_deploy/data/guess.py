@@ -107,7 +107,8 @@ def guess_spec(root: Path) -> Guess:
 def _merged(root: Path, pairs: list[_Pair], folders: Mapping[Path, list[Path]]) -> list[_Pair]:
     """Join folders that lie beside each other, as their masks do under the same names: `images/a` with `masks/a`, …
 
-    Folders named after a split stay apart, and so do those beside one, or beside images whose masks lie elsewhere.
+    Folders named after a split stay apart, and so do those beside one, beside images whose masks lie elsewhere, or
+    beside mask images, which would be taken for images.
     """
     groups: dict[tuple[Path, Path], list[_Pair]] = {}
     for pair in pairs:
@@ -119,7 +120,8 @@ def _merged(root: Path, pairs: list[_Pair], folders: Mapping[Path, list[Path]]) 
         inside = {folder for folder in folders if folder.is_relative_to(images)}
         others = {pair.images for pair in pairs if pair not in group}
         splits = {folder for folder in inside if _VAL_WORDS.search(_below(images, folder))}
-        if len(group) > 1 and not inside & (others | splits):
+        masked = {folder for folder in inside if _is_mask_folder(root, folder, folders[folder])}
+        if len(group) > 1 and not inside & (others | splits | masked):
             joined = _Pair(images, masks, sum(one.matched for one in group), sum(one.total for one in group))
             rest = [pair for pair in pairs if pair not in group]
             return _merged(root, sorted((joined, *rest), key=_most_matched_first), folders)

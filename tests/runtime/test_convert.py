@@ -211,6 +211,17 @@ def test_init_takes_all_of_nested_folders(command, tmp_path, beside):
     assert check(sets, workers=1).errors == 0
 
 
+def test_init_takes_no_mask_for_an_image(tmp_path):
+    for seed, folder in enumerate(("one", "two")):
+        write_image(tmp_path / folder / "a.jpg", seed=seed)
+        shape = {"label": "road", "points": [[0, 0], [9, 0], [9, 9]], "shape_type": "polygon"}
+        content = {"shapes": [shape], "imagePath": "a.jpg", "imageHeight": 32, "imageWidth": 48}
+        (tmp_path / folder / "a.json").write_text(json.dumps(content))
+    assert guess_spec(tmp_path).spec["labeled"] == {"images": ".", "masks": "."}
+    write_mask(tmp_path / "old_masks" / "b.png", [0, 1])
+    assert guess_spec(tmp_path).spec["labeled"] == {"images": "one", "masks": "one"}
+
+
 def test_init_names_the_masks_that_it_does_not_use(command, tmp_path):
     for camera in ("left", "right"):
         write_image(tmp_path / camera / "images/a.png", seed=len(camera))
