@@ -1,6 +1,7 @@
 """Guess a data spec from a folder: what `segkc-deploy init` writes, and what it says about its guesses."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +93,7 @@ def guess_spec(root: Path) -> Guess:
         rest = [train.images] if train.matched < train.total else []  # with a section, nothing else is unlabeled
         guess.spec["unlabeled"] = {"images": [_below(root, folder) for folder in (*rest, *unlabeled)]}
         guess.remarks.append(f"unlabeled: images in {', '.join(guess.spec['unlabeled']['images'])}")
-    covered = {folder for folder in used if folder.is_dir()}
-    unused = [pair for pair in pairs if not covered & {pair.images, *pair.images.parents}]
+    unused = [pair for pair in pairs if pair.masks not in used and not used & {pair.images, *pair.images.parents}]
     if unused:
         named = ", ".join(_below(root, pair.images) for pair in unused[:_MOST_NAMED])
         more = f" and {len(unused) - _MOST_NAMED} more" if len(unused) > _MOST_NAMED else ""
@@ -189,7 +189,7 @@ def _annotation_places(files: list[Path]) -> Iterable[tuple[Path, set[str]]]:
     texts: dict[Path, set[str]] = {}
     for path in files:
         if path.suffix.lower() == ".txt":
-            texts.setdefault(path.parent, set()).add(path.stem)
+            texts.setdefault(path.parent, set()).add(unicodedata.normalize("NFC", path.stem))
         if path.suffix.lower() not in {".json", ".xml"}:
             continue
         try:
@@ -331,6 +331,7 @@ def _below(root: Path, path: Path) -> str:
 
 
 def _stem(name: str) -> str:
-    """Return a file's name without `.json` and without the image's suffix."""
-    name = re.sub(r"\.(json|xml)$", "", name.rpartition("/")[2], flags=re.IGNORECASE)
+    """Return a file's name without `.json` and without the image's suffix, in Unicode's composed form."""
+    name = unicodedata.normalize("NFC", name.rpartition("/")[2])
+    name = re.sub(r"\.(json|xml)$", "", name, flags=re.IGNORECASE)
     return re.sub(r"\.\w{1,5}$", "", name)

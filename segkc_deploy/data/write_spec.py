@@ -34,6 +34,7 @@ def write_spec(folder: Path, path: Path, overwrite: bool) -> list[str]:
     if path.exists() and not overwrite:
         raise ConfigError(f"{path}: exists; choose another --out, or add --overwrite")
     guess = guess_spec(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)  # paths lead out of it
     if path.parent.resolve() != folder.resolve():
         guess.spec = {"root": os.path.relpath(folder.resolve(), path.parent.resolve()), **guess.spec}
     sets = data_spec(guess.spec, path).resolve(allow_missing_masks=True)

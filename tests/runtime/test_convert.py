@@ -1,6 +1,7 @@
 """`init` and `convert`: from a tool's export to a data spec and PNG masks."""
 
 import json
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -251,6 +252,22 @@ def test_init_replaces_no_list_of_the_data_set(command, tmp_path):
     assert "holds data-labeled.txt or data-val.txt, which this spec does not name; choose another --out" in line
     (tmp_path / "data.yaml").write_text("classes: [a, b]\nval: {images: images, ids: val.txt}\n")  # not by `init`
     assert "does not name" in command.refused("init", tmp_path, "--overwrite")
+
+
+def test_init_pairs_names_in_composed_and_decomposed_form(tmp_path):
+    for index, name in enumerate(("gr\u00fcn", "a")):
+        write_image(tmp_path / f"images/train/{name}.png", seed=index)
+        write_mask(tmp_path / f"masks/train/{unicodedata.normalize('NFD', name)}.png", [0, 1])
+    guess = guess_spec(tmp_path)
+    assert guess.spec["labeled"] == {"images": "images/train", "masks": "masks/train"}
+    assert "labeled: 2 of 2 images in images/train have a mask" in guess.remarks
+
+
+def test_init_makes_the_folder_of_the_spec(command, tmp_path):
+    write_image(tmp_path / "in/images/a.png")
+    write_mask(tmp_path / "in/masks/a.png", [0, 1])
+    assert command("init", tmp_path / "in", "--out", tmp_path / "new/folder/data.yaml").code == 0
+    assert len(load_data_spec(tmp_path / "new/folder/data.yaml").resolve().labeled) == 1
 
 
 def test_init_says_which_values_are_no_class_ids(command, tmp_path):

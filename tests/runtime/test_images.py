@@ -183,9 +183,7 @@ def test_a_codec_that_is_not_installed_costs_one_image(tmp_path: Path, monkeypat
         raise ModuleNotFoundError("No module named 'compression'")
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", missing)
-    with pytest.raises(
-        DataError, match=r'a\.tif: its TIFF compression needs `pip install "segkc-deploy\[tiff\]"'
-    ):
+    with pytest.raises(DataError, match=r'a\.tif: its TIFF compression needs `pip install "segkc-deploy\[tiff\]"'):
         read_image(tmp_path / "a.tif")
 
 
