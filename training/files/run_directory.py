@@ -164,6 +164,7 @@ def read_config(run: RunDirectory) -> tuple[Recipe, Path | None]:
 
     Raises:
         RunDirectoryError: this is not a run directory.
+        ConfigError: its path is not UTF-8.
     """
     require_text(run.path, "run")
     if not run.config.is_file():

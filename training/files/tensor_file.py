@@ -42,6 +42,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         RunDirectoryError: the file is no safetensors file, or it is damaged.
+        ConfigError: its path is not UTF-8.
     """
     require_text(path, "network")
     try:
