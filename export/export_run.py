@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -289,8 +289,11 @@ class _Export:
             subject: Literal["artifact", "graph"] = "graph" if isinstance(runner, GraphRunner) else "artifact"
             # What `load` opens gives some of the outputs, for which an engine may join layers otherwise.
             used = used_outputs(self.contract)
-            outputs = None if used == self.outputs or subject == "graph" else used
-            with self._runner(candidate.path, manifest, device, model, outputs) as opened:
+            opens_others = subject == "artifact" and used != self.outputs
+            others = (
+                self._runner(candidate.path, manifest, device, model, used) if opens_others else nullcontext(runner)
+            )
+            with others as opened:
                 shapes = other_shapes(
                     Predictor(opened, self.metadata.labels, self.contract),
                     Predictor(network, self.metadata.labels, self.contract),
