@@ -93,7 +93,6 @@ def export_run(
         VerificationError: the artifact does not agree with the junior. It is renamed `<name>.rejected`.
     """
     settings = settings or ExportSettings()
-    require_text(run, "run")
     require_text(out or run, "--out")
     engine = find_engine(settings.engine)
     if settings.precision not in engine.precisions:
@@ -294,11 +293,8 @@ class _Export:
                 self._runner(candidate.path, manifest, device, model, used) if opens_others else nullcontext(runner)
             )
             with others as opened:
-                shapes = other_shapes(
-                    Predictor(opened, self.metadata.labels, self.contract),
-                    Predictor(network, self.metadata.labels, self.contract),
-                    self.images,
-                )
+                artifact, reference = (Predictor(one, self.metadata.labels, self.contract) for one in (opened, network))
+                shapes = tuple(other_shapes(artifact, reference, self.images))
         limits = self.settings.effective_limits
         facts = {"subject": subject, "required_agreement": limits.agreement, "max_miou_loss": limits.miou_loss}
         return verification.model_copy(update=facts | {"shapes": shapes})

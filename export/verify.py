@@ -206,13 +206,8 @@ def _lost_score(verification: Verification) -> str:
     )
 
 
-def other_shapes(artifact: Predictor, reference: Predictor, images: RealImages) -> tuple[ShapeCheck, ...]:
-    """Compare an artifact with its network on several images at once, and where sizes are free on the ends of their
-    range."""
-    return tuple(_other_shapes(artifact, reference, images))
-
-
-def _other_shapes(artifact: Predictor, reference: Predictor, images: RealImages) -> Iterator[ShapeCheck]:
+def other_shapes(artifact: Predictor, reference: Predictor, images: RealImages) -> Iterator[ShapeCheck]:
+    """Yield what several images at once, and where sizes are free the ends of their range, give."""
     pictures = [read_sample(sample, images.sets)[0] for sample in images.verification[:_SOME]]
     for count, size in _shapes(artifact.contract):
         batch = np.stack([resize_image(pictures[place % len(pictures)], size) for place in range(count)])

@@ -186,10 +186,6 @@ def _opened(rasterio: Any, path: Path) -> Iterator[Any]:
     """Open a raster to read, and do not warn in the block where one is not georeferenced."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{path}: its name is not UTF-8, which --tile needs; rename it") from None
         with _reading(path):
             image = rasterio.open(path)
         with image:
@@ -205,6 +201,8 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except RasterioIOError as error:
         raise DataError(f"{path}: not a readable TIFF: {' '.join(str(error).split())}") from None
+    except UnicodeEncodeError:
+        raise DataError(f"{path}: its name is not UTF-8, which --tile needs; rename it") from None
 
 
 @contextlib.contextmanager

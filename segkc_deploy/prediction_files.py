@@ -20,6 +20,7 @@ from segkc_deploy.machine import available_cores
 from segkc_deploy.prediction_record import (
     Further,
     ResultFolder,
+    foreign_file,
     record_settings,
     recorded_results,
     recorded_settings,
@@ -204,9 +205,7 @@ def _require_own(images: Sequence[SourceImage], out: Path, outputs: Outputs) -> 
         for names in outputs.names(image.id):
             for name in names - own:
                 if os.path.lexists(out / name):
-                    raise ConfigError(
-                        f"{out / name}: is there, and no earlier call wrote it; choose another --out, or move it away"
-                    )
+                    raise foreign_file(out / name)
 
 
 def require_same_settings(results: Path, known: Mapping[str, object], settings: Settings) -> None:

@@ -80,6 +80,11 @@ class ResultFolder:
                 record.writelines(json.dumps(name.as_posix()) + "\n" for name in names)
 
 
+def foreign_file(path: Path) -> ConfigError:
+    """Return the error for a file that a command would replace and did not write."""
+    return ConfigError(f"{path}: is there, and no earlier call wrote it; choose another --out, or move it away")
+
+
 def keep_existing(out: Path) -> None:
     """Leave only those results in the record that exist, each once."""
     names = dict.fromkeys(name.as_posix() for name in _recorded(out / RECORD) if (out / name).is_file())

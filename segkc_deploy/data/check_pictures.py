@@ -1,7 +1,8 @@
 """Pictures for the eye, where no figure can tell which of two readings of a mask is right."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def write_turned_pictures(samples: Sequence[Sample], sets: ImageSets, folder: Pa
     Returns:
         The files, in the order of `samples`; samples that cannot be read have none.
     """
-    written: list[Path] = []
+    written: dict[Path, None] = {}
     for sample in samples:
         try:
             image, mask = as_picture(read_image(sample.image, sets.pixels)), read_mask(sample, sets.coding)
@@ -46,14 +47,15 @@ def write_turned_pictures(samples: Sequence[Sample], sets: ImageSets, folder: Pa
         path = _free(folder / sample.id, written)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(path, buffer.getvalue())
-        written.append(path)
-    return written
+        written[path] = None
+    return list(written)
 
 
-def _free(place: Path, written: Sequence[Path]) -> Path:
+def _free(place: Path, written: Container[Path]) -> Path:
     """Return a path for a picture: images of two sets may have one id."""
-    names = (f"{place.name}{number}.turned.jpg" for number in ("", *(f"-{count}" for count in range(2, 1000))))
-    return next(path for path in map(place.with_name, names) if path not in written)
+    endings = (f"-{number}" if number > 1 else "" for number in count(1))
+    names = (place.with_name(f"{place.name}{ending}.turned.jpg") for ending in endings)
+    return next(path for path in names if path not in written)
 
 
 def _panel(image: np.ndarray, mask: np.ndarray, sets: ImageSets) -> np.ndarray:

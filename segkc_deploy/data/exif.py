@@ -31,6 +31,9 @@ def orientation_of(image: Image.Image) -> int:
         OSError, ValueError, …: the file is damaged; see `PILLOW_ERRORS`.
     """
     _forget_xmp(image)
+    if image.format == "PNG" and "exif" not in image.info:
+        image.load()  # as `getexif` would, to look behind the pixels, where XMP may be too
+        _forget_xmp(image)
     value = image.getexif().get(ORIENTATION, 1)
     return value if value in range(1, 9) else 1
 

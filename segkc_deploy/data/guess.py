@@ -110,22 +110,40 @@ def _merged(root: Path, pairs: list[_Pair], folders: Mapping[Path, list[Path]]) 
     Folders named after a split stay apart, and so do those beside one, beside images whose masks lie elsewhere, or
     beside mask images, which would be taken for images.
     """
+    below: dict[Path, set[Path]] = {}
+    for folder in folders:
+        for above in (folder, *folder.parents):
+            below.setdefault(above, set()).add(folder)
+    masked = {folder for folder, images in folders.items() if _is_mask_folder(root, folder, images)}
+    while True:
+        joined = _joined(root, pairs, below, masked)
+        if len(joined) == len(pairs):
+            return sorted(joined, key=_most_matched_first)
+        pairs = joined
+
+
+def _joined(root: Path, pairs: list[_Pair], below: Mapping[Path, set[Path]], masked: set[Path]) -> list[_Pair]:
+    """Join, one level up, the pairs that may be; `below` has the image folders in each folder."""
     groups: dict[tuple[Path, Path], list[_Pair]] = {}
     for pair in pairs:
         is_split = _VAL_WORDS.search(pair.images.name) or _TRAIN_WORDS.search(pair.images.name)
         if root not in (pair.images, pair.masks) and pair.images.name == pair.masks.name and not is_split:
             groups.setdefault((pair.images.parent, pair.masks.parent), []).append(pair)
-    for (images, masks), group in groups.items():
-        group += [pair for pair in pairs if (pair.images, pair.masks) == (images, masks)]
-        inside = {folder for folder in folders if folder.is_relative_to(images)}
-        others = {pair.images for pair in pairs if pair not in group}
-        splits = {folder for folder in inside if _VAL_WORDS.search(_below(images, folder))}
-        masked = {folder for folder in inside if _is_mask_folder(root, folder, folders[folder])}
-        if len(group) > 1 and not inside & (others | splits | masked):
-            joined = _Pair(images, masks, sum(one.matched for one in group), sum(one.total for one in group))
-            rest = [pair for pair in pairs if pair not in group]
-            return _merged(root, sorted((joined, *rest), key=_most_matched_first), folders)
-    return pairs
+    known = {pair.images: pair for pair in pairs}
+    for (images, masks), members in groups.items():
+        own = known.get(images)  # of images in the folder itself
+        group = [*members, *([own] if own is not None and own.masks == masks else [])]
+        inside = below[images]
+        others = inside & known.keys() - {pair.images for pair in group}
+        splits = any(_VAL_WORDS.search(_below(images, folder)) for folder in inside)
+        changed = any(known.get(pair.images) != pair for pair in group)  # joined already: left to the next round
+        if len(group) < 2 or others or splits or inside & masked or changed:
+            continue
+        for pair in group:
+            del known[pair.images]
+        total, matched = sum(pair.total for pair in group), sum(pair.matched for pair in group)
+        known[images] = _Pair(images, masks, matched, total)
+    return list(known.values())
 
 
 def _most_matched_first(pair: _Pair) -> tuple[int, Path]:
@@ -135,28 +153,31 @@ def _most_matched_first(pair: _Pair) -> tuple[int, Path]:
 def _pairs(root: Path, files: list[Path]) -> list[_Pair]:
     """Pair image folders with places of masks by the names of their files, best first."""
     folders = _image_folders(files)
-    annotated = list(_annotation_places(files))
-    pairs = []
-    for folder, images in folders.items():
-        if _is_mask_folder(root, folder, images):
-            continue
-        for place, stems in (*_mask_places(root, files, folder), *annotated):
-            matched = len({_stem(image.name) for image in images} & stems)
-            if matched:
-                total = matched if roboflow.is_export(folder) and place == folder else len(images)
-                pairs.append(_Pair(folder, place, matched, total))
+    mask_folders = {folder: masks for folder, masks in folders.items() if _is_mask_folder(root, folder, masks)}
+    places = [*_mask_places(mask_folders), *_annotation_places(files)]
     best: dict[Path, _Pair] = {}
-    for pair in pairs:
-        known = best.get(pair.images)
-        if known is None or _merit(root, pair) > _merit(root, known):
-            best[pair.images] = pair
+    for folder, images in folders.items():
+        if folder in mask_folders:
+            continue
+        stems = {_stem(image.name) for image in images}
+        for place, masked in (*_roboflow_place(folder, images), *places):
+            matched = len(stems & (_task_stems(place, folder) if masked is None else masked))
+            if not matched:
+                continue
+            total = matched if roboflow.is_export(folder) and place == folder else len(images)
+            pair, known = _Pair(folder, place, matched, total), best.get(folder)
+            if known is None or _merit(root, pair) > _merit(root, known):
+                best[folder] = pair
     return sorted(best.values(), key=_most_matched_first)
 
 
-def _merit(root: Path, pair: _Pair) -> tuple[int, int]:
-    """More images first; of equals the place whose path shares more words (`train`, `val`) with the images' path."""
-    words = set(re.split(r"\W|_", _below(root, pair.images)))
-    return pair.matched, len(words & set(re.split(r"\W|_", _below(root, pair.masks))))
+def _merit(root: Path, pair: _Pair) -> tuple[int, int, int]:
+    """More images first; of equals the place whose path ends as the images' does, or shares more words with it."""
+    images, masks = (path.relative_to(root).parts for path in (pair.images, pair.masks))
+    alike = [one == other for one, other in zip(reversed(images), reversed(masks), strict=False)]
+    ending = alike.index(False) if False in alike else len(alike)
+    words = (set(re.split(r"\W|_", _below(root, path))) for path in (pair.images, pair.masks))
+    return pair.matched, ending, len(set.intersection(*words))
 
 
 def _image_folders(files: Iterable[Path]) -> dict[Path, list[Path]]:
@@ -173,15 +194,17 @@ def _is_mask_folder(root: Path, folder: Path, images: list[Path]) -> bool:
     )
 
 
-def _mask_places(root: Path, files: list[Path], images: Path) -> Iterable[tuple[Path, set[str]]]:
-    """Yield each folder of mask images, and the stems of the images that it has masks of."""
-    if roboflow.is_export(images):
-        named = {_stem(path.name): path for path in files if path.parent == images and path.suffix in IMAGE_SUFFIXES}
-        yield images, set(roboflow.split_files(named)[1])
-    for folder, masks in _image_folders(files).items():
-        if folder != images and folder.name != _INSTANCES and _is_mask_folder(root, folder, masks):
-            tasks = all(is_task_png(mask) for mask in masks)
-            yield folder, _task_stems(folder, images) if tasks else {_stem(mask.name) for mask in masks}
+def _roboflow_place(folder: Path, images: list[Path]) -> Iterable[tuple[Path, set[str]]]:
+    """Yield the folder of an export of Roboflow, which holds its masks too, and the stems that have some."""
+    if roboflow.is_export(folder):
+        yield folder, set(roboflow.split_files({_stem(path.name): path for path in images})[1])
+
+
+def _mask_places(mask_folders: Mapping[Path, list[Path]]) -> Iterable[tuple[Path, set[str] | None]]:
+    """Yield each folder of mask images, and the stems of the images that it has masks of; None for tasks' PNG files."""
+    for folder, masks in mask_folders.items():
+        if folder.name != _INSTANCES:
+            yield folder, None if all(is_task_png(mask) for mask in masks) else {_stem(mask.name) for mask in masks}
 
 
 def _annotation_places(files: list[Path]) -> Iterable[tuple[Path, set[str]]]:

@@ -73,12 +73,12 @@ def _list_files(path: Path, overwrite: bool) -> dict[str, Path]:
 
 
 def _earlier_lists(path: Path) -> frozenset[str]:
-    """Return the lists that `init` wrote beside an earlier spec."""
-    if not path.is_file():
+    """Return the lists that `init` wrote beside an earlier spec; none where that is damaged."""
+    try:
+        content = load_yaml(path)
+    except ConfigError:
         return frozenset()
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if not text.startswith(f"{_FIRST_LINE}\n"):
+    if not path.read_text(encoding="utf-8").startswith(f"{_FIRST_LINE}\n"):
         return frozenset()
-    content = load_yaml(path)
     sections = [content.get(key) for key in ("labeled", "val")]
     return frozenset(str(section["ids"]) for section in sections if isinstance(section, dict) and "ids" in section)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.prediction_record import foreign_file
 from segkc_deploy.video.source import Video
 
 #: The comment in the header of every overlay video, by which it is known again.
@@ -70,9 +71,7 @@ class VideoResults:
             if self.video.is_file(path):
                 raise ConfigError(f"{path}: would replace the video that is predicted; choose another --out")
             if os.path.lexists(path) and not self._is_own(path):
-                raise ConfigError(
-                    f"{path}: is there, and no earlier call wrote it; choose another --out, or move it away"
-                )
+                raise foreign_file(path)
         for path in (self.lines, self.summary, self._named("mp4"), self._named("mkv")):
             if not self.video.is_file(path) and self._is_own(path):
                 path.unlink()

@@ -1,6 +1,8 @@
 """`init` and `convert`: from a tool's export to a data spec and PNG masks."""
 
+import inspect
 import json
+import sys
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -212,6 +214,21 @@ def test_init_takes_all_of_nested_folders(command, tmp_path, beside):
     assert check(sets, workers=1).errors == 0
 
 
+def test_init_joins_any_number_of_folders(tmp_path):
+    for seed in range(150):
+        for scan in ("1", "2"):
+            write_image(tmp_path / f"images/{seed}/{scan}/a.png", seed=seed, height=8, width=8)
+            write_mask(tmp_path / f"masks/{seed}/{scan}/a.png", [0, 1], 8, 8)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 80)
+    try:
+        guess = guess_spec(tmp_path)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert guess.spec["labeled"] == {"images": "images", "masks": "masks"}
+    assert "labeled: 300 of 300 images in images have a mask" in guess.remarks
+
+
 def test_init_takes_no_mask_for_an_image(tmp_path):
     for seed, folder in enumerate(("one", "two")):
         write_image(tmp_path / folder / "a.jpg", seed=seed)
@@ -252,6 +269,10 @@ def test_init_replaces_no_list_of_the_data_set(command, tmp_path):
     assert "holds data-labeled.txt or data-val.txt, which this spec does not name; choose another --out" in line
     (tmp_path / "data.yaml").write_text("classes: [a, b]\nval: {images: images, ids: val.txt}\n")  # not by `init`
     assert "does not name" in command.refused("init", tmp_path, "--overwrite")
+    (tmp_path / "data.yaml").write_text("classes: [a, ")  # damaged: to be replaced, and it names no list
+    for name in ("data-val.txt", "data-labeled.txt"):
+        (tmp_path / name).unlink()
+    assert "in data-val.txt" in command("init", tmp_path, "--overwrite").out
 
 
 def test_init_pairs_names_in_composed_and_decomposed_form(tmp_path):

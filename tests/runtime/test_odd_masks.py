@@ -291,7 +291,8 @@ def test_a_rotation_in_xmp_alone_turns_nothing(tmp_path: Path, name: str) -> Non
     picture = Image.fromarray(blocks(0))
     if name == "a.png":
         info = PngImagePlugin.PngInfo()
-        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        chunk = b"XML:com.adobe.xmp\0\0\0\0\0" + xmp
+        info.add(b"iTXt", chunk, after_idat=True)  # where exiftool writes it
         picture.save(path, pnginfo=info)
         np.testing.assert_array_equal(upright(Image.open(path)), blocks(0))
     elif name == "a.tif":

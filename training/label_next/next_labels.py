@@ -16,6 +16,7 @@ from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.prediction_files import prepare_folder
+from segkc_deploy.prediction_record import foreign_file
 from segkc_deploy.training.label_next.candidates import KnownData, candidates, true_masks
 from segkc_deploy.training.label_next.choice import choose
 from segkc_deploy.training.label_next.contact_sheet import contact_sheet, draw_cards, score_histogram
@@ -143,7 +144,7 @@ def _remove_earlier(out: Path) -> None:
     """
     there = [out / name for name in _FILES if os.path.lexists(out / name)]
     if there and not is_table(out / _SCORES):
-        raise ConfigError(f"{there[0]}: is there, and no earlier call wrote it; choose another --out, or move it away")
+        raise foreign_file(there[0])
     for path in there:
         path.unlink()
 

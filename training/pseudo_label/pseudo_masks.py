@@ -22,7 +22,7 @@ from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import sha256_of
 from segkc_deploy.pixel_format import PixelFormat, require_same_format
 from segkc_deploy.prediction_files import images_to_predict, prepare_folder
-from segkc_deploy.prediction_record import ResultFolder
+from segkc_deploy.prediction_record import ResultFolder, foreign_file
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import track
 from segkc_deploy.result_files import Outputs, write_mask
@@ -162,9 +162,7 @@ def _require_own_folder(out: Path, spec: Path | None) -> None:
         return
     for name in TRAINING_DATA:
         if os.path.lexists(out / name):
-            raise ConfigError(
-                f"{out / name}: is there, and no earlier call wrote it; choose another --out, or move it away"
-            )
+            raise foreign_file(out / name)
 
 
 def _known_sets(request: Request, own_data: Path | None, metadata: NetworkMetadata) -> ImageSets | None:
