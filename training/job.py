@@ -25,7 +25,7 @@ from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.recipe import Recipe, with_input, without_pretrained
 from segkc_deploy.training.schedule import total_steps
-from segkc_deploy.training.size_trial import require_sizes
+from segkc_deploy.training.size_trial import require_batch_normalization, require_sizes
 from segkc_deploy.training.terms.class_weights import class_weights, needs_census
 
 
@@ -111,6 +111,7 @@ def prepare(
         check_size(recipe.crop_size, network.size_multiple)
         check_protocol(recipe.validation, network)
     require_sizes(method, recipe, sets)
+    require_batch_normalization(method, recipe, split)
     cache = DecodedCache.of(recipe.cache) if measure else None
     room = make_room(cache, sets) if cache else ""
     return method, Job(recipe, sets, census, run, total_steps(recipe, sets), split, accelerator, resume, track, room)

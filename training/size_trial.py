@@ -6,10 +6,16 @@ from pathlib import Path
 from segkc_deploy.data.headers import upright_size
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.training.batch_split import BatchSplit
 from segkc_deploy.training.evaluation.prediction import input_size, window_for
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.models.segmenter import Segmenter
-from segkc_deploy.training.models.size_refusal import size_in_words, size_refusal, takes_every_multiple
+from segkc_deploy.training.models.size_refusal import (
+    normalizes_single_values,
+    size_in_words,
+    size_refusal,
+    takes_every_multiple,
+)
 from segkc_deploy.training.recipe import Recipe
 
 Size = tuple[int, int]
@@ -29,6 +35,23 @@ def require_sizes(method: Method, recipe: Recipe, sets: ImageSets) -> None:
         _require_crop(network, recipe)
         _require_teaching(network, recipe, method.teacher_size())
         _require_validation(network, recipe, sets)
+
+
+def require_batch_normalization(method: Method, recipe: Recipe, split: BatchSplit) -> None:
+    """Refuse passes of a single image whose coarsest features are a single cell: nothing is left to normalize over.
+
+    Raises:
+        ConfigError: batch normalization would be given such a pass; the message names what helps.
+    """
+    if split.unlabeled or split.labeled > split.parts:
+        return  # several images, or views, go through a network together
+    for name, network in method.networks().items():
+        if not name.endswith("_ema") and normalizes_single_values(network, recipe.crop_size):
+            raise ConfigError(
+                f"recipe {recipe.name}: the batch normalization of {network.spec.backbone} cannot train on one crop of"
+                f" {size_in_words(recipe.crop_size)} at a time, of which one cell is left at its coarsest level; use"
+                f" batch.labeled={2 * split.parts} or larger crops (crop_size)"
+            )
 
 
 def require_image_sizes(network: Segmenter, recipe: Recipe, images: Iterable[Path], run: Path) -> None:

@@ -89,6 +89,27 @@ def test_a_training_that_would_end_in_a_traceback_is_not_begun(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_lone_crop_of_a_single_cell_is_refused_and_what_is_named_trains(
+    data: Path, tmp_path: Path, accumulation: int
+) -> None:
+    batch = {"labeled": accumulation, "unlabeled": 2, "accumulation": accumulation}
+    tiny = tiny_recipe(
+        senior=None, method={"name": "supervised"}, crop_size=(32, 32), batch=batch, schedule={"steps": 1}
+    )
+    recipe = str(write_recipe(tmp_path / "r.yaml", tiny))
+    with pytest.raises(ConfigError) as error:
+        train_run(data, recipe, tmp_path / "run", device="cpu")
+    text = str(error.value)
+    assert (
+        "batch normalization of mobilenetv4_conv_small_035 cannot train on one crop of 32x32 (height x width)" in text
+    )
+    assert text.endswith(f"use batch.labeled={2 * accumulation} or larger crops (crop_size)")
+    assert not (tmp_path / "run").exists()
+    for number, override in enumerate((f"batch.labeled={2 * accumulation}", "crop_size=[32, 64]")):
+        train_run(data, recipe, tmp_path / f"run-{number}", [override], device="cpu")
+
+
 def test_sizes_of_validation_are_tried_and_a_setting_is_named(windowed: Method, data: Path) -> None:
     sets = load_data_spec(data).resolve()
     for setting, given, seen in (("size", (250, 300), "256x288"), ("window", (512, 288), "512x288")):

@@ -5,6 +5,7 @@ Such a network only says so when it runs, so it is run once, in evaluation mode 
 """
 
 import torch
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from segkc_deploy.training.models.segmenter import Segmenter
@@ -30,6 +31,25 @@ def size_refusal(network: Segmenter, size: tuple[int, int]) -> str | None:
 def takes_every_multiple(network: Segmenter, size: tuple[int, int]) -> bool:
     """Return whether a network that takes a (height, width) takes every other size too, as nearly all do."""
     return size_refusal(network, (size[0] + network.size_multiple, size[1] + network.size_multiple)) is None
+
+
+def normalizes_single_values(network: Segmenter, size: tuple[int, int]) -> bool:
+    """Return whether one image of a (height, width) leaves a batch normalization one value per channel.
+
+    A variance cannot be taken from it, so PyTorch refuses to train on such a batch. The network has to take the size,
+    and is left in evaluation mode.
+    """
+    single: list[bool] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        single.append(inputs[0].numel() == inputs[0].shape[1])
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    handles = [layer.register_forward_pre_hook(look) for layer in layers]
+    size_refusal(network, size)
+    for handle in handles:
+        handle.remove()
+    return any(single)
 
 
 def size_in_words(size: tuple[int, int]) -> str:
