@@ -300,7 +300,8 @@ class Picture(_Part):
     """One picture of a comparison: its column's title and its file, relative to the report's folder."""
 
     title: str
-    file: str
+    # Whoever renders a stored report reads and writes this file: never one in another folder.
+    file: str = Field(pattern=r"^pictures/[^/\\]+\.(jpg|png)$")
 
 
 class Comparison(_Part):

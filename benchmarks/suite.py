@@ -13,7 +13,7 @@ from segkc_deploy.benchmarks.measure.worker_process import run_worker, worker_en
 from segkc_deploy.benchmarks.options import MeasureOptions
 from segkc_deploy.benchmarks.regression.regression_gate import Gate
 from segkc_deploy.benchmarks.report.pictures import remove_pictures, save_pictures
-from segkc_deploy.benchmarks.report.report_files import write_report
+from segkc_deploy.benchmarks.report.report_files import require_no_trainings, write_report
 from segkc_deploy.benchmarks.roofline.bound import set_roofline
 from segkc_deploy.benchmarks.roofline.peaks import MeasuredPeaks, measure_peaks, wanted_peaks
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Failure, InterleavedTiming, Row
@@ -80,6 +80,7 @@ class Benchmark:
         if not self.sets.val:
             raise DataError(f"{data}: no validation images, which a benchmark needs (section `val:`)")
         require_fitting(self.planned, data, self.sets)
+        require_no_trainings(out)
         screen(replace(self.sets, labeled=()))
         self.result = _new_result(data, self.sets, self.options, notes)
         if gate is not None:
@@ -92,14 +93,19 @@ class Benchmark:
         self._fresh = fresh
 
     def run(self) -> BenchmarkResult:
-        """Measure everything, write the report and return the result."""
-        if self._fresh:
-            for kind in ("row", "interleaved", "peaks"):
-                self._store.forget(kind)
-        self.measure_rows()
-        self.measure_roofline()
-        self.measure_interleaved()
-        self.write_report()
+        """Measure everything, write the report and return the result.
+
+        Raises:
+            RunDirectoryError: another benchmark writes to `out`.
+        """
+        with self._store.lock():
+            if self._fresh:
+                for kind in ("row", "interleaved", "peaks"):
+                    self._store.forget(kind)
+            self.measure_rows()
+            self.measure_roofline()
+            self.measure_interleaved()
+            self.write_report()
         return self.result
 
     def measure_rows(self) -> None:

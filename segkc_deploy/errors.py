@@ -6,7 +6,7 @@ SegKCError
 │   ├── DataError             an image, a mask or a list of them
 │   │   └── UnreadableFileError   a file of an image or a mask that is missing or damaged
 │   ├── ArtifactError         an artifact or its manifest: damaged, missing, or made for something else
-│   ├── RunDirectoryError     a run directory that is missing, incomplete, or in use
+│   ├── RunDirectoryError     a run directory that is missing or incomplete, or a folder in use
 │   ├── HubError              a hub that cannot be reached, refuses, or has something else than expected
 │   └── MissingDependencyError   an optional package that the command needs
 ├── BuildError                an engine's own builder refused the graph or failed; exit code 1
@@ -48,7 +48,7 @@ class ArtifactError(UserError):
 
 
 class RunDirectoryError(UserError):
-    """A run directory that is missing, incomplete, or already holds another run."""
+    """A run directory that is missing, incomplete or holds another run; or a folder that another process writes to."""
 
 
 class HubError(UserError):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkc_deploy.errors import DataError
+from segkc_deploy.folder_lock import folder_lock
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import sha256_of
 from segkc_deploy.training.evaluation.prediction import input_size
@@ -11,7 +12,6 @@ from segkc_deploy.training.files.foreign_weights import Copy
 from segkc_deploy.training.files.network_file import NetworkMetadata, save_network
 from segkc_deploy.training.files.published_weights import FORMATS
 from segkc_deploy.training.files.run_directory import create_run
-from segkc_deploy.training.files.run_lock import run_lock
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.recipe import Recipe
 
@@ -82,7 +82,7 @@ def import_weights(
         scores={},
     )
     origin = {"file": str(file.resolve()), "sha256": sha256_of(file), "format": file_format, "copy": published.copy}
-    with run_lock(out):
+    with folder_lock(out):
         run = create_run(out, _as_recipe(recipe, metadata), data, overwrite, {"imported": origin})
         save_network(run.network("junior"), network, metadata)
     return Imported(out, metadata, sum(parameter.numel() for parameter in network.parameters()))

@@ -10,6 +10,7 @@ import torch
 from lightning.fabric import Fabric
 
 from segkc_deploy.errors import ConfigError, RankDiedError, RunDirectoryError, TrainingStoppedError
+from segkc_deploy.folder_lock import folder_lock
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
 from segkc_deploy.training.dry_run import dry_run
 from segkc_deploy.training.evaluation.prediction import protocol_in_words
@@ -20,7 +21,6 @@ from segkc_deploy.training.files.run_directory import (
     require_room,
     store_session,
 )
-from segkc_deploy.training.files.run_lock import run_lock
 from segkc_deploy.training.job import Job, accelerator_of, build, prepare
 from segkc_deploy.training.launched_ranks import LaunchedRanks, follow_rank_0, launched_job, launched_ranks
 from segkc_deploy.training.loop import Trainer
@@ -92,7 +92,7 @@ def train_run(
         if not begun.resume:
             require_room(run, begun.overwrite)  # before the data is read; `create_run` looks again under the lock
         method, job = prepare(begun.recipe, begun.data, run, device, ranks, begun.resume, tuple(track))
-        with run_lock(out):
+        with folder_lock(out):
             if begun.resume:
                 remove_temporaries(run)
                 store_session(run, job.recipe.validation, begun.data)

@@ -10,6 +10,8 @@ from segkc_deploy.benchmarks.measure.latency import Budget, DeviceTimedPredictor
 from segkc_deploy.benchmarks.schema import Row
 from segkc_deploy.errors import SegKCError
 from segkc_deploy.predictor import load
+from segkc_deploy.preprocess import network_size
+from segkc_deploy.runners.trt_execution import MOST_GRAPHS
 
 
 def runs_on_gpu(engine: str) -> bool:
@@ -43,6 +45,13 @@ def add_cuda_graph(
     """
     try:
         with load(engine, cuda_graph=True) as predictor:
+            sizes = {network_size(predictor.contract, (image.shape[0], image.shape[1])) for image in images}
+            if len(sizes) > MOST_GRAPHS:
+                row.not_measured["latency_cuda_graph"] = (
+                    f"the images have {len(sizes)} sizes for the network, and a runner keeps graphs of {MOST_GRAPHS}:"
+                    " capturing them would be timed"
+                )
+                return
             latency = measure_latency(predictor, images, budget, timing)
             latency.device = measure_device(predictor, images, budget)
     except SegKCError as error:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -15,8 +16,14 @@ def host_now_mib() -> float:
     return psutil.Process().memory_info().rss / _MIB
 
 
+def forget_host_peak() -> None:
+    """Let `host_peak_mib` begin anew with the present size, where the system can; that is Linux."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def host_peak_mib() -> float:
-    """Return the largest resident size that this process has had, in MiB.
+    """Return the largest resident size that this process has had, or since `forget_host_peak`, in MiB.
 
     On Linux from `VmHWM`, which starts anew with the program: `ru_maxrss` would include the parent's size at the fork.
     """
@@ -32,12 +39,15 @@ def host_peak_mib() -> float:
 
 
 def device_used_mib() -> float | None:
-    """Return the memory in use on all NVIDIA GPUs in MiB, by every process, or None where there is no driver."""
+    """Return the memory in use on all NVIDIA GPUs in MiB, by every process, or None where no driver tells."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
     query = [tool, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     if answer.returncode != 0:
         return None
     used = [line.strip() for line in answer.stdout.splitlines() if line.strip()]

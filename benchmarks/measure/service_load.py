@@ -30,6 +30,7 @@ from segkc_deploy import atomic
 from segkc_deploy.benchmarks.measure.median_interval import median_interval
 from segkc_deploy.data.images import decode_image
 from segkc_deploy.error_messages import one_line_errors
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.predictor import Predictor, load
 
@@ -74,7 +75,9 @@ def started_service(artifact: Path, threads: int | None = None) -> Iterator[tupl
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            line = next(line for line in process.stdout if line.startswith("Listening on "))
+            line = next((line for line in process.stdout if line.startswith("Listening on ")), None)
+            if line is None:  # it has printed why
+                raise ConfigError(f"`{' '.join(command[2:])}` ended before it listened")
             yield int(line.split()[2].rpartition(":")[2]), psutil.Process(process.pid)
         finally:
             process.terminate()
@@ -107,8 +110,13 @@ def compare(port: int, predictor: Predictor, body: bytes, turns: int) -> dict[st
 
 
 def bear(port: int, process: psutil.Process, body: bytes, clients: int, seconds: float) -> dict[str, Any]:
-    """Return what `clients` that ask without a pause get, and the service's memory meanwhile."""
-    ends = time.monotonic() + seconds
+    """Return what `clients` that ask without a pause get, and the service's memory meanwhile.
+
+    The last answers come after `seconds`; they count, and so does the time until then.
+    """
+    began = time.monotonic()
+    ends = began + seconds
+    finished: list[float] = []
     latencies: list[float] = []
     statuses: Counter[int] = Counter()
     lock = threading.Lock()
@@ -132,6 +140,7 @@ def bear(port: int, process: psutil.Process, body: bytes, clients: int, seconds:
                     latencies.append(taken)
             if status != 200:
                 time.sleep(0.05)
+        finished.append(time.monotonic())
         if client is not None:
             client.close()
 
@@ -151,7 +160,7 @@ def bear(port: int, process: psutil.Process, body: bytes, clients: int, seconds:
         "statuses": {str(status): count for status, count in sorted(statuses.items()) if status != _LOST},
         "lost": statuses[_LOST],
         "others": sum(count for status, count in statuses.items() if status != 200 and status not in _REFUSALS),
-        "images_per_s": round(statuses[200] / seconds, 2),
+        "images_per_s": round(statuses[200] / (max(finished) - began), 2),
         "service": percentiles(latencies),
         "memory_mib": {
             "after_a_tenth": round(float(np.median(memory[tenth : 2 * tenth] or memory)), 1),

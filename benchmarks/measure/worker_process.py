@@ -21,7 +21,7 @@ def worker_environment(threads: int | None) -> dict[str, str]:
     """Return this process's environment for a worker that computes with `threads` threads; the engines' own if None."""
     environment = dict(os.environ)
     if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)  # PyTorch's threads
+        environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(threads)  # PyTorch's threads
     return environment
 
 

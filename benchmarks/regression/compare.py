@@ -13,7 +13,7 @@ from typing import Any
 
 from segkc_deploy.benchmarks.regression.comparable import other_data, scored_images
 from segkc_deploy.benchmarks.report.pictures import remove_pictures
-from segkc_deploy.benchmarks.report.report_files import write_report
+from segkc_deploy.benchmarks.report.report_files import require_no_trainings, write_report
 from segkc_deploy.benchmarks.schema import BenchmarkResult, Comparison, Failure, Picture, Row, Source
 from segkc_deploy.benchmarks.store.result_file import read_result
 from segkc_deploy.errors import ConfigError
@@ -105,6 +105,7 @@ def _check(results: Sequence[Labeled], out: Path, accuracy: bool) -> None:
                 f"{labeled.file}: is of other data than {first.file}: {other};"
                 " add --without-accuracy to compare the rest"
             )
+    require_no_trainings(out)
     if (out / "benchmark.json").exists() and not read_result(out / "benchmark.json").sources:
         raise ConfigError(f"{out}: holds a benchmark, which would be lost; give another --out")
 

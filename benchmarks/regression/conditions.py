@@ -6,7 +6,7 @@
 | `-0.5`, `+3` (or `baseline - 0.5`, `baseline + 3`, `baseline`) | that much below or above the baseline's metric |
 | `30` | the number itself, without a baseline |
 
-A metric that is a difference itself (`miou_difference`) is compared with a signed number as it is.
+A metric that is a change itself (`miou_difference`, `sustained.drift`) is compared with a signed number as it is.
 """
 
 import operator
@@ -29,9 +29,14 @@ _OPERATORS: Mapping[str, tuple[Callable[[float, float], bool], str]] = {
     ">=": (operator.ge, "at or above"),
 }
 _NUMBER = r"\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+"
-_CONDITION = re.compile(r"(?:(?P<rows>.+):)?\s*(?P<metric>[^<>=:]+?)\s*(?P<operator><=|>=|<|>)\s*(?P<value>[^<>=]+)")
+#: A class's name may hold a colon or an operator, so that of `iou` reaches as far as it can.
+_METRIC = r"(?:boundary_)?iou\..+|[^<>=:]+?"
+_CONDITION = re.compile(rf"(?:(?P<rows>.+?):)??\s*(?P<metric>{_METRIC})\s*(?P<operator><=|>=|<|>)\s*(?P<value>[^<>=]+)")
 _FACTOR = re.compile(rf"({_NUMBER})\s*[x×]")
 _DIFFERENCE = re.compile(rf"(?:baseline\s*)?([+-])\s*({_NUMBER})")
+
+#: How the names of metrics end that are changes: below 0 or above it.
+_SIGNED = ("_difference", "_difference_interval.low", "_difference_interval.high", "drift")
 
 _FORMS = "`miou < -0.5` (below the baseline's), `latency.p50 > 1.1x` (times the baseline's) or `miou < 60` (as it is)"
 
@@ -95,7 +100,7 @@ def parse_condition(text: str) -> Condition:
         raise ConfigError(f"--fail-if {text!r}: write METRIC < VALUE or METRIC > VALUE, such as {_FORMS}")
     metric = found["metric"].strip()
     kind, value = _value(text, found["value"].strip())
-    if kind == "difference" and "_difference" in metric and "baseline" not in found["value"]:
+    if kind == "difference" and metric.endswith(_SIGNED) and "baseline" not in found["value"]:
         kind = "number"
     rows = found["rows"].strip() if found["rows"] else None
     return Condition(" ".join(text.split()), rows, metric, found["operator"], kind, value)
@@ -115,11 +120,16 @@ def _value(text: str, written: str) -> tuple[Kind, float]:
 
 
 def check_scale(condition: Condition, metric: RowMetric) -> None:
-    """Refuse a number that only looks like a limit: percentages are 0 to 100.
+    """Refuse a number that only looks like a limit: percentages are 0 to 100, and a factor of a change means nothing.
 
     Raises:
         ConfigError: the condition holds for every row or for none.
     """
+    if condition.kind == "factor" and condition.value != 1 and metric.name.endswith(_SIGNED):
+        raise ConfigError(
+            f"--fail-if {condition.text!r}: {metric.name} is a change, of which no share can be a limit; write"
+            f" `{metric.name} < baseline - 0.5` or, as it is, `{metric.name} < -0.5`"
+        )
     if condition.kind == "number" and metric.is_percentage and not (condition.value == 0 or 1 < condition.value <= 100):
         raise ConfigError(
             f"--fail-if {condition.text!r}: {metric.name} is in percent, 0 to 100; to compare with the baseline write a"

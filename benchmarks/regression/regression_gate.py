@@ -36,7 +36,8 @@ class Gate:
             images: ids of its validation images.
 
         Raises:
-            ConfigError: an unknown metric or row, or a baseline of other data or, for timings, of another machine.
+            ConfigError: an unknown metric or row, a baseline of other data or, for timings and memory, of another
+                machine.
         """
         metrics = _metrics(new)
         for condition in self.conditions:
@@ -55,9 +56,10 @@ class Gate:
     def _check_baseline(
         self, baseline: BenchmarkResult, new: BenchmarkResult, images: Sequence[str], metric: RowMetric
     ) -> None:
-        if metric.is_accuracy and (other := other_data(new.labels.names, images, baseline)):
+        # Timings too: each image is resized to the network's size and its mask to the image's.
+        if (metric.is_accuracy or metric.is_timing) and (other := other_data(new.labels.names, images, baseline)):
             raise ConfigError(f"{self.baseline_file}: no baseline for {metric.name}: {other}")
-        if metric.is_timing and (other := other_machine(new, baseline)):
+        if (metric.is_timing or metric.is_memory) and (other := other_machine(new, baseline)):
             raise ConfigError(
                 f"{self.baseline_file}: no baseline for {metric.name}: {other}; measure the baseline on this machine"
             )
@@ -68,11 +70,22 @@ class Gate:
         before = {row.name: row for row in self.baseline.rows} if self.baseline else {}
         lines, strange = self._unlike_the_baseline(new)
         for condition in self.conditions:
-            for row in new.rows:
-                comparable = row.name in before and row.name not in strange
-                if condition.is_about(row.name, row.role) and (comparable or not condition.is_relative):
-                    violation = condition.judge(row, before.get(row.name), metrics[condition.metric])
-                    lines += [violation] if violation else []
+            rows = [
+                row
+                for row in new.rows
+                if condition.is_about(row.name, row.role)
+                and (not condition.is_relative or (row.name in before and row.name not in strange))
+            ]
+            for row in rows:
+                violation = condition.judge(row, before.get(row.name), metrics[condition.metric])
+                lines += [violation] if violation else []
+            if (
+                condition.is_relative
+                and not rows
+                and not lines
+                and any(condition.is_about(row.name, row.role) for row in new.rows)
+            ):
+                lines.append(f"`{condition.text}` compared nothing: the baseline has none of its rows")
         return lines
 
     def not_compared(self, new: BenchmarkResult) -> list[str]:
@@ -85,6 +98,16 @@ class Gate:
             row.name
             for row in new.rows
             if row.name not in known and any(condition.is_about(row.name, row.role) for condition in relative)
+        ]
+
+    def unreliable(self, new: BenchmarkResult) -> list[str]:
+        """Return one line for each row whose timings a condition judges although they are marked as unreliable."""
+        metrics = _metrics(new)
+        timed = [condition for condition in self.conditions if metrics[condition.metric].is_timing]
+        return [
+            f"{row.name}: its timings are marked as unreliable: {'; '.join(row.state.flags)}"
+            for row in new.rows
+            if row.state.flags and any(condition.is_about(row.name, row.role) for condition in timed)
         ]
 
     def _unlike_the_baseline(self, new: BenchmarkResult) -> tuple[list[str], set[str]]:

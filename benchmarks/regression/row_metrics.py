@@ -44,6 +44,11 @@ class RowMetric:
         return self.path[0] in _TIMED
 
     @property
+    def is_memory(self) -> bool:
+        """Whether it says how much memory a row takes, which depends on the machine."""
+        return self.path[0] == "memory"
+
+    @property
     def is_accuracy(self) -> bool:
         """Whether it depends on the images and their classes."""
         return self.path[0] == "accuracy"

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 MISSING = "–"
+#: Values below this power of ten are written with an exponent.
+_SMALLEST_POWER = -6
 #: Points of mIoU: smaller ones are written as 0.00.
 _SMALLEST = 0.005
 
@@ -20,11 +22,12 @@ def _missing(value: float | None) -> bool:
 
 
 def significant(value: float | None) -> str:
-    """Return `value` with about three significant digits: 0.123, 1.23, 12.3, 1234."""
+    """Return `value` with three significant digits, and all of its whole part: 1.23e-07, 0.000123, 1.23, 12.3, 1234."""
     if value is None or _missing(value):
         return MISSING
-    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:.{decimals}f}"
+    rounded = f"{value:.2e}"  # 9.996 is 10.0
+    magnitude = int(rounded.partition("e")[2]) if value else -1
+    return rounded if magnitude < _SMALLEST_POWER else f"{value:.{max(2 - magnitude, 0)}f}"
 
 
 def percent(value: float | None, decimals: int = 1) -> str:

@@ -53,12 +53,13 @@ def render_stored(file: Path, out: Path) -> Path:
     """Write the report of a stored result into `out`, with the pictures beside `file`, and return the page's path.
 
     Raises:
-        ConfigError: the file is missing or is not a benchmark's result, or `out` holds another one.
+        ConfigError: the file is missing or is not a benchmark's result, or `out` holds another report.
     """
     result = read_result(file)
+    require_no_trainings(out)
+    if (out / "benchmark.json").exists() and read_result(out / "benchmark.json") != result:
+        raise ConfigError(f"{out}: holds another benchmark, which would be lost; give another --out")
     if out.resolve() != file.parent.resolve():
-        if (out / "benchmark.json").exists() and read_result(out / "benchmark.json") != result:
-            raise ConfigError(f"{out}: holds another benchmark, which would be lost; give another --out")
         remove_pictures(out)
     for comparison in result.comparisons:
         for picture in comparison.pictures:
@@ -67,6 +68,16 @@ def render_stored(file: Path, out: Path) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
     return write_report(result, out, with_pictures=bool(result.comparisons))
+
+
+def require_no_trainings(out: Path) -> None:
+    """Refuse a folder whose page is that of trainings.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if (out / "trainings.json").exists():
+        raise ConfigError(f"{out}: holds a report of trainings, whose page would be lost; give another --out")
 
 
 def report_html(result: BenchmarkResult, pictures: Path | None) -> str:
@@ -97,7 +108,7 @@ def _page(result: BenchmarkResult, comparisons: list[tuple[Comparison, Layers]],
         image_miou={row.name: row.accuracy.image_miou for row in result.rows if row.accuracy},
         conditions=formatting.flat(result.machine),
         options=formatting.flat(result.options),
-        few_samples=[row.name for row in result.rows if row.latency and row.latency.total.samples < SAMPLES_FOR_P99],
+        few_samples=_few_samples(result),
         batch_errors=[(row.name, point) for row in result.rows for point in row.throughput if point.error],
         rule=RULE,
         boundary_rule=BOUNDARY_RULE,
@@ -110,6 +121,20 @@ def _page(result: BenchmarkResult, comparisons: list[tuple[Comparison, Layers]],
         not_measured=reasons(result.rows),
         samples_for_p99=SAMPLES_FOR_P99,
     )
+
+
+def _few_samples(result: BenchmarkResult) -> list[str]:
+    """Name the distributions whose p99 says little: of each row, and of the interleaved timing."""
+    few = []
+    for row in result.rows:
+        parts = {"latency": row.latency.total} if row.latency else {}
+        parts |= {f"batch {point.batch}": point.total for point in row.throughput if point.total}
+        if named := [part for part, times in parts.items() if times.samples < SAMPLES_FOR_P99]:
+            few.append(f"{row.name} ({', '.join(named)})")
+    contenders = result.interleaved.contenders if result.interleaved else []
+    if any(contender.total and contender.total.samples < SAMPLES_FOR_P99 for contender in contenders):
+        few.append("the interleaved timing")
+    return few
 
 
 def _embedded(

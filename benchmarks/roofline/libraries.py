@@ -13,7 +13,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 from segkc_deploy.cuda_probe import cuda_obstacle
-from segkc_deploy.machine import available_cores
+from segkc_deploy.machine import available_cores, available_memory
 from segkc_deploy.runners.onnx_runner import preload_cuda_libraries
 from segkc_deploy.runners.openvino_runner import compile_for_cpu, import_openvino, layer_precisions
 
@@ -86,7 +86,7 @@ def torch_product(device: Device, precision: str, threads: int | None) -> MakePr
 def numpy_copy(threads: int | None) -> Copy:
     """Copy a large array in main memory by as many threads, each a part of it."""
     workers = threads or available_cores()
-    count = min(_COPIED, psutil.virtual_memory().available // 8) // 8
+    count = min(_COPIED, min(psutil.virtual_memory().available, available_memory()) // 8) // 8
     # Written to, since the system maps memory that was never written to one page of zeros.
     source, target = np.ones(count), np.ones(count)
     parts = list(zip(np.array_split(target, workers), np.array_split(source, workers), strict=True))

@@ -16,6 +16,7 @@ from segkc_deploy.manifest import manifest_path, sha256_of
 _VARIABLES = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
+    "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",

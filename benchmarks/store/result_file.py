@@ -23,13 +23,16 @@ def read_result(path: Path) -> BenchmarkResult:
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; name the benchmark.json in it") from None
     try:
-        stored = json.loads(content)
-    except ValueError:
+        stored = json.loads(content, parse_constant=_refused)
+    except (ValueError, RecursionError):
         stored = None
     if not isinstance(stored, dict) or "format" not in stored:
         raise ConfigError(f"{path}: not a benchmark.json; `segkc-deploy benchmark` writes one")
     if stored["format"] == OLD_FORMAT:
-        stored = upgrade(stored) | {"format": FORMAT}
+        try:
+            stored = upgrade(stored) | {"format": FORMAT}
+        except (AttributeError, TypeError):  # a list or a number where an object belongs
+            raise ConfigError(f"{path}: not a valid benchmark.json; measure again") from None
     if stored["format"] != FORMAT:
         raise ConfigError(f"{path}: format {stored['format']!r}, but this version reads {FORMAT!r}; measure again")
     try:
@@ -38,3 +41,7 @@ def read_result(path: Path) -> BenchmarkResult:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{path}: not a valid benchmark.json: {where}: {first['msg']}; measure again") from None
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from segkc_deploy import atomic
 from segkc_deploy.benchmarks.schema import Row
 from segkc_deploy.benchmarks.store.masks import mask_path
+from segkc_deploy.folder_lock import folder_lock
 
 Kind = Literal["row", "interleaved", "peaks"]
 Stored = TypeVar("Stored", bound=BaseModel)
@@ -31,6 +33,14 @@ class ResultStore:
 
     def __init__(self, out: Path) -> None:
         self._folder = out / "rows"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the store: a second benchmark with the same `out` would delete what this one is writing.
+
+        Raises:
+            RunDirectoryError: another process holds it.
+        """
+        return folder_lock(self._folder)
 
     def masks(self, identity: str) -> Path:
         """Return the folder of a row's predicted masks."""

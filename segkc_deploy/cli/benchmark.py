@@ -149,6 +149,8 @@ def _passes(gate: Any, result: Any) -> bool:
 
     for name in gate.not_compared(result):
         console.print(f"gate: {name}: not in the baseline, so not compared", soft_wrap=True, markup=False)
+    for line in gate.unreliable(result):
+        console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
     violations = gate.violations(result)
     for line in violations:
         console.print(f"gate: {line}", style="red", soft_wrap=True, markup=False)

@@ -56,6 +56,7 @@ def eval_command(
     typer.echo(f"rule: {evaluation.scores.rule}")
     typer.echo(f"boundary IoU: {evaluation.boundary.rule}")
     if json_file is not None:  # last: a file that cannot be written costs no score
+        facts["weights_sha256"] = _weights_sha256(target, role)
         metrics = facts | evaluation.to_json() | {"miou_interval": interval} | drawn
         atomic.write_text(json_file, json.dumps(metrics, indent=2) + "\n")
 
@@ -90,6 +91,15 @@ def _score_artifact(
         require_same_format(predictor.contract.pixels, sets.pixels, target, data)
         evaluation = evaluate(predictor.predict, sets, f"Evaluating {target.name}")
         return evaluation, _protocol(predictor.contract), predictor.description
+
+
+def _weights_sha256(target: Path, role: str) -> str:
+    """Return the digest of the file that training wrote of the network, by which a model card knows its scores."""
+    from segkc_deploy.manifest import read_manifest, sha256_of
+
+    if target.is_dir():
+        return sha256_of(target / f"{role}.safetensors")
+    return read_manifest(target).source.weights_sha256
 
 
 def _protocol(contract: "Contract") -> str:

@@ -11,7 +11,7 @@ from segkc_deploy.runners.device_memory import DeviceMemory, DeviceTimer, Staged
 from segkc_deploy.tensorrt_library import LogLines
 
 #: Each shape's graph holds an execution context with memory of its own; of more shapes the oldest gives way.
-_MOST_GRAPHS = 8
+MOST_GRAPHS = 8
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT": np.dtype(np.float32),
@@ -151,7 +151,7 @@ class Execution:
     def _take_idle(self) -> _Bound:
         if self._idle:
             return self._idle.pop()
-        if len(self._bound) < _MOST_GRAPHS:
+        if len(self._bound) < MOST_GRAPHS:
             bound = _Bound(self._new_context())
             self._set_addresses(bound.context)
             return bound

@@ -31,7 +31,7 @@ from segkc_deploy.benchmarks.store.identity import row_identity, shared_conditio
 from segkc_deploy.benchmarks.suite import Benchmark
 from segkc_deploy.benchmarks.targets import plan
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.errors import ConfigError
+from segkc_deploy.errors import ConfigError, RunDirectoryError
 
 SIZE = (16, 24)
 QUICK = MeasureOptions(batches=(1,), samples=1, seconds=0.01, device="cpu", threads=1, images=1, sustained=0)
@@ -138,6 +138,22 @@ def test_killed_at_any_row_that_row_alone_is_lost(here: Here, data: Path, tmp_pa
     assert result["rows"][1]["accuracy"]["agreement_with"] == "run junior"
     assert pictures(resumed) == pictures(whole)
     assert len(pictures(resumed)) == 3 * (2 + len(NAMES))
+
+
+def test_a_second_benchmark_of_the_same_folder_is_refused(here: Here, data: Path, tmp_path: Path) -> None:
+    first = Benchmark(here.targets, data, tmp_path / "out", QUICK)
+    with first._store.lock(), pytest.raises(RunDirectoryError, match=r"out/rows: in use by .*choose another --out"):
+        Benchmark(here.targets, data, tmp_path / "out", QUICK).run()
+    assert here.measured == []
+    Benchmark(here.targets, data, tmp_path / "out", QUICK).run()
+    assert here.measured == NAMES
+
+
+def test_the_page_of_trainings_is_not_replaced(here: Here, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/trainings.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a report of trainings, whose page would be lost"):
+        Benchmark(here.targets, data, tmp_path / "out", QUICK)
 
 
 def rerun(here: Here, data: Path, out: Path, options: MeasureOptions = QUICK, **more: Any) -> list[str]:

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import cv2
@@ -15,6 +17,7 @@ from tiny_artifact import LABELS, expected_mask, make_artifact
 from torch import nn
 
 from segkc_deploy.benchmarks.measure import gpu_latency, worker
+from segkc_deploy.benchmarks.measure.latency import Budget
 from segkc_deploy.benchmarks.measure.worker import RowJob, measure
 from segkc_deploy.benchmarks.options import MeasureOptions
 from segkc_deploy.benchmarks.schema import Row
@@ -131,6 +134,19 @@ def test_what_onnxruntime_and_a_gpu_without_a_meter_do_not_tell(data: Path, monk
     assert row.not_measured["sustained.energy"] == "NVML: Not Supported"
     assert row.not_measured["state.gpu_watts"] == "NVML: Not Supported"
     assert row.state.readings[0].gpu_mhz == 1980
+
+
+def test_captures_of_many_sizes_are_not_timed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contract = read_manifest(make_artifact(data.parent / "artifacts", size=SIZE)).contract
+    free = contract.model_copy(update={"size_multiple": 4, "min_size": (4, 4), "max_size": (64, 64)})
+    monkeypatch.setattr(gpu_latency, "load", lambda *_, **__: nullcontext(SimpleNamespace(contract=free)))
+    images = [np.zeros((4 * place, 8, 3), np.uint8) for place in range(1, 10)]
+    row = Row(name="a", role="artifact", target="a", engine="TensorRT", precision="fp32", size=SIZE)
+    gpu_latency.add_cuda_graph(row, Path("a.engine"), images, Budget(samples=5), nullcontext())
+    assert row.latency_cuda_graph is None
+    assert row.not_measured["latency_cuda_graph"].startswith(
+        "the images have 9 sizes for the network, and a runner keeps"
+    )
 
 
 def test_without_nvml_and_without_memory_for_graphs(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -341,3 +341,32 @@ def test_windows_of_a_slow_network_are_short(clock: Clock) -> None:
     warmed = warm_up(lambda: clock.pass_ms(800.0), at_most_s=30)
     # Three runs last more than a second: two windows of three.
     assert (warmed.runs, warmed.stable) == (6, True)
+
+
+class SlowFirst(KnownTimes):
+    """Takes 300 ms for the first batch of each shape, and 5 ms for every other."""
+
+    def __init__(self, pass_ms: Callable[[float], None]) -> None:
+        super().__init__(pass_ms, [5.0])
+        self.seen: set[tuple[int, ...]] = set()
+
+    def preprocess(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        return np.zeros((len(images), *images[0].shape), np.uint8)
+
+    def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        if batch.shape not in self.seen:
+            self.seen.add(batch.shape)
+            self.pass_ms(295.0)
+        return super().infer(batch)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_what_a_size_costs_once_is_not_timed(clock: Clock, batch: int) -> None:
+    images = [np.zeros((4 + place % 20, 6, 3), np.uint8) for place in range(32)]
+    if batch == 1:
+        total = measure_latency(SlowFirst(clock.pass_ms), images, Budget(samples=40)).total
+    else:
+        point = measure_batch(SlowFirst(clock.pass_ms), images, batch, Budget(samples=40))
+        assert point.total is not None
+        total = point.total
+    assert (total.p50, total.max) == (5.0, 5.0)

@@ -8,7 +8,7 @@ from made_up_results import full_row, result
 
 from segkc_deploy.benchmarks.regression.conditions import parse_condition
 from segkc_deploy.benchmarks.regression.regression_gate import Gate, read_gate
-from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, Row
+from segkc_deploy.benchmarks.schema import Accuracy, BenchmarkResult, MachineState, Row
 from segkc_deploy.benchmarks.targets import PlannedRow
 from segkc_deploy.errors import ConfigError
 
@@ -54,6 +54,9 @@ def planned(*names: str) -> list[PlannedRow]:
         ("runs/a junior: miou < 60", "runs/a junior", "miou", "<", "number", 60.0),
         ("artifact: miou_difference < -0.5", "artifact", "miou_difference", "<", "number", -0.5),
         ("miou_difference < baseline - 0.5", None, "miou_difference", "<", "difference", -0.5),
+        ("sustained.drift < -5", None, "sustained.drift", "<", "number", -5.0),
+        ("iou.lane: solid < 50", None, "iou.lane: solid", "<", "number", 50.0),
+        ("junior: iou.a<b: c >= -0.5", "junior", "iou.a<b: c", ">=", "difference", -0.5),
     ],
 )
 def test_conditions(text: str, rows: str | None, metric: str, operator: str, kind: str, value: float) -> None:
@@ -103,6 +106,40 @@ def test_what_is_no_condition_is_refused(text: str, hint: str) -> None:
 )
 def test_a_row_is_judged(condition: str, before: Row, now: Row, fails: bool) -> None:
     assert len(gate(made(before), condition).violations(made(now))) == fails
+
+
+@pytest.mark.parametrize("condition", ["sustained.drift < 0.9x", "miou_difference > 1.1x"])
+def test_a_share_of_a_change_is_no_limit(condition: str) -> None:
+    with pytest.raises(ConfigError, match="is a change, of which no share can be a limit"):
+        gate(made(row()), condition).check(made(), planned("a.onnx"), IMAGES)
+
+
+@pytest.mark.parametrize("condition", ["latency.p50 > 1.1x", "throughput.4.images_per_s < 0.9x"])
+def test_timings_on_other_images_are_no_baseline(condition: str) -> None:
+    other = accuracy(60.0, image_miou=dict.fromkeys(["0", "2"], 60.0))
+    with pytest.raises(ConfigError, match=r"old\.json: no baseline for .*: it was scored on other images"):
+        gate(made(row(accuracy=other)), condition).check(made(), planned("a.onnx"), IMAGES)
+
+
+def test_memory_on_another_machine_is_no_baseline() -> None:
+    judged = gate(made(row(), machine={"cpu": "another"}), "memory.host_added_mib > 1.1x")
+    with pytest.raises(ConfigError, match=r"no baseline for memory\.host_added_mib: its cpu is another"):
+        judged.check(made(), planned("a.onnx"), IMAGES)
+
+
+def test_a_baseline_without_rows_lets_nothing_pass() -> None:
+    assert gate(made(), "miou < -0.5").violations(made(row())) == [
+        "`miou < -0.5` compared nothing: the baseline has none of its rows"
+    ]
+
+
+def test_rows_that_are_judged_by_unreliable_timings_are_named() -> None:
+    restless = row(state=MachineState(flags=["other processes ran"]))
+    assert gate(None, "latency.p50 > 9").unreliable(made(restless)) == [
+        "a.onnx: its timings are marked as unreliable: other processes ran"
+    ]
+    assert gate(None, "latency.p50 > 9").unreliable(made(row())) == []
+    assert gate(None, "miou < 9").unreliable(made(restless)) == []
 
 
 def test_a_violation_tells_row_metric_both_values_and_the_limit() -> None:

@@ -13,6 +13,7 @@ import pytest
 from made_up_results import full_row, latency, result, rich_result
 from tiny_artifact import make_artifact
 
+from segkc_deploy.benchmarks.measure.latency import summarize
 from segkc_deploy.benchmarks.report import formatting, page_file
 from segkc_deploy.benchmarks.report.markdown_table import markdown
 from segkc_deploy.benchmarks.report.report_files import render_stored, write_report
@@ -26,6 +27,7 @@ from segkc_deploy.benchmarks.schema import (
     Picture,
     Row,
 )
+from segkc_deploy.benchmarks.store.result_file import read_result
 from segkc_deploy.benchmarks.studies.artifact_rows import main as gate_main
 from segkc_deploy.benchmarks.studies.benchmark_rows import main as study_main
 from segkc_deploy.benchmarks.studies.study_rows import append_rows, read_rows, study_rows
@@ -162,6 +164,56 @@ def test_a_stored_result_is_shown_with_its_own_pictures_or_none(tmp_path: Path) 
     assert layers(read_page(tmp_path / "page")[1]) == []
 
 
+def test_another_benchmark_in_the_same_folder_is_not_replaced(tmp_path: Path) -> None:
+    result([full_row("old", "junior", 50, 20)]).write(tmp_path / "main.json")
+    result([full_row("new", "junior", 60, 20)]).write(tmp_path / "benchmark.json")
+    with pytest.raises(ConfigError, match="holds another benchmark, which would be lost"):
+        render_stored(tmp_path / "main.json", tmp_path)
+    assert read_result(tmp_path / "benchmark.json").rows[0].name == "new"
+
+
+def test_the_page_of_trainings_is_not_replaced(tmp_path: Path) -> None:
+    result([full_row("a", "junior", 50, 20)]).write(tmp_path / "a.json")
+    (tmp_path / "trainings.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a report of trainings, whose page would be lost"):
+        render_stored(tmp_path / "a.json", tmp_path)
+
+
+@pytest.mark.parametrize("file", ["../a.png", "/etc/a.png", "pictures/../../a.png", "pictures/a.txt", "a.png"])
+def test_pictures_of_a_result_lie_in_its_folder(tmp_path: Path, file: str) -> None:
+    made = result([full_row("j", "junior", 50, 20)]).model_dump(mode="json")
+    made["comparisons"] = [{"id": "a", "reason": "worst", "miou": 1.0, "pictures": [{"title": "input", "file": file}]}]
+    (tmp_path / "benchmark.json").write_text(json.dumps(made))
+    with pytest.raises(
+        ConfigError, match=r"benchmark\.json: not a valid benchmark\.json: comparisons\.0\.pictures\.0\.file"
+    ):
+        read_result(tmp_path / "benchmark.json")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"format": NaN}', '{"format": "segkc-deploy-benchmark/1", "rows": [1]}', "[" * 100_000]
+)
+def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "benchmark.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"benchmark\.json: not a "):
+        read_result(tmp_path / "benchmark.json")
+
+
+def test_every_p99_of_few_samples_is_named(tmp_path: Path) -> None:
+    made = result([full_row("j", "junior", 50, 20)])
+    for point in made.rows[0].throughput:
+        point.total = summarize(np.arange(1.0, 101))
+    write_report(made, tmp_path)
+    assert "so p99 lies between the largest ones" not in read_page(tmp_path)[0]
+    made.rows[0].throughput[1].total = summarize(np.arange(1.0, 100))
+    write_report(made, tmp_path)
+    assert "so p99 lies between the largest ones: j (batch 4)." in read_page(tmp_path)[0]
+    assert made.rows[0].latency is not None
+    made.rows[0].latency.total = summarize(np.arange(1.0, 100))
+    write_report(made, tmp_path)
+    assert "so p99 lies between the largest ones: j (latency, batch 4)." in read_page(tmp_path)[0]
+
+
 def test_a_report_without_pictures_says_so(tmp_path: Path) -> None:
     made = with_pictures(tmp_path, 4, 1)
     write_report(made, tmp_path, with_pictures=False)
@@ -251,6 +303,15 @@ def test_numbers() -> None:
         "12.3",
         "123",
         "–",
+    ]
+    assert [formatting.significant(x) for x in (0, 0.000375, 9.996, 99.96, 0.09996, 1.23e-7, -0.0123)] == [
+        "0.000",
+        "0.000375",
+        "10.0",
+        "100",
+        "0.100",
+        "1.23e-07",
+        "-0.0123",
     ]
     assert formatting.agreement(99.99999) == "99.999"
     assert formatting.agreement(100.0) == "100"

@@ -3,14 +3,17 @@
 import json
 import socket
 import threading
+import time
 from contextlib import suppress
 
 import cv2
 import numpy as np
 import psutil
+import pytest
 from tiny_artifact import make_artifact
 
-from segkc_deploy.benchmarks.measure.service_load import _Client, bear, measure, percentiles
+from segkc_deploy.benchmarks.measure.service_load import _Client, bear, measure, percentiles, started_service
+from segkc_deploy.errors import ConfigError
 
 
 def test_it_compares_with_bare_inference_and_counts_every_answer(tmp_path, monkeypatch):
@@ -53,3 +56,20 @@ def test_connections_that_end_without_an_answer_are_counted():
 
 def test_percentiles_are_milliseconds():
     assert percentiles([0.001 * value for value in range(1, 102)]) == {"p50_ms": 51, "p90_ms": 91, "p99_ms": 100}
+
+
+def test_the_last_answers_come_late_and_their_time_counts(monkeypatch):
+    monkeypatch.setattr(_Client, "_connect", lambda self: None)
+    monkeypatch.setattr(_Client, "close", lambda self: None)
+    monkeypatch.setattr(_Client, "ask", lambda self, body: time.sleep(0.4) or 200)
+    load = bear(0, psutil.Process(), b"image", clients=2, seconds=0.1)
+    assert load["statuses"] == {"200": 2}
+    assert load["images_per_s"] <= 2 / 0.4
+
+
+def test_a_service_that_does_not_begin_is_a_message(tmp_path):
+    with (
+        pytest.raises(ConfigError, match=r"serve .*gone\.onnx.* ended before it listened"),
+        started_service(tmp_path / "gone.onnx"),
+    ):
+        pass

@@ -69,6 +69,18 @@ def test_a_steady_load_by_hand(machine: Machine) -> None:
     assert found.energy.joules_per_image == pytest.approx(60 * 0.5 / 4)
 
 
+def test_clocks_that_fell_while_the_meter_was_read_are_up_again(machine: Machine) -> None:
+    woken: list[float] = []
+
+    def batch_s(now: float) -> float:
+        woken.append(now)
+        return 0.5 if now < woken[0] + 0.3 else 0.1
+
+    machine.batch_s = batch_s
+    found = measure_sustained(machine, IMAGES, batch=1, seconds=20, meter=machine)
+    assert found.images_per_s == pytest.approx(10.0)
+
+
 def test_a_machine_that_grows_hot(machine: Machine) -> None:
     # 10 images/s, from the 30th second on 8; an unrecorded batch comes first.
     machine.batch_s = lambda now: 0.1 if now < 30 else 0.125

@@ -11,6 +11,7 @@ from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.errors import DataError
 from segkc_deploy.evaluation import count_pixels, evaluate
+from segkc_deploy.manifest import read_manifest
 from segkc_deploy.metrics import ConfusionMatrix
 from segkc_deploy.prefetch import prefetch
 
@@ -236,6 +237,7 @@ def test_the_command_prints_every_figure_with_its_rule(command, artifact, data, 
     stored = json.loads((tmp_path / "scores.json").read_text())
     assert stored["miou"] == scores.miou
     assert stored["boundary_miou"] == edges.miou
+    assert stored["weights_sha256"] == read_manifest(artifact).source.weights_sha256
     low, high = stored["miou_interval"]
     assert low < scores.miou < high
     assert f"mIoU, 95% interval: {low:.2f} to {high:.2f} (" in finished.out

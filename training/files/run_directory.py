@@ -12,7 +12,7 @@ import yaml
 from segkc_deploy import __version__, atomic
 from segkc_deploy.engines import ENGINES
 from segkc_deploy.errors import ConfigError, RunDirectoryError
-from segkc_deploy.training.files.run_lock import LOCK_NAME
+from segkc_deploy.folder_lock import LOCK_NAME
 from segkc_deploy.training.recipe import Recipe, ValidationConfig
 from segkc_deploy.validation import load_yaml, require_text, validate
 

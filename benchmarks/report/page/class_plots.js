@@ -34,6 +34,11 @@ Page.figure("classes", (width, figure) => {
         fy: "place", y: (bar) => bar.row.index, x: "value", fill: (bar) => bar.row.color, className: "bars",
         title: (bar) => `${classNames[bar.place]}\n${bar.row.name}: ${points(bar.value)}%`, tip: { ...Page.tip, pointer: "y", anchor: "left" },
       }),
+      // A class that was never found has a bar without length, which has to say so.
+      Plot.text(bars.filter((bar) => bar.value < 0.05), {
+        fy: "place", y: (bar) => bar.row.index, x: 0, dx: 4, text: (bar) => points(bar.value), textAnchor: "start",
+        fill: (bar) => bar.row.color, fontSize: Math.max(8, Math.min(11, thickness)),
+      }),
       Plot.ruleX([0], { stroke: "var(--muted)" }),
     ],
   });

@@ -8,11 +8,11 @@ const Page = (() => {
 
   // ---- figures as text
 
-  // About three significant digits, as in the tables; a dash for what is null.
+  // Three significant digits, as in the tables; a dash for what is null.
   const significant = (value) => {
     if (value === null || value === undefined) return "–";
-    const size = Math.abs(value);
-    return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
+    const magnitude = value === 0 ? -1 : Number(value.toExponential(2).split("e")[1]); // 9.996 is 10.0
+    return magnitude < -6 ? value.toExponential(2) : value.toFixed(Math.max(2 - magnitude, 0));
   };
   const quantity = (value) => {
     if (value === null || value === undefined) return "–";
@@ -63,6 +63,7 @@ const Page = (() => {
     }
     const g = d3.create("svg:g").attr("aria-label", "labels").attr("font-size", 12);
     for (const place of places) {
+      if (place.at < LABEL_GAP / 2) continue; // no room: its point still says what it is
       const side = place.left ? -1 : 1;
       if (Math.abs(place.at - place.py) > 4)
         g.append("line").attr("stroke", place.color).attr("stroke-opacity", 0.6)

@@ -1,10 +1,10 @@
-"""The lock of a run directory: one process at a time writes to it."""
+"""The lock of a folder, such as a run directory: one process at a time writes to it."""
 
 import errno
-import fcntl
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,20 +21,20 @@ _held: set[Path] = set()
 
 
 @contextmanager
-def run_lock(run: Path) -> Iterator[None]:
-    """Hold the lock of the run directory `run`, which is made if it does not exist.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is made if it does not exist.
 
     The kernel releases the lock when its process ends, however it ends, so the file of a dead process does not lock the
-    directory. Worker processes do not inherit the lock.
+    folder. Worker processes do not inherit the lock. On Windows, which has no such lock, nothing is locked.
 
     Raises:
-        RunDirectoryError: another process writes to the directory; the message names it.
+        RunDirectoryError: another process writes to the folder; the message names it.
     """
-    if run.exists() and not run.is_dir():
-        raise RunDirectoryError(f"{run}: not a directory; choose another --out")
-    run.mkdir(parents=True, exist_ok=True)
-    path = (run / LOCK_NAME).resolve()
-    file = _acquire(path, run)
+    if folder.exists() and not folder.is_dir():
+        raise RunDirectoryError(f"{folder}: not a directory; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / LOCK_NAME).resolve()
+    file = _acquire(path, folder)
     _held.add(path)
     try:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -49,11 +49,11 @@ def run_lock(run: Path) -> Iterator[None]:
         file.close()
 
 
-def _acquire(path: Path, run: Path) -> IO[str]:
+def _acquire(path: Path, folder: Path) -> IO[str]:
     while path not in _held:
         file = path.open("a+", encoding="utf-8")
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError as error:
             file.close()
             if error.errno not in (errno.EACCES, errno.EAGAIN):
@@ -62,7 +62,14 @@ def _acquire(path: Path, run: Path) -> IO[str]:
         if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             return file
         file.close()  # its owner has just removed it: lock the file that took its place
-    raise RunDirectoryError(f"{run}: {_owner_in_words(path)}; wait for it to end, or choose another --out")
+    raise RunDirectoryError(f"{folder}: {_owner_in_words(path)}; wait for it to end, or choose another --out")
+
+
+def _lock(file: IO[str]) -> None:
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _owner_in_words(path: Path) -> str:

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from tiny_data import tiny_recipe
 
 from segkc_deploy.errors import RunDirectoryError
+from segkc_deploy.folder_lock import LOCK_NAME, folder_lock
 from segkc_deploy.training.files.checkpoint import Checkpoint, CheckpointWriter, read_newest_checkpoint
 from segkc_deploy.training.files.run_directory import RunDirectory, create_run, remove_temporaries
-from segkc_deploy.training.files.run_lock import LOCK_NAME, run_lock
 from segkc_deploy.training.files.tensor_file import read_tensors, write_tensors
 
 
 def hold(run: Path, held: Event) -> None:
-    with run_lock(run):
+    with folder_lock(run):
         held.set()
         signal.pause()
 
@@ -32,20 +32,20 @@ def test_a_run_in_use_is_refused_and_a_dead_process_locks_nothing(tmp_path: Path
     process.start()
     assert held.wait(120)
     refusal = rf"in use by process {process.pid} on host \S+ since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d; wait"
-    with pytest.raises(RunDirectoryError, match=refusal), run_lock(tmp_path):
+    with pytest.raises(RunDirectoryError, match=refusal), folder_lock(tmp_path):
         pass
     process.kill()
     process.join()
     assert (tmp_path / LOCK_NAME).exists()
-    with run_lock(tmp_path):
+    with folder_lock(tmp_path):
         assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_does_not_lock_a_run_twice(tmp_path: Path) -> None:
-    with run_lock(tmp_path), pytest.raises(RunDirectoryError, match="in use by this process"), run_lock(tmp_path):
+    with folder_lock(tmp_path), pytest.raises(RunDirectoryError, match="in use by this process"), folder_lock(tmp_path):
         pass
-    with run_lock(tmp_path):
+    with folder_lock(tmp_path):
         pass
 
 
@@ -66,7 +66,7 @@ def test_unfinished_files_of_a_killed_process_are_removed_and_no_others(tmp_path
 
 
 def test_an_empty_run_with_only_its_lock_can_be_created(tmp_path: Path) -> None:
-    with run_lock(tmp_path / "run"):
+    with folder_lock(tmp_path / "run"):
         run = create_run(tmp_path / "run", tiny_recipe(), None, overwrite=False)
     assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
 
