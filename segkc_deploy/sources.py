@@ -11,7 +11,10 @@ from segkc_deploy.data.images import IMAGE_SUFFIXES
 from segkc_deploy.errors import DataError
 
 #: Files with these suffixes are videos (`segkc_deploy.video`).
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"})
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"}
+    | {".ts", ".vob", ".webm", ".wmv"}
+)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ def main(artifact: str, source: str, target: str) -> None:
     session = onnxruntime.InferenceSession(artifact, providers=["CPUExecutionProvider"])
     _, height, width, _ = session.get_inputs()[0].shape  # uint8 [N, height, width, 3]
 
-    image = cv2.cvtColor(cv2.imread(source), cv2.COLOR_BGR2RGB)
+    bgr = cv2.imread(source)
+    if bgr is None:
+        sys.exit(f"{source}: missing, or not an image that OpenCV reads")
+    image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     batch = resize(image, height, width)[None]
     (masks,) = session.run(["masks"], {"images": batch})  # uint8 [N, height, width]: class ids
     mask = cv2.resize(masks[0], image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)

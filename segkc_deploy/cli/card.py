@@ -57,9 +57,7 @@ def card_command(
         added = limits.read_text(encoding="utf-8") if limits else ""
     except UnicodeDecodeError as error:
         raise ConfigError(f"{limits}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    measured = read_scores(scores, network.labels) if scores else None
-    if measured is not None and measured.role != "junior":
-        raise ConfigError(f"{scores}: scores of the {measured.role}; the card is of the junior: score it by `eval`")
+    measured = read_scores(scores, network) if scores else None
     card = Card(
         network=network,
         name=name or (network.file if target.is_dir() else target.stem),

@@ -16,7 +16,9 @@ _Endpoint = Annotated[
 def push_command(
     target: Annotated[Path, typer.Argument(help="A run directory, or an ONNX artifact.")],
     repo: Annotated[str, typer.Argument(help="The repository, OWNER/NAME; it is made where it does not exist.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private; refuse one that is public.")
+    ] = False,
     message: Annotated[str, typer.Option(help="Commit message.")] = "Push a network of segkc-deploy",
     endpoint: _Endpoint = None,
 ) -> None:
@@ -31,7 +33,13 @@ def push_command(
 
     package = pack(target)
     typer.echo(Hub(endpoint).push(package, repo, private, message))
-    if "README.md" not in package.files:
+    typer.echo(f"pushed {', '.join(package.files)}")
+    if package.left_out is not None:
+        typer.echo(
+            f"left out {package.left_out}: it is no model card of {target.name}; `segkc-deploy card --overwrite` makes"
+            " it one"
+        )
+    elif "README.md" not in package.files:
         typer.echo("there is no README.md beside it: `segkc-deploy card` writes a model card")
 
 

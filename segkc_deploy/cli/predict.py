@@ -13,6 +13,9 @@ from segkc_deploy.prediction_record import Further
 if TYPE_CHECKING:
     from segkc_deploy.predictor import Predictor
 
+#: What shells give for a command that Ctrl-C ended.
+_INTERRUPTED = 130
+
 
 @app.command("predict")
 def predict_command(
@@ -104,6 +107,7 @@ def predict_command(
     from segkc_deploy.result_files import Outputs
     from segkc_deploy.sources import find_images
     from segkc_deploy.tiled_files import predict_files_tiled
+    from segkc_deploy.video.address import shown
     from segkc_deploy.video.source import names_video
 
     if ray_workers and not ray:
@@ -115,12 +119,14 @@ def predict_command(
     if names_video(source):
         if further or palette:
             raise ConfigError(
-                f"{source}: --also and --palette are for images; --frames says what is written of a frame"
+                f"{shown(source)}: --also and --palette are for images; --frames says what is written of a frame"
             )
         if resume and not Path(source).is_file():
-            raise ConfigError(f"{source}: a stream cannot be resumed; leave --resume out and choose another --out")
+            raise ConfigError(
+                f"{shown(source)}: a stream cannot be resumed; leave --resume out and choose another --out"
+            )
         if ray:
-            raise ConfigError(f"{source}: --ray is for images; a video is predicted by one machine")
+            raise ConfigError(f"{shown(source)}: --ray is for images; a video is predicted by one machine")
         live = not Path(source).is_file()  # its frames should not wait for one another
         opened = partial(opened, streams=_streams(streams, threads, batch, one_at_a_time=live))
         _predict_video(source, out, overwrite, resume, opened, (batch, strength, frames, smooth))
@@ -231,10 +237,10 @@ def _predict_video(
     how = VideoOptions(*options)
     with open_video(source) as video, opened() as predictor:
         if resume and (summary := finished_summary(predictor, video, out, how)):
-            typer.echo(f"{source} is predicted already: {summary}")
+            typer.echo(f"{video.shown} is predicted already: {summary}")
             return
         if resume and VideoResults(out, video).lines.is_file():
-            again = f"{source}: its prediction was not finished; a video starts again at its first frame"
+            again = f"{video.shown}: its prediction was not finished; a video starts again at its first frame"
             console.print(again, markup=False, soft_wrap=True)
         prepare_folder(out, overwrite or resume)
         result = predict_video(predictor, video, out, how)
@@ -248,5 +254,7 @@ def _predict_video(
             f" ({result.flicker_unsmoothed:.2%} without --smooth)" if result.flicker_unsmoothed is not None else ""
         )
         typer.echo(f"{result.flicker:.2%} of the pixels change their class from frame to frame{without}")
+    if result.interrupted and video.file is not None:
+        raise typer.Exit(_INTERRUPTED)  # a file is cut short; a stream or a camera has no other end
     if video.broken:
         raise DataError(video.broken)

@@ -57,7 +57,10 @@ class DataFacts:
 
 
 class Scores(BaseModel):
-    """The scores of one network on one validation set, as `segkc-deploy eval --json` writes them."""
+    """The scores of one network on one validation set, as `segkc-deploy eval --json` writes them.
+
+    `weights_sha256` is that of `NetworkFacts`; older files have none.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -71,6 +74,7 @@ class Scores(BaseModel):
     protocol: str
     ran_on: str
     rule: str = ""
+    weights_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,11 +125,11 @@ def data_facts(spec: Path, labels: Labels) -> DataFacts:
     return DataFacts(len(sets.labeled), len(sets.unlabeled), len(sets.val))
 
 
-def read_scores(path: Path, labels: Labels) -> Scores:
-    """Read what `segkc-deploy eval --json` wrote.
+def read_scores(path: Path, network: NetworkFacts) -> Scores:
+    """Read what `segkc-deploy eval --json` wrote of a network.
 
     Raises:
-        ConfigError: the file is missing, is something else, or has other classes than the network.
+        ConfigError: the file is missing, is something else, or is of the senior or another network.
     """
     try:
         content: Any = json.loads(path.read_bytes())
@@ -135,10 +139,16 @@ def read_scores(path: Path, labels: Labels) -> Scores:
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
         raise ConfigError(f"{path}: no scores of `segkc-deploy eval --json`: {key} is missing or wrong") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(
             f"{path}: not JSON; `segkc-deploy eval TARGET --data data.yaml --json {path}` writes it"
         ) from None
-    if tuple(scores.iou) != labels.names:
+    if tuple(scores.iou) != network.labels.names:
         raise ConfigError(f"{path}: has other classes than the network; score this network")
+    if scores.role != "junior":
+        raise ConfigError(f"{path}: scores of the {scores.role}; the card is of the junior: score it by `eval`")
+    if scores.weights_sha256 not in (None, network.weights_sha256):
+        raise ConfigError(
+            f"{path}: scores of another network ({scores.target}); run `segkc-deploy eval {network.file} --json {path}`"
+        )
     return scores

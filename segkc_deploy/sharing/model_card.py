@@ -4,6 +4,9 @@ The front matter follows https://huggingface.co/docs/hub/model-cards and, for th
 `huggingface_hub.EvalResult` describes. What is not known is left out or said to be unknown, never guessed.
 """
 
+import json
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,9 @@ from typing import Any
 import yaml
 
 from segkc_deploy.sharing.card_facts import DataFacts, LatencyFacts, NetworkFacts, Scores
+
+_LIBRARY = "segkc-deploy"
+_FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
 
 #: Classes below this IoU, in percent, are named among the limits.
 _WEAK_IOU = 50.0
@@ -65,7 +71,7 @@ def front_matter(card: Card) -> dict[str, Any]:
     tags += ["onnx"] if card.network.file.endswith(".onnx") else []
     front: dict[str, Any] = {
         "license": card.license,
-        "library_name": "segkc-deploy",
+        "library_name": _LIBRARY,
         "pipeline_tag": "image-segmentation",
         "tags": tags,
     }
@@ -78,6 +84,22 @@ def front_matter(card: Card) -> dict[str, Any]:
         }
         front |= {"metrics": ["mean_iou"], "model-index": [{"name": card.name, "results": [result]}]}
     return front
+
+
+def is_card_of(path: Path, artifact: str) -> bool:
+    """Whether a file is a card that `card_text` made of an artifact, by its name; of any run for an empty name."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = _FRONT_MATTER.match(text)
+        front = yaml.safe_load(found[1]) if found else None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return False
+    return isinstance(front, dict) and front.get("library_name") == _LIBRARY and artifact in text
+
+
+def _cell(text: str) -> str:
+    """Return a text as one cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _introduction(card: Card) -> str:
@@ -99,7 +121,7 @@ def _scores(card: Card) -> str:
     lines = ["| id | class | IoU % |", "| --: | :-- | --: |"]
     for index, name in enumerate(names):
         value = scores.iou[name]
-        lines.append(f"| {index} | {name} | {'absent' if value is None else f'{value:.1f}'} |")
+        lines.append(f"| {index} | {_cell(name)} | {'absent' if value is None else f'{value:.1f}'} |")
     interval = ""
     if scores.miou_interval is not None:
         low, high = scores.miou_interval
@@ -120,7 +142,7 @@ def _latency(card: Card) -> str:
     lines = ["| machine | input | p50 ms | p90 ms | p99 ms |", "| :-- | :-- | --: | --: | --: |"]
     for one in card.latency:
         height, width = one.size
-        lines.append(f"| {one.machine} | {width}×{height} | {one.p50:.1f} | {one.p90:.1f} | {one.p99:.1f} |")
+        lines.append(f"| {_cell(one.machine)} | {width}×{height} | {one.p50:.1f} | {one.p90:.1f} | {one.p99:.1f} |")
     return "One image at a time, from the decoded image to its mask.\n\n" + "\n".join(lines)
 
 
@@ -136,17 +158,18 @@ def _data(card: Card) -> str:
 def _usage(card: Card) -> str:
     network = card.network
     folder = card.repo.rpartition("/")[2] if card.repo else "model"
-    pull = f"segkc-deploy pull {card.repo} --out {folder}\n" if card.repo else ""
+    pull = f"segkc-deploy pull {shlex.quote(card.repo)} --out {shlex.quote(folder)}\n" if card.repo else ""
     if network.kind == "run":
-        where = folder if card.repo else network.file
+        where = shlex.quote(folder if card.repo else network.file)
         return (
             f'```\npip install "segkc-deploy[export]"\n{pull}segkc-deploy eval {where} --data data.yaml\n'
             f"segkc-deploy export {where} --engine onnx --data data.yaml\n```"
         )
     path = f"{folder}/{network.file}" if card.repo else network.file
+    in_shell, in_python = shlex.quote(path), json.dumps(path, ensure_ascii=False)
     return (
-        f"```\npip install segkc-deploy\n{pull}segkc-deploy predict {path} --source photos --out predicted\n```\n\n"
-        f'```python\nimport segkc_deploy\n\nwith segkc_deploy.load("{path}") as predictor:\n'
+        f"```\npip install segkc-deploy\n{pull}segkc-deploy predict {in_shell} --source photos --out predicted\n```\n\n"
+        f"```python\nimport segkc_deploy\n\nwith segkc_deploy.load({in_python}) as predictor:\n"
         '    mask = predictor.predict("image.jpg")  # uint8 (H, W): class ids at the image\'s own size\n```'
     )
 

@@ -7,7 +7,9 @@ compiled libraries) are neither pushed nor pulled.
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segkc_deploy.errors import ArtifactError, HubError, RunDirectoryError
 from segkc_deploy.manifest import companion_path, manifest_path, read_manifest, sha256_of
+from segkc_deploy.sharing.model_card import is_card_of
 from segkc_deploy.validation import load_yaml
 
 #: The list of a package's files.
@@ -23,7 +26,11 @@ INDEX = "segkc-deploy.json"
 _SUFFIXES = frozenset({".onnx", ".safetensors", ".json", ".yaml", ".md"})
 _NAME = re.compile(r"[\w][\w.+-]*")
 _NAME_IN_WORDS = "letters, digits and . _ + - alone"
+#: What Windows takes for a device, whatever follows the first dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?", re.IGNORECASE)
 _LARGEST_HEADER = 100 << 20
+#: What a run is not usable without.
+_RUN = ("config.yaml", "junior.safetensors")
 
 
 class PackedFile(BaseModel):
@@ -48,11 +55,15 @@ class PackageIndex(BaseModel):
 
 @dataclass(frozen=True)
 class Package:
-    """Files to push, by their names in the repository: a path, or the content itself."""
+    """Files to push, by their names in the repository: a path, or the content itself.
+
+    `left_out` is a `README.md` beside them that is not theirs, such as a project's.
+    """
 
     kind: Literal["artifact", "run"]
     main: str
     files: dict[str, Path | bytes]
+    left_out: Path | None = None
 
     def index(self) -> PackageIndex:
         """Return the list of the files with their checksums."""
@@ -67,7 +78,7 @@ class Package:
 
 
 def pack(target: Path) -> Package:
-    """Return the package of a run directory or an artifact; a `README.md` beside it belongs to it.
+    """Return the package of a run directory or an artifact; a `README.md` beside it belongs to it if it is its card.
 
     Raises:
         ArtifactError: the artifact is damaged, or of an engine whose files are not shared.
@@ -76,12 +87,15 @@ def pack(target: Path) -> Package:
     package = _pack_run(target) if target.is_dir() else _pack_artifact(target)
     card = (target if target.is_dir() else target.parent) / "README.md"
     if card.is_file():
-        package.files["README.md"] = card
+        if is_card_of(card, package.main):
+            package.files["README.md"] = card
+        else:
+            package = replace(package, left_out=card)
     for name in package.files:
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or _DEVICE.fullmatch(name):
             raise ArtifactError(
                 f"{target}: {name!r} cannot be pulled by that name; rename the artifact and the files beside it to"
-                f" names of {_NAME_IN_WORDS}"
+                f" names of {_NAME_IN_WORDS} that are no devices on Windows"
             )
     return package
 
@@ -102,7 +116,7 @@ def _pack_artifact(artifact: Path) -> Package:
 
 def _pack_run(run: Path) -> Package:
     """The networks and the recipe; not the data's place on this machine, logs or checkpoints."""
-    config, junior = run / "config.yaml", run / "junior.safetensors"
+    config, junior = (run / name for name in _RUN)
     for file in (config, junior):
         if not file.is_file():
             raise RunDirectoryError(f"{run}: not a run directory with a network (it has no {file.name})")
@@ -127,16 +141,32 @@ def read_index(path: Path, where: str) -> PackageIndex:
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
         raise HubError(f"{where}: {INDEX}: {key} is missing or wrong; was it pushed by `segkc-deploy push`?") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HubError(f"{where}: {INDEX} is damaged; push again") from None
-    for name in index.files:
-        if not _NAME.fullmatch(name):
-            raise HubError(f"{where}: holds {name!r}; only files with names of {_NAME_IN_WORDS} are pulled")
-        if Path(name).suffix not in _SUFFIXES or name == INDEX:
-            raise HubError(f"{where}: holds {name!r}; only {', '.join(sorted(_SUFFIXES))} files are pulled")
+    _require_names(index.files, where)
     if index.kind == "artifact" and (Path(index.main).suffix != ".onnx" or index.main not in index.files):
         raise HubError(f"{where}: {INDEX} names no ONNX artifact; push again")
+    needed = [manifest_path(Path(index.main)).name] if index.kind == "artifact" else _RUN
+    for name in needed:
+        if name not in index.files:
+            raise HubError(f"{where}: {INDEX} names no {name}, without which it cannot be used; push again")
     return index
+
+
+def _require_names(names: Collection[str], where: str) -> None:
+    """Raise HubError for a name that leads elsewhere, is of another kind, or is no file of its own on every system."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise HubError(f"{where}: holds {name!r}; only files with names of {_NAME_IN_WORDS} are pulled")
+        if _DEVICE.fullmatch(name):
+            raise HubError(f"{where}: holds {name!r}, which is a device on Windows; rename it")
+        if Path(name).suffix not in _SUFFIXES or name == INDEX:
+            raise HubError(f"{where}: holds {name!r}; only {', '.join(sorted(_SUFFIXES))} files are pulled")
+        # Windows and macOS make one file of names that differ in case, or in how an accent is written.
+        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if other != name:
+            raise HubError(f"{where}: holds {other!r} and {name!r}, which some systems do not tell apart; rename one")
 
 
 def verify(path: Path, packed: PackedFile, where: str) -> None:
@@ -158,7 +188,7 @@ def require_safetensors(path: Path, error: type[HubError] | type[RunDirectoryErr
         header = file.read(length) if 2 <= length <= _LARGEST_HEADER else b""
     try:
         is_header = isinstance(json.loads(header), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         is_header = False
     if not is_header:
         raise error(f"{path}: not a safetensors file, so it is not shared")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -23,12 +24,13 @@ from segkc_deploy.overlay import blend
 from segkc_deploy.prediction_files import Settings, network_of, require_same_settings
 from segkc_deploy.predictor import Predictor
 from segkc_deploy.prefetch import prefetch, run_streams
-from segkc_deploy.progress import track
+from segkc_deploy.progress import console, track
 from segkc_deploy.video.frame_lines import Detail, frame_line
 from segkc_deploy.video.interrupt import interruptible
 from segkc_deploy.video.overlay_video import OverlayVideo
 from segkc_deploy.video.result_files import VideoResults
 from segkc_deploy.video.smoothing import Flicker, LogitAverage
+from segkc_deploy.video.sound import codec_name
 from segkc_deploy.video.source import AudioPacket, Frame, Video
 
 _Item = TypeVar("_Item")
@@ -95,7 +97,13 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
     frames = 0
     with _writing(out):
         results.make_room(overlay=options.alpha is not None)
+    if options.alpha is not None and video.audio is not None and video.sound_container is None:
+        lost = (
+            f"{video.shown}: neither MP4 nor Matroska holds its sound ({codec_name(video.audio)}); the overlay has none"
+        )
+        console.print(lost, markup=False, soft_wrap=True)
     with (
+        results.without_empty_files(),
         interruptible() as interrupted,
         _overlay(results, options) as film,
         _writing(results.lines),
@@ -126,11 +134,13 @@ def predict_video(predictor: Predictor, video: Video, out: Path, options: VideoO
 def finished_summary(predictor: Predictor, video: Video, out: Path, options: VideoOptions) -> Path | None:
     """Return the summary in `out` of an earlier call that predicted the whole video; None if there is none.
 
+    A video that ended early is not whole: it may have been copied again since then.
+
     Raises:
         ConfigError: that call had another network, other options or another video of this name.
     """
     results = VideoResults(out, video)
-    if (summary := results.read_summary()) is None:
+    if (summary := results.read_summary()) is None or summary.get("ends_early") is not None:
         return None
     settings = summary.get("settings")  # earlier versions noted none
     wanted = _settings(predictor, video, options)
@@ -149,11 +159,13 @@ def _settings(predictor: Predictor, video: Video, options: VideoOptions) -> Sett
 
 
 def _file_of(video: Video) -> Settings:
-    """Return what tells a video from another of its name."""
+    """Return what tells a video from another of its name, or from what it was before."""
     if video.file is None:
         return {}
     path = str(video.file).encode(errors="backslashreplace").decode()
-    return {"video": path, "video_bytes": video.file.stat().st_size}
+    now = video.file.stat()
+    changed = datetime.fromtimestamp(now.st_mtime, UTC).isoformat()
+    return {"video": path, "video_bytes": now.st_size, "video_changed": changed}
 
 
 def _summary(predictor: Predictor, video: Video, options: VideoOptions, result: VideoResult) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,6 @@ _FIRST_KEY = b'{"frame":'
 
 #: What every summary holds.
 _SUMMARY_KEYS = {"artifact", "frames", "flicker"}
-
-#: Sound that MP4 holds and players play; a video with another kind becomes Matroska.
-_MP4_AUDIO = frozenset({"aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"})
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,8 @@ class VideoResults:
 
     @property
     def overlay(self) -> Path:
-        """The video with its masks: `.mp4`, or `.mkv` where MP4 cannot hold the sound."""
-        audio = self.video.audio
-        return self._named("mp4" if audio is None or audio.codec_context.name in _MP4_AUDIO else "mkv")
+        """The video with its masks: `.mp4`, or `.mkv` where only Matroska can hold the sound."""
+        return self._named(self.video.sound_container or "mp4")
 
     def _named(self, ending: str) -> Path:
         return self.folder / f"{self.video.name}.{ending}"
@@ -75,6 +73,16 @@ class VideoResults:
         for path in (self.lines, self.summary, self._named("mp4"), self._named("mkv")):
             if not self.video.is_file(path) and self._is_own(path):
                 path.unlink()
+
+    @contextmanager
+    def without_empty_files(self) -> Iterator[None]:
+        """Delete at the end of the block what it began to write, where nothing came of it."""
+        try:
+            yield
+        finally:
+            for path in (self.lines, self.overlay):
+                if path.is_file() and path.stat().st_size == 0 and not self.video.is_file(path):
+                    path.unlink()
 
     def _is_own(self, path: Path) -> bool:
         """Whether `path` is a file with what `predict` writes, or empty, as a killed run leaves it."""

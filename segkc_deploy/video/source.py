@@ -1,7 +1,6 @@
 """Frames of a video file, a stream, a camera or stdin."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,8 +11,9 @@ import numpy as np
 
 from segkc_deploy.errors import DataError, MissingDependencyError
 from segkc_deploy.sources import VIDEO_SUFFIXES
-
-_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "srt://")
+from segkc_deploy.video.address import camera_number, is_url, place, result_name, shown
+from segkc_deploy.video.running_time import RunningTime
+from segkc_deploy.video.sound import sound_container
 
 #: Formats whose header says how long the video is; other ones guess it from what is there.
 _WITH_DURATION = frozenset({"mp4", "matroska"})
@@ -27,27 +27,25 @@ _TIMEOUT = (15.0, 30.0)
 def names_video(source: str) -> bool:
     """Whether `--source` names a video: a file by its suffix, a stream by its scheme, a camera, or `-` for stdin."""
     is_file = PurePath(source).suffix.lower() in VIDEO_SUFFIXES
-    return source == "-" or _camera(source) is not None or source.startswith(_SCHEMES) or is_file
-
-
-def _camera(source: str) -> str | None:
-    """Return the number of the camera that `camera`, `camera:1` or, as in OpenCV, `1` names; None for other sources."""
-    number = source.removeprefix("camera").removeprefix(":") if source != "camera" else "0"
-    return number if number.isdecimal() and not Path(source).exists() else None
+    return source == "-" or camera_number(source) is not None or is_url(source) or is_file
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture of a video: uint8 (H, W, 3) RGB, upright, with its place in time."""
+    """A picture of a video: uint8 (H, W, 3) RGB, upright, with its place in time.
+
+    `pixel_aspect` is the width of a pixel divided by its height, as it is to be shown.
+    """
 
     pixels: np.ndarray
     index: int
     pts: int
     time_base: Fraction
+    pixel_aspect: Fraction = Fraction(1)
 
     @property
     def seconds(self) -> float:
-        """Seconds since the time zero of the video."""
+        """Seconds since the time zero of the video, which may be long before its first picture."""
         return float(self.pts * self.time_base)
 
 
@@ -65,17 +63,21 @@ class Video:
         name: under which its results are written.
         rate: pictures per second, on average.
         audio: the audio stream, or None.
+        sound_container: `mp4` or `mkv`, which hold the sound as it is; None where neither does, or there is none.
+        shown: the source as messages name it, without a password.
         broken: why reading ended early; None while all is well.
     """
 
-    def __init__(self, container: Any, source: str) -> None:
+    def __init__(self, container: Any, stream: Any, source: str) -> None:
         self._container = container
         self._source = source
-        self._stream = container.streams.video[0]
+        self._stream = stream
         self._stream.thread_type = "AUTO"
-        self.name = _name(source)
+        self.shown = shown(source)
+        self.name = result_name(source)
         self.rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self.audio = next(iter(container.streams.audio), None)
+        self.sound_container = sound_container(self.audio) if self.audio is not None else None
         self.broken: str | None = None
         self._last: int | None = None
         self._end = 0.0
@@ -94,14 +96,16 @@ class Video:
         """Yield frames, and the sound between them; ends where the video is damaged, which `broken` then tells."""
         import av
 
-        streams = [stream for stream in (self._stream, self.audio) if stream is not None]
+        streams = [self._stream] if self.sound_container is None else [self._stream, self.audio]
+        time = RunningTime(self._stream, self.rate, overflows="mpegts" in self._formats())
         index = 0
         try:
             for packet in self._container.demux(streams):
+                time.move(packet)
                 if packet.stream is not self._stream:
                     # Before time zero there is only the encoder's run-up, which players do not play; a copy would have
                     # to begin with it and shift all pictures.
-                    if packet.dts is not None and packet.pts >= 0:
+                    if packet.dts is not None and packet.pts is not None and packet.pts >= 0:
                         yield AudioPacket(packet)
                     continue
                 for picture in packet.decode():
@@ -111,16 +115,19 @@ class Video:
             for picture in self._undelivered():
                 yield self._frame(picture, index)
                 index += 1
-            self.broken = f"{self._source}: ends early, after {index} frames: {error.strerror}"
+            self.broken = f"{self.shown}: ends early, after {index} frames: {error.strerror}"
         if index == 0:
             hint = "; of MP4 only files with their index first (faststart) can be piped" if self._source == "-" else ""
-            raise DataError((self.broken or f"{self._source}: holds no picture") + hint)
+            raise DataError((self.broken or f"{self.shown}: holds no picture") + hint)
         duration = self._duration()
         if self.broken is None and duration - self._end > max(_MISSING[0], _MISSING[1] * duration):
             self.broken = (
-                f"{self._source}: ends early, after {index} frames: its header says {duration:.1f} seconds,"
+                f"{self.shown}: ends early, after {index} frames: its header says {duration:.1f} seconds,"
                 f" its pictures end at {self._end:.1f}; copy it again"
             )
+
+    def _formats(self) -> list[str]:
+        return list(self._container.format.name.split(","))
 
     def _undelivered(self) -> list[Any]:
         """Return the pictures that the decoder holds back, to bring them into order, when reading breaks off."""
@@ -132,7 +139,7 @@ class Video:
 
     def _duration(self) -> float:
         """Return the seconds that the pictures take by the header; 0 where it does not say."""
-        if _WITH_DURATION.isdisjoint(self._container.format.name.split(",")):
+        if _WITH_DURATION.isdisjoint(self._formats()):
             return 0.0
         if self._stream.duration is not None:
             return float(self._stream.duration * self._stream.time_base)
@@ -143,13 +150,15 @@ class Video:
         pixels = picture.to_ndarray(format="rgb24")
         if turns := round(picture.rotation / 90) % 4:
             pixels = np.ascontiguousarray(np.rot90(pixels, turns))
+        aspect = self._stream.sample_aspect_ratio or Fraction(1)  # None or 0 where it is not known
+        aspect = 1 / aspect if turns % 2 else aspect
         if picture.pts is None:  # some cameras and raw streams
-            return Frame(pixels, index, index, 1 / self.rate)
+            return Frame(pixels, index, index, 1 / self.rate, aspect)
         # AVI stores the times in the order of decoding; pictures come in the order of showing.
         self._last = picture.pts if self._last is None else max(picture.pts, self._last + 1)
         time_base = picture.time_base or self._stream.time_base
         self._end = float((self._last + (picture.duration or 0)) * time_base)
-        return Frame(pixels, index, self._last, time_base)
+        return Frame(pixels, index, self._last, time_base, aspect)
 
 
 @contextlib.contextmanager
@@ -166,37 +175,29 @@ def open_video(source: str) -> Iterator[Video]:
         raise MissingDependencyError(
             'videos are read by PyAV, which is not installed: pip install "segkc-deploy[video]"'
         ) from None
-    file, options = _place(source)
+    file, options = place(source)
     try:
         container = av.open(file, timeout=_TIMEOUT, **options)
     except (av.FFmpegError, OSError) as error:
-        raise DataError(f"{source}: cannot be opened as a video: {error.strerror}") from None
+        raise DataError(f"{shown(source)}: cannot be opened as a video: {error.strerror}") from None
     with container:
-        if not container.streams.video:
-            raise DataError(f"{source}: holds no pictures, only sound")
-        yield Video(container, source)
+        yield Video(container, _pictures(container, shown(source)), source)
 
 
-def _place(source: str) -> tuple[Any, dict[str, Any]]:
-    """Return what PyAV opens, and its options."""
-    if source == "-":
-        return sys.stdin.buffer, {}
-    if (number := _camera(source)) is not None:
-        if sys.platform == "darwin":
-            return number, {"format": "avfoundation", "options": {"framerate": "30"}}
-        if sys.platform == "win32":
-            return f"video={number}", {"format": "dshow"}
-        return f"/dev/video{number}", {"format": "v4l2"}
-    if source.startswith("rtsp"):
-        return source, {"options": {"rtsp_transport": "tcp"}}
-    return source, {}
+def _pictures(container: Any, name: str) -> Any:
+    """Return the stream of a container's pictures.
 
+    Raises:
+        DataError: there is none, or nothing decodes it.
+    """
+    from av.stream import Disposition
 
-def _name(source: str) -> str:
-    if source == "-":
-        return "stdin"
-    if (number := _camera(source)) is not None:
-        return f"camera-{number}"
-    if source.startswith(_SCHEMES):
-        return "stream"
-    return PurePath(source).stem
+    # The cover of a piece of music is a stream of a single picture.
+    streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+    if not streams:
+        raise DataError(f"{name}: holds no pictures" + (", only sound" if container.streams.audio else " and no sound"))
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise DataError(f"{name}: its pictures are in a format that FFmpeg does not know; convert it to H.264")
+    return stream

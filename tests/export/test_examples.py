@@ -48,6 +48,14 @@ def test_the_python_example_writes_the_mask(tmp_path, size):
     assert shares == [f"{share:.1%}" for share in np.bincount(mask.ravel()) / mask.size if share]
 
 
+def test_the_python_example_names_an_image_that_is_not_there(tmp_path):
+    artifact = make_artifact(tmp_path, size=SIZE)
+    result = run(sys.executable, EXAMPLES / "run_onnx.py", artifact, tmp_path / "no.png", tmp_path / "mask.png")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == f"{tmp_path / 'no.png'}: missing, or not an image that OpenCV reads"
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize("size", [(13, 21), (40, 60), (6, 60), SIZE], ids=["twice", "large", "long", "same"])
 @pytest.mark.parametrize("page", ["runtime.md", "triton.md"])
 def test_the_samples_in_the_documentation_resize_as_this_package(page, size):
@@ -58,6 +66,60 @@ def test_the_samples_in_the_documentation_resize_as_this_package(page, size):
     names = {"cv2": cv2, "image": image, "height": SIZE[0], "width": SIZE[1]}
     exec("\n".join(lines[start : end + 1]), names)
     np.testing.assert_array_equal(names["batch"][0], resize_image(image, SIZE))
+
+
+NETPBM_USER = """
+#include <iostream>
+#include "netpbm.h"
+int main(int, char** arguments) try {
+    const Image image = read_ppm(arguments[1]);
+    write_pgm(arguments[2], image.height, 3 * image.width, image.pixels.data());
+} catch (const std::exception& error) {
+    std::cerr << error.what();
+    return 1;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def netpbm_copy(tmp_path_factory):
+    """A program that reads by the examples' header, and needs no library."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    folder = tmp_path_factory.mktemp("netpbm")
+    (folder / "copy.cpp").write_text(NETPBM_USER)
+    flags = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", EXAMPLES / "cpp")
+    built = run("g++", *flags, folder / "copy.cpp", "-o", folder / "copy")
+    assert built.returncode == 0, built.stderr
+    return folder / "copy"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"P6 12 8 255\n",
+        b"P6\n# CREATOR: GIMP PNM Filter Version 1.1\n12 8\n255\n",
+        b"P6\n#\n# 13\n12 # wide\n8\n#255\n255\n",
+    ],
+)
+def test_the_cpp_examples_read_images_with_and_without_comments(netpbm_copy, tmp_path, header):
+    image = random_image(SIZE)
+    image[0, 0] = ord("#")  # where the pixels begin there are no comments
+    (tmp_path / "street.ppm").write_bytes(header + image.tobytes())
+    result = run(netpbm_copy, tmp_path / "street.ppm", tmp_path / "copy.pgm")
+    assert (result.returncode, result.stderr) == (0, "")
+    copy = cv2.imread(str(tmp_path / "copy.pgm"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(copy.reshape(image.shape), image)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"P6", b"P6 # 12 8 255\n", b"P6 -1 8 255\n", b"P6 12345678901234567890 8 255\n", b"P5 12 8 255\n"]
+)
+def test_the_cpp_examples_refuse_other_headers(netpbm_copy, tmp_path, content):
+    (tmp_path / "street.ppm").write_bytes(content)
+    result = run(netpbm_copy, tmp_path / "street.ppm", tmp_path / "copy.pgm")
+    assert result.returncode == 1
+    assert "not a binary 8-bit PPM" in result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,30 @@ def test_a_run_is_called_as_its_folder(command: CommandLine, run: Path, tmp_path
     assert "# street-v1.5\n" in (tmp_path / "card.md").read_text()
 
 
+def test_a_card_takes_the_scores_of_its_own_network_alone(command: CommandLine, tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path)
+    card = ("card", artifact, "--license", "mit", "--overwrite", "--scores")
+    foreign = write_scores(tmp_path / "foreign.json", weights_sha256="1" * 64)
+    line = command.refused(*card, foreign)
+    assert f"{foreign}: scores of another network (artifacts/tiny.onnx); run `segkc-deploy eval tiny.onnx" in line
+    assert command(*card, write_scores(tmp_path / "own.json", weights_sha256="0" * 64)).code == 0
+    assert command(*card, write_scores(tmp_path / "older.json")).code == 0
+
+
+def test_odd_names_break_neither_the_table_nor_the_commands(command: CommandLine, tmp_path: Path) -> None:
+    names = ("road|street", "red", "green", "blue")
+    labels = LABELS.model_copy(update={"names": names})
+    artifact = make_artifact(tmp_path, "my junior.onnx", labels=labels)
+    scores = write_scores(tmp_path / "eval.json", iou=dict.fromkeys(names, 50.0))
+    finished = command("card", artifact, "--license", "mit", "--scores", scores, "--repo", "me/my$streets")
+    assert finished.code == 0, finished.err
+    text = (tmp_path / "README.md").read_text()
+    assert "| 0 | road\\|street | 50.0 |" in text
+    assert "segkc-deploy pull 'me/my$streets' --out 'my$streets'\n" in text
+    assert "segkc-deploy predict 'my$streets/my junior.onnx' --source photos" in text
+    assert 'segkc_deploy.load("my$streets/my junior.onnx")' in text
+
+
 def test_mistakes_are_named(command: CommandLine, tmp_path: Path) -> None:
     artifact = make_artifact(tmp_path)
     card = ("card", artifact, "--license", "mit")

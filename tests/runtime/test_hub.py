@@ -1,5 +1,6 @@
 """`push` and `pull` against a hub in this process: what comes back is what was sent, and nothing that executes code."""
 
+import hashlib
 import json
 import shutil
 import socket
@@ -27,6 +28,15 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandInHub]
         yield hub
 
 
+def package(kind: str, files: dict[str, bytes], main: str = "") -> dict[str, bytes]:
+    """Return the files of a package with their index."""
+    packed = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()
+    }
+    index = {"format": "segkc-deploy-package/1", "kind": kind, "main": main, "files": packed}
+    return {"segkc-deploy.json": json.dumps(index).encode(), **files}
+
+
 def pushed(command: CommandLine, hub: StandInHub, folder: Path) -> Path:
     artifact = make_artifact(folder)
     finished = command("push", artifact, REPO, "--endpoint", hub.endpoint)
@@ -36,12 +46,13 @@ def pushed(command: CommandLine, hub: StandInHub, folder: Path) -> Path:
 
 def test_an_artifact_comes_back_as_it_was(command: CommandLine, hub: StandInHub, tmp_path: Path) -> None:
     artifact = make_artifact(tmp_path / "made")
-    (tmp_path / "made" / "README.md").write_text("---\nlicense: mit\n---\n# A card\n")
+    assert command("card", artifact, "--license", "mit").code == 0
     (tmp_path / "made" / "other.txt").write_text("not part of it")
     finished = command("push", artifact, REPO, "--private", "--endpoint", hub.endpoint)
     assert finished.code == 0, finished.err
     (commit, files) = hub.repos[REPO][-1]
     assert commit in finished.out
+    assert "pushed tiny.onnx, tiny.onnx.json, README.md\n" in finished.out
     assert sorted(files) == ["README.md", "segkc-deploy.json", "tiny.onnx", "tiny.onnx.json"]
     assert hub.private == {REPO}
 
@@ -56,7 +67,39 @@ def test_an_artifact_comes_back_as_it_was(command: CommandLine, hub: StandInHub,
         assert predictor.labels.names[0] == "dark"
 
 
-@pytest.mark.parametrize("name", ["my junior.onnx", "junior(1).onnx"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Secret project\nabout tiny.onnx",
+        "---\nlicense: mit\n---\ntiny.onnx",
+        "---\nlibrary_name: segkc-deploy\n---\nother.onnx",
+        "---\n{\n---\ntiny.onnx",
+    ],
+)
+def test_a_readme_that_is_no_card_of_it_stays_here(
+    command: CommandLine, hub: StandInHub, tmp_path: Path, text: str
+) -> None:
+    artifact = make_artifact(tmp_path)
+    (tmp_path / "README.md").write_text(text)
+    finished = command("push", artifact, REPO, "--endpoint", hub.endpoint)
+    assert finished.code == 0, finished.err
+    assert f"left out {tmp_path / 'README.md'}: it is no model card of tiny.onnx" in finished.out
+    assert sorted(hub.repos[REPO][-1][1]) == ["segkc-deploy.json", "tiny.onnx", "tiny.onnx.json"]
+
+
+def test_what_is_to_be_private_is_not_pushed_into_a_public_repository(
+    command: CommandLine, hub: StandInHub, tmp_path: Path
+) -> None:
+    artifact = pushed(command, hub, tmp_path)
+    private = ("push", artifact, REPO, "--private", "--endpoint", hub.endpoint)
+    assert f"{REPO}: is there and public" in command.refused(*private)
+    assert len(hub.repos[REPO]) == 1
+    hub.private.add(REPO)
+    assert command(*private).code == 0
+    assert len(hub.repos[REPO]) == 2
+
+
+@pytest.mark.parametrize("name", ["my junior.onnx", "junior(1).onnx", "con.onnx"])
 def test_a_name_that_cannot_be_pulled_is_not_pushed(
     command: CommandLine, hub: StandInHub, tmp_path: Path, name: str
 ) -> None:
@@ -98,12 +141,8 @@ def test_other_files_are_not_pulled(command: CommandLine, hub: StandInHub, tmp_p
 
 
 def test_a_pickle_called_safetensors_is_not_pulled(command: CommandLine, hub: StandInHub, tmp_path: Path) -> None:
-    import hashlib
-
     content = b"\x80\x04\x95 a pickle"
-    packed = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    index = {"format": "segkc-deploy-package/1", "kind": "run", "files": {"junior.safetensors": packed}}
-    hub.commit(REPO, {"segkc-deploy.json": json.dumps(index).encode(), "junior.safetensors": content})
+    hub.commit(REPO, package("run", {"junior.safetensors": content, "config.yaml": b"{}"}))
     assert "not a safetensors file" in command.refused("pull", REPO, "--out", tmp_path, "--endpoint", hub.endpoint)
 
 
@@ -111,6 +150,74 @@ def test_a_pickle_called_safetensors_is_not_pulled(command: CommandLine, hub: St
 def test_a_damaged_index_is_refused(command: CommandLine, hub: StandInHub, tmp_path: Path, index: bytes) -> None:
     hub.commit(REPO, {"segkc-deploy.json": index})
     assert "segkc-deploy.json" in command.refused("pull", REPO, "--out", tmp_path, "--endpoint", hub.endpoint)
+
+
+DEEP = b"[" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"segkc-deploy.json": DEEP}, "segkc-deploy.json is damaged"),
+        ({"segkc-deploy.json": b" " * (2 << 20)}, "it has 2097152 bytes"),
+        (
+            package("run", {"junior.safetensors": len(DEEP).to_bytes(8, "little") + DEEP, "config.yaml": b""}),
+            "not a safetensors file",
+        ),
+        (package("artifact", {"a.onnx": b""}, "a.onnx"), "names no a.onnx.json"),
+        (package("run", {"junior.safetensors": b""}), "names no config.yaml"),
+        (package("run", {"config.yaml": b""}), "names no junior.safetensors"),
+        (package("run", {"CON.json": b""}), "holds 'CON.json'"),
+        (package("run", {"lpt1.x.json": b""}), "holds 'lpt1.x.json'"),
+        (package("run", {"a.json": b"", "A.json": b""}), "holds 'a.json' and 'A.json'"),
+        (package("run", {"\u00e9.json": b"", "e\u0301.json": b""}), "holds "),
+        (
+            package("run", {"junior.safetensors": b"12345", "config.yaml": b""}) | {"junior.safetensors": b"1234567"},
+            "junior.safetensors is damaged: it has 7 bytes, and 5 by",
+        ),
+    ],
+)
+def test_what_cannot_be_used_or_is_hostile_is_refused(
+    command: CommandLine, hub: StandInHub, tmp_path: Path, files: dict[str, bytes], reason: str
+) -> None:
+    hub.commit(REPO, files)
+    out = tmp_path / "out"
+    assert reason in command.refused("pull", REPO, "--out", out, "--endpoint", hub.endpoint)
+    assert list(out.iterdir()) == []
+
+
+def test_a_folder_in_the_place_of_a_file_leaves_all_files_as_they_were(
+    command: CommandLine, hub: StandInHub, tmp_path: Path
+) -> None:
+    pushed(command, hub, tmp_path / "made")
+    out = tmp_path / "out"
+    (out / "tiny.onnx").mkdir(parents=True)
+    (out / "tiny.onnx.json").write_text("an older one")
+    line = command.refused("pull", REPO, "--out", out, "--overwrite", "--endpoint", hub.endpoint)
+    assert f"{out / 'tiny.onnx'}: a folder is in the place of a file" in line
+    assert sorted(path.name for path in out.iterdir()) == ["tiny.onnx", "tiny.onnx.json"]
+    assert (out / "tiny.onnx.json").read_text() == "an older one"
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1", "http://a b/", "no-url", "http://127.0.0.1:99999"])
+def test_an_endpoint_that_is_no_address_is_one_line(command: CommandLine, tmp_path: Path, endpoint: str) -> None:
+    line = command.refused("pull", REPO, "--out", tmp_path / "out", "--endpoint", endpoint)
+    assert "check --endpoint and HF_ENDPOINT" in line or "cannot be reached" in line
+
+
+def test_an_error_of_the_transfer_is_one_line(
+    command: CommandLine, hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    pushed(command, hub, tmp_path / "made")
+
+    def failing(*_: object, **__: object) -> str:
+        raise RuntimeError("Data processing error: CAS service error\nReqwest Error")  # as hf_xet raises it
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "hf_hub_download", failing)
+    line = command.refused("pull", REPO, "--out", tmp_path / "out", "--endpoint", hub.endpoint)
+    assert "could not be transferred (Data processing error: CAS service error Reqwest Error)" in line
 
 
 def test_mistakes_end_in_one_line(command: CommandLine, hub: StandInHub, tmp_path: Path) -> None:

@@ -190,6 +190,33 @@ def test_an_unfinished_video_starts_again_and_a_finished_one_is_left(command: Co
     assert f"made with video {source}, not {another}" in line
 
 
+def test_a_video_that_ended_early_is_not_done(command: CommandLine, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    whole = make_video(tmp_path / "whole.mkv", None, count=80).read_bytes()
+    source, out = tmp_path / "clip.mkv", tmp_path / "out"
+    artifact = make_artifact(tmp_path / "artifact", size=(48, 64))
+    arguments = ("predict", artifact, "--source", source, "--out", out, "--resume")
+    source.write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):
+        cut = command(*arguments)
+        assert cut.code == 2
+        assert "ends early" in cut.err and "predicted already" not in cut.out
+    source.write_bytes(whole)  # copied again
+    assert command(*arguments).code == 0
+    assert len((out / "clip.jsonl").read_text().splitlines()) == 80
+    assert "predicted already" in command(*arguments).out
+
+
+def test_a_video_that_was_changed_is_not_done(command: CommandLine, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    source, out = make_video(tmp_path / "clip.mp4", None, count=3), tmp_path / "out"
+    artifact = make_artifact(tmp_path / "artifact", size=(48, 64))
+    arguments = ("predict", artifact, "--source", source, "--out", out, "--resume")
+    assert command(*arguments).code == 0
+    os.utime(source, ns=(0, source.stat().st_mtime_ns + 10**9))  # its size is the same
+    assert "made with video_changed" in command.refused(*arguments)
+
+
 def test_a_stream_cannot_be_resumed(command: CommandLine, tmp_path: Path) -> None:
     artifact = make_artifact(tmp_path / "artifact")
     line = command.refused("predict", artifact, "--source", "rtsp://host/1", "--out", tmp_path / "out", "--resume")

@@ -20,6 +20,8 @@ from command_line import CommandLine
 from test_video import COUNT, SIZE, frames_of, lines_of, make_video
 from tiny_artifact import expected_mask, make_artifact
 
+from segkc_deploy.video.address import shown
+
 av = pytest.importorskip("av")
 
 
@@ -207,3 +209,32 @@ def test_a_stream_that_is_not_there_is_one_line(command: CommandLine, tmp_path: 
             line = command.refused("predict", artifact, "--source", url, "--out", tmp_path / "out")
             assert f"{url}: cannot be opened as a video" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_the_password_of_a_stream_is_neither_printed_nor_stored(command: CommandLine, tmp_path: Path) -> None:
+    artifact, out = make_artifact(tmp_path / "artifact", size=SIZE), tmp_path / "out"
+    content = transport_stream(tmp_path, count=60)
+    arguments = ("predict", artifact, "--out", out, "--source")
+    with serving("video/mp2t", lambda file: file.write(content[: len(content) * 2 // 3]), chunked=True) as url:
+        with_password = url.replace("http://", "http://me:se@cret@")
+        printed = [command(*arguments, with_password), command(*arguments, with_password, "--resume")]
+    printed.append(command(*arguments, with_password, "--overwrite"))
+    printed += [command(*arguments, with_password, *option) for option in (("--ray",), ("--palette",))]
+    assert "http://***@127.0.0.1" in printed[2].err
+    texts = [path.read_text() for path in out.iterdir() if path.suffix in (".json", ".jsonl")]
+    assert len(texts) >= 2
+    for text in [*texts, *(one.err + one.out for one in printed)]:
+        assert "cret" not in text
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("rtsp://me:secret@camera.local/live", "rtsp://***@camera.local/live"),
+        ("rtsp://me@camera.local:554/a@b", "rtsp://***@camera.local:554/a@b"),
+        ("http://camera.local/a@b?c=d@e", "http://camera.local/a@b?c=d@e"),
+        ("a:b@c.mp4", "a:b@c.mp4"),
+    ],
+)
+def test_a_source_is_named_without_its_password(source: str, named: str) -> None:
+    assert shown(source) == named

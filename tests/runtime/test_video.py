@@ -5,6 +5,7 @@ import os
 import signal
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from command_line import CommandLine
 from tiny_artifact import expected_mask, make_artifact
 
 import segkc_deploy
-from segkc_deploy.errors import ConfigError
-from segkc_deploy.video import pipeline
+from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.predictor import Predictor
+from segkc_deploy.video import pipeline, source
 from segkc_deploy.video.smoothing import Flicker, LogitAverage
 from segkc_deploy.video.source import AudioPacket, Frame, names_video, open_video
 
@@ -22,8 +24,13 @@ SIZE = (48, 64)
 COUNT = 20
 
 
-def make_video(path: Path, sound: str | None = "aac", count: int = COUNT, size: tuple[int, int] = SIZE) -> Path:
-    """A red square on green that moves; every frame after the tenth comes late, so that the rate varies."""
+def make_video(
+    path: Path, sound: str | None = "aac", count: int = COUNT, size: tuple[int, int] = SIZE, start: int = 0
+) -> Path:
+    """A red square on green that moves; every frame after the tenth comes late, so that the rate varies.
+
+    Its first picture is at `start` seconds.
+    """
     with av.open(str(path), "w") as container:
         odd = size[0] % 2 or size[1] % 2
         stream = container.add_stream("ffv1", rate=25) if odd else container.add_stream("libx264", rate=25)
@@ -35,14 +42,15 @@ def make_video(path: Path, sound: str | None = "aac", count: int = COUNT, size: 
             pixels[...] = (0, 220, 0)
             pixels[8:24, 2 * index : 2 * index + 16] = (220, 0, 0)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = index * 40 + max(index - 10, 0) * 15, Fraction(1, 1000)
+            late = max(index - 10, 0) * 15
+            frame.pts, frame.time_base = start * 1000 + index * 40 + late, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if audio is not None:
             samples = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1024), np.int16), format="s16", layout="stereo")
             samples.rate = 48000
             for index in range(30):
-                samples.pts = index * 1024
+                samples.pts = start * 48000 + index * 1024
                 container.mux(audio.encode(samples))
             container.mux(audio.encode(None))
     return path
@@ -266,6 +274,79 @@ def test_ctrl_c_closes_complete_files(tmp_path: Path, monkeypatch: pytest.Monkey
     assert result.frames == 5
     assert len(lines_of(tmp_path / "out/clip.jsonl")) == 5
     assert len(frames_of(tmp_path / "out/clip.mp4")) == 5
+
+
+def test_ctrl_c_during_a_file_is_no_success(
+    command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, infer = make_video(tmp_path / "clip.mp4", None), Predictor.infer
+
+    def interrupted(predictor: Predictor, images: np.ndarray) -> dict[str, np.ndarray]:
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(Predictor, "infer", infer)
+        return infer(predictor, images)
+
+    monkeypatch.setattr(Predictor, "infer", interrupted)
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    finished = command("predict", artifact, "--source", source, "--out", tmp_path / "out", "--streams", 1)
+    assert finished.code == 130
+    assert "interrupted after 1 frames predicted" in finished.out
+
+
+def test_what_is_not_pictures_is_said_as_it_is(command: CommandLine, tmp_path: Path) -> None:
+    source, artifact = tmp_path / "clip.mp4", make_artifact(tmp_path / "artifact", size=SIZE)
+    arguments = ("predict", artifact, "--source", source, "--out", tmp_path / "out")
+    with av.open(str(source), "w") as container:
+        audio = container.add_stream("aac", rate=48000)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1024), np.int16), format="s16", layout="stereo")
+        samples.rate, samples.pts = 48000, 0
+        container.mux([*audio.encode(samples), *audio.encode(None)])
+    assert "clip.mp4: holds no pictures, only sound" in command.refused(*arguments)
+    make_video(source)
+    source.write_bytes(source.read_bytes().replace(b"avc1", b"zzzz").replace(b"mp4a", b"zzzz"))
+    assert "clip.mp4: its pictures are in a format that FFmpeg does not know" in command.refused(*arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_video_without_a_single_picture_leaves_no_empty_files(command: CommandLine, tmp_path: Path) -> None:
+    source, artifact = make_video(tmp_path / "clip.mp4", None), make_artifact(tmp_path / "artifact", size=SIZE)
+    content = bytearray(source.read_bytes())
+    begin, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
+    content[begin:end] = bytes(end - begin)
+    source.write_bytes(content)
+    line = command.refused("predict", artifact, "--source", source, "--out", tmp_path / "out")
+    assert "clip.mp4: " in line
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_cover_is_not_the_video() -> None:
+    """Some files have it as their first stream; PyAV cannot write one."""
+    picture = SimpleNamespace(disposition=av.stream.Disposition.attached_pic, codec_context=object())
+    film = SimpleNamespace(disposition=av.stream.Disposition.default, codec_context=object())
+    for best in (picture, film, None):
+        streams = SimpleNamespace(video=(picture, film), audio=(), best=lambda kind, best=best: best)
+        assert source._pictures(SimpleNamespace(streams=streams), "clip.mp4") is film
+    streams = SimpleNamespace(video=(picture,), audio=(object(),), best=lambda kind: picture)
+    with pytest.raises(DataError, match="holds no pictures, only sound"):
+        source._pictures(SimpleNamespace(streams=streams), "clip.mp4")
+    streams = SimpleNamespace(video=(), audio=(), best=lambda kind: None)
+    with pytest.raises(DataError, match="holds no pictures and no sound"):
+        source._pictures(SimpleNamespace(streams=streams), "clip.mp4")
+
+
+@pytest.mark.parametrize("suffix", ["3gp", "flv", "m2ts", "mts", "mxf", "ogv", "vob"])
+def test_files_of_cameras_are_videos(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"clip.{suffix.upper()}"
+    codec = {"ogv": "ffv1", "mxf": "mpeg2video", "vob": "mpeg2video"}.get(suffix, "libx264")
+    kind = {"m2ts": "mpegts", "mts": "mpegts", "ogv": "matroska"}.get(suffix, suffix)
+    with av.open(str(source), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((*SIZE, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert names_video(str(source))
+    assert len(frames_of(source)) == 5
 
 
 def test_what_names_a_video() -> None:

@@ -119,7 +119,11 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             self._answer({"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"}, 404, with_body)
         elif is_api:
-            files = [{"rfilename": name} for name in found[1]]
+            sizes = "blobs=" in self.path  # as `files_metadata=True` asks
+            files = [
+                {"rfilename": name} | ({"size": len(content), "blobId": "0" * 40} if sizes else {})
+                for name, content in found[1].items()
+            ]
             self._answer(
                 {"id": repo, "sha": found[0], "siblings": files, "private": repo in self.hub.private, "tags": []}
             )

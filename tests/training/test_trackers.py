@@ -87,6 +87,27 @@ def test_wandb_keeps_an_offline_run_in_the_run_directory(run: RunDirectory, monk
     assert not (run.path / "wandb").exists()
 
 
+def test_wandb_without_a_key_is_refused_before_it_asks(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a terminal `wandb.init` shows a menu and waits."""
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    wandb.teardown()  # it keeps the settings of earlier runs
+
+    def asked(**_: object) -> None:
+        raise AssertionError("it would ask for a key")
+
+    monkeypatch.setattr(wandb, "init", asked)
+    with pytest.raises(TrackerError, match="there is no key; run `wandb login`, or set WANDB_API_KEY"):
+        open_tracker("wandb", run.path, run.key, {})
+    wandb.teardown()
+
+
 class Broken:
     """A tracker whose service is down."""
 

@@ -3,6 +3,7 @@
 WANDB_PROJECT says into which project, WANDB_MODE=offline keeps everything in the run directory for `wandb sync`.
 """
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ class WandbTracker:
 
     def __init__(self, run: Path, key: str, recipe: dict[str, Any]) -> None:
         with _refused():
+            _require_key()
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", _DEFAULT_PROJECT),
                 id=key,
@@ -51,6 +53,18 @@ class WandbTracker:
         """End the session."""
         with _refused():
             self._run.finish(exit_code=1 if failed else 0)
+
+
+def _require_key() -> None:
+    """Raise TrackerError where there is no key: in a terminal `init` would ask for one, and the training would wait."""
+    if wandb.setup().settings.mode in ("offline", "dryrun", "disabled"):
+        return
+    if "prompt" in inspect.signature(wandb.login).parameters:
+        has_key = wandb.login(prompt=False, verify=False)
+    else:
+        has_key = bool(wandb.api.api_key)  # older versions, whose `login` always asks
+    if not has_key:
+        raise TrackerError("wandb: there is no key; run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline")
 
 
 @contextmanager

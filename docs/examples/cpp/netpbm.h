@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <fstream>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,14 +15,29 @@ struct Image {
     std::vector<uint8_t> pixels;  // height × width × 3, RGB
 };
 
+// Read the next word of a header; comments, from # to the end of the line, are skipped.
+inline std::string next_word(std::istream& file) {
+    std::string word;
+    while (file >> word && word[0] == '#') file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+    return word;
+}
+
+// Read the next number of a header; 0 where there is none.
+inline int64_t next_number(std::istream& file) {
+    const std::string word = next_word(file);
+    const bool is_number = word.size() < 10 && word.find_first_not_of("0123456789") == std::string::npos;
+    return is_number && !word.empty() ? std::stoll(word) : 0;
+}
+
 // Read a binary PPM file (P6, 8 bits), such as `convert street.jpg -resize 480x352! street.ppm` writes. That resizes by
 // another filter, so that masks differ a little from those of `segkc-deploy predict`.
 inline Image read_ppm(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
-    std::string magic;
-    int largest = 0;
     Image image;
-    file >> magic >> image.width >> image.height >> largest;
+    const std::string magic = next_word(file);
+    image.width = next_number(file);
+    image.height = next_number(file);
+    const int64_t largest = next_number(file);
     file.get();
     if (!file || magic != "P6" || largest != 255 || image.width < 1 || image.height < 1)
         throw std::runtime_error(path + ": not a binary 8-bit PPM file");

@@ -2,6 +2,7 @@
 #include <onnxruntime_cxx_api.h>
 
 #include <array>
+#include <filesystem>
 #include <iostream>
 
 #include "netpbm.h"
@@ -9,7 +10,8 @@
 int main(int count, char** arguments) try {
     if (count != 4) throw std::runtime_error("usage: run_onnx model.onnx image.ppm mask.pgm");
     Ort::Env environment(ORT_LOGGING_LEVEL_WARNING, "run_onnx");
-    Ort::Session session(environment, arguments[1], Ort::SessionOptions());
+    const std::filesystem::path model(arguments[1]);  // of wide characters on Windows, as the session takes it there
+    Ort::Session session(environment, model.c_str(), Ort::SessionOptions());
 
     const Ort::TypeInfo input = session.GetInputTypeInfo(0);
     const auto shape = input.GetTensorTypeAndShapeInfo().GetShape();  // N, height, width, 3; -1 where it is free
