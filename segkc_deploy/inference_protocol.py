@@ -7,6 +7,7 @@ https://github.com/kserve/open-inference-protocol, and Triton's extension for bi
 """
 
 import math
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ _Message = TypeVar("_Message", bound=BaseModel)
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _MOST_DIGITS = 20
+_MOST_AXES = 8
 
 Datatype = Literal["UINT8", "UINT16", "FP32"]
 
@@ -34,7 +36,7 @@ class Tensor(BaseModel):
     """A tensor of a message; `parameters` has `binary_data_size` where its bytes follow the JSON."""
 
     name: str
-    shape: list[NonNegativeInt] = Field(max_length=8)
+    shape: list[NonNegativeInt] = Field(max_length=_MOST_AXES)
     datatype: Datatype
     parameters: dict[str, Any] = {}
     data: list[Any] | None = None
@@ -156,15 +158,28 @@ def _from_json(tensor: Tensor) -> np.ndarray:
     """Return the values of a tensor in JSON: a flat or nested list in row-major order."""
     dtype = NUMPY_TYPES[tensor.datatype]
     wrong = DataError(f"tensor {tensor.name}: its data is not {_kind(tensor)}")
-    try:
-        values = np.array(tensor.data or [])
-    except ValueError:  # lists of different lengths
-        raise wrong from None
-    if values.size != math.prod(tensor.shape) or values.dtype.kind not in ("iuf" if dtype.kind == "f" else "iu"):
+    # Checked before NumPy sees them: it would give every text of a list the room of the longest one.
+    numbers = _numbers(tensor.data or [])
+    if numbers is None or len(numbers) != math.prod(tensor.shape):
+        raise wrong
+    values = np.array(numbers)
+    if values.dtype.kind not in ("iuf" if dtype.kind == "f" else "iu"):
         raise wrong
     if dtype.kind == "u" and values.size and not 0 <= values.min() <= values.max() <= np.iinfo(dtype).max:
         raise wrong
     return _shaped(values.astype(dtype), tensor)
+
+
+def _numbers(values: list[Any]) -> list[int | float] | None:
+    """Return the numbers of nested lists, or None where these are uneven or hold anything else."""
+    for _ in range(_MOST_AXES):
+        kinds = set(map(type, values))
+        if kinds <= {int, float}:
+            return values
+        if kinds != {list} or len(set(map(len, values))) > 1:
+            return None
+        values = list(chain.from_iterable(values))
+    return None
 
 
 def _shaped(values: np.ndarray, tensor: Tensor) -> np.ndarray:

@@ -16,6 +16,10 @@ def serve_command(
     ],
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name under which clients reach it through a proxy; may be given several times."),
+    ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="A file with the key that clients send as X-API-Key; else anyone may use it.")
     ] = None,
@@ -68,6 +72,7 @@ def serve_command(
         from segkc_deploy.serve.server import address_of, host_names, is_local, listen, server_for
         from segkc_deploy.serve.service import Service
 
+    hosts = host_names(host, allowed_host or ())
     key = None if api_key_file is None else read_key(api_key_file)
     if browser_runtime is not None:
         check_runtime(browser_runtime)
@@ -92,7 +97,7 @@ def serve_command(
         if key is None and not is_local(host):
             console.print("anyone who reaches this address may use it; --api-key-file asks for a key", style="yellow")
         try:
-            app_served = create_app(Service(models, limits), key, host_names(host), browser_runtime)
+            app_served = create_app(Service(models, limits), key, hosts, browser_runtime)
             server_for(app_served, limits).run(sockets=[listening])
         except KeyboardInterrupt:
             raise typer.Exit from None

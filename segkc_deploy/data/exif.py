@@ -8,7 +8,17 @@ from typing import BinaryIO
 from PIL import Image, ImageOps
 
 #: Everything that Pillow raises for a damaged file.
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
+PILLOW_ERRORS = (
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,  # of the decoder of AVIF
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 ORIENTATION = 274
 

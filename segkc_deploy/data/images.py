@@ -31,6 +31,9 @@ Header = tuple[str, tuple[int, int]]
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
 #: What libjpeg decodes at half the size; a camera's MPO file is a JPEG with further pictures behind it.
 _HALVED = ("JPEG", "MPO")
+#: Pillow takes a header apart in Python, a few microseconds a read. Real files need tens to hundreds of reads; millions
+#: of empty chunks or markers before a tiny picture would take minutes.
+_MOST_READS = 20_000
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 # Our own limit holds for all formats (`pixel_limit`); Pillow's would refuse a TIFF of a size that a JPEG may have.
@@ -135,13 +138,31 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise UnreadableFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
+class _TooManyReadsError(Exception):
+    """A file has more parts than a real one."""
+
+
+class _FewReads(io.BytesIO):
+    """A file in memory that may be read from `_MOST_READS` times."""
+
+    _left = _MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise _TooManyReadsError
+        return super().read(size)
+
+
 def _identify(encoded: bytes, path: Path | str) -> Header:
     """Return the format and the size (height, width) that the header names."""
     if encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIC_BRANDS:
         _register_heic(path)
     try:
-        with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+        with Image.open(_FewReads(encoded), formats=_known_formats()) as image:
             return str(image.format), (image.height, image.width)
+    except _TooManyReadsError:
+        raise UnreadableFileError(f"{path}: not a readable image: its header has thousands of parts") from None
     except PILLOW_ERRORS:
         raise UnreadableFileError(f"{path}: not a readable image: {_reason(encoded)}") from None
 
@@ -251,9 +272,11 @@ def _reason(encoded: bytes) -> str:
     if encoded.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS; fetch the files with `git lfs pull`"
     try:
-        with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+        with Image.open(_FewReads(encoded), formats=_known_formats()) as image:
             image.load()
             return "its last bytes are missing or damaged"
+    except _TooManyReadsError:  # of a large PNG, whose header was read before
+        return "its last bytes are missing or damaged"
     except UnidentifiedImageError:
         return "not a JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF file, or its header is damaged"
     except PILLOW_ERRORS as error:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _LOSSY = frozenset({6, 7, 33003, 33005, 34712, 34892, 50001, 50002, 52546})
 #: Of these and LERC those that Pillow's libtiff decodes, where at all, on some systems alone.
 _BY_IMAGECODECS = (_LOSSY | {34887}) - {6, 7}
 _MOST_BANDS = 64
+#: Tiles pad an image to whole ones, and a decoder takes memory and time for all of these pixels.
+_MOST_PADDING = 4096 * 4096
 
 # A damaged file becomes a DataError that names it; tifffile would also log its own lines, which do not.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
@@ -48,6 +51,7 @@ class TiffHeader:
 
     `kind` is NumPy's: `u` unsigned, `i` signed, `f` floating point. `planar` files store band after band.
     `orientation` is the EXIF value, 1 to 8. `by_imagecodecs` files have a compression that Pillow may lack.
+    `padded` is how many pixels the tiles or strips hold, beyond the image's edges too.
     """
 
     size: tuple[int, int]
@@ -59,6 +63,7 @@ class TiffHeader:
     orientation: int
     lossy: bool
     by_imagecodecs: bool = False
+    padded: int = 0
 
 
 def is_tiff(encoded: bytes) -> bool:
@@ -70,7 +75,7 @@ def read_header(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
     """Return the header of a TIFF file.
 
     Raises:
-        UnreadableFileError: it is damaged.
+        UnreadableFileError: it is damaged, or has tiles far larger than the image.
         DataError: the image is larger than the pixel limit.
     """
     try:
@@ -83,6 +88,12 @@ def read_header(encoded: bytes, path: Path | str, what: Literal["image", "mask"]
     if 0 in header.size:
         raise UnreadableFileError(f"{path}: not a readable {what}: its header names no pixels")
     require_within_limit(path, header.size)
+    height, width = header.size
+    if header.padded > 4 * height * width + _MOST_PADDING:
+        raise UnreadableFileError(
+            f"{path}: not a readable {what}: it has {width}x{height} pixels, and its tiles have {header.padded};"
+            " save it with smaller tiles"
+        )
     if header.bands > _MOST_BANDS:
         raise UnreadableFileError(f"{path}: not a readable {what}: its header names {header.bands} bands")
     return header
@@ -174,7 +185,17 @@ def _header_of(file: tifffile.TiffFile) -> TiffHeader:
         orientation=orientation if orientation in range(1, 9) else 1,
         lossy=int(page.compression) in _LOSSY,
         by_imagecodecs=int(page.compression) in _BY_IMAGECODECS,
+        padded=_padded_pixels(page),
     )
+
+
+def _padded_pixels(page: tifffile.TiffPage) -> int:
+    """Return how many pixels the tiles hold, or the strips, which end with the image."""
+    size = (int(page.imagedepth), int(page.imagelength), int(page.imagewidth))
+    if not page.is_tiled:
+        return math.prod(size)
+    tile = (int(page.tiledepth), int(page.tilelength), int(page.tilewidth))
+    return math.prod(-(-side // one) * one for side, one in zip(size, tile, strict=True))
 
 
 def _in_one_line(error: BaseException) -> str:

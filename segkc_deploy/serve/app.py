@@ -28,6 +28,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is no such model."},
     408: {"model": Problem, "description": "The body arrived too slowly."},
     413: {"model": Problem, "description": "The body or the image is too large."},
+    415: {"model": Problem, "description": "The body has a Content-Encoding such as gzip."},
     429: {"model": Problem, "description": "This client has too many requests at once."},
     503: {"model": Problem, "description": "All clients together have too many requests at once, or time ran out."},
 }
@@ -42,7 +43,7 @@ _ANSWER: dict[str, Any] = {
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "The file itself: JPEG, PNG, WebP, BMP or TIFF, told by its content.",
+        "description": "The file itself: JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC, told by its content.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
@@ -56,8 +57,8 @@ def create_app(
     Args:
         service: what predicts.
         api_key: what all but the page and the probes ask for; None leaves them open.
-        hosts: the names under which it may be addressed. A service for this machine alone names only itself, so that
-            no web page can reach it through a name that points here (DNS rebinding).
+        hosts: the names under which it may be addressed, as `host_names` gives them. A service for this machine alone
+            names only itself, so that no web page can reach it through a name that points here (DNS rebinding).
         browser_runtime: a folder with ONNX Runtime Web, with which the page runs artifacts in the browser.
     """
 
@@ -103,11 +104,13 @@ def create_app(
         served = service.models.values()
         return [model.describe().model_copy(update={"in_browser": here and runs_in_browser(model)}) for model in served]
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="Is it there?")
     async def health() -> State:
         """Answer that the process lives; nothing else is looked at."""
         return State(status="ok")
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", responses={503: {"model": Problem}}, summary="Can it predict?")
     async def ready() -> State:
         """Answer whether the networks are loaded and given batches."""
@@ -126,6 +129,7 @@ def create_app(
     if browser_runtime is not None:
         app.include_router(browser_routes(service, browser_runtime, locked))
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         return HTMLResponse(page_html(), headers=page_headers(browser_runtime is not None))

@@ -98,10 +98,27 @@ class Batcher:
                 self._arrival.clear()
                 if not self._waiting:
                     await self._arrival.wait()
-                if self._delay_s and len(self._waiting) < self._largest:
-                    await asyncio.sleep(self._delay_s)
+                if self._delay_s:
+                    await self._gather()
                 if jobs := self._next_batch():
                     await self._run_batch(thread, jobs)
+
+    async def _gather(self) -> None:
+        """Wait until a batch is full, or its first image has waited for as long as it may."""
+        while (left := self._seconds_left()) > 0:
+            self._arrival.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._arrival.wait()
+            except TimeoutError:
+                return
+
+    def _seconds_left(self) -> float:
+        """Return how long the next batch may still wait for images; 0 where it is full, or nobody waits for it."""
+        waiting = [job for job in self._waiting if not job.result.done()]
+        if not waiting or sum(job.image.shape == waiting[0].image.shape for job in waiting) >= self._largest:
+            return 0
+        return waiting[0].arrived + self._delay_s - time.perf_counter()
 
     def _next_batch(self) -> list[_Job]:
         """Take the oldest image and those of its size out of the queue, leaving out what nobody waits for any more."""
@@ -119,8 +136,8 @@ class Batcher:
 
     async def _run_batch(self, thread: ThreadPoolExecutor, jobs: list[_Job]) -> None:
         started = time.perf_counter()
-        images = jobs[0].image[None] if len(jobs) == 1 else np.stack([job.image for job in jobs])
-        running = asyncio.get_running_loop().run_in_executor(thread, self._run, images)
+        # All of it in the thread, whose future takes whatever goes wrong: nothing may end the task that runs batches.
+        running = asyncio.get_running_loop().run_in_executor(thread, self._outputs, [job.image for job in jobs])
         await asyncio.wait([running])
         ran_s = time.perf_counter() - started
         error = running.exception()
@@ -130,5 +147,10 @@ class Batcher:
             if error is not None:
                 job.result.set_exception(error)
                 continue
-            outputs = {name: values[position] for name, values in running.result().items()}
+            outputs = running.result()[position]
             job.result.set_result(BatchedOutputs(outputs, started - job.arrived, ran_s, len(jobs)))
+
+    def _outputs(self, images: list[np.ndarray]) -> list[Outputs]:
+        """Return the network's outputs for each image."""
+        batch = self._run(images[0][None] if len(images) == 1 else np.stack(images))
+        return [{name: values[position] for name, values in batch.items()} for position in range(len(images))]

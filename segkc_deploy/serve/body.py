@@ -15,9 +15,13 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
     Raises:
         HTTPException: 413 where it is larger than the limit, by its declared length before any of it is read; 408 where
-            it does not arrive in time; 400 where there is none.
+            it does not arrive in time; 415 where it is compressed for the way; 400 where there is none.
         ClientDisconnect: the client is gone.
     """
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.strip().lower() != "identity":
+        detail = f"the body has the Content-Encoding {coding[:40]!r}; send it as it is, without one"
+        raise HTTPException(415, detail, {"Accept-Encoding": "identity"})
     too_large = HTTPException(413, f"the body is larger than {limits.body_mib:g} MiB", _CLOSE)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.body_bytes:

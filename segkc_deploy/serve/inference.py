@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.exception_handlers import http_exception_handler
-from fastapi.params import Depends
+from fastapi.params import Depends as Dependency
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -46,6 +46,7 @@ _BODY = {
 
 #: A served artifact has no versions; this is the one of Triton's repository.
 _VERSION = "1"
+_MODEL = "/models/{name}"
 
 
 class Refusal(BaseModel):
@@ -55,7 +56,7 @@ class Refusal(BaseModel):
 
 
 def inference_routes(
-    service: Service, locked: Sequence[Depends], problems: dict[int | str, dict[str, Any]]
+    service: Service, locked: Sequence[Dependency], problems: dict[int | str, dict[str, Any]]
 ) -> APIRouter:
     """Return the routes below `/v2`.
 
@@ -65,6 +66,15 @@ def inference_routes(
         problems: the refusals and what they mean, for OpenAPI.
     """
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+
+    async def named(request: Request, name: str) -> ServedModel:
+        version = request.path_params.get("version", _VERSION)
+        if version != _VERSION:
+            raise HTTPException(404, f"{name} has no version {version!r}; leave it out, or ask for {_VERSION}")
+        return service.model(name)
+
+    chosen = Depends(named)
+    versioned = f"{_MODEL}/versions/{{version}}"
 
     @router.get("", dependencies=locked, summary="The server")
     async def server() -> dict[str, Any]:
@@ -82,50 +92,51 @@ def inference_routes(
         """Answer whether the networks are loaded and given batches."""
         return Response(status_code=200 if service.ready else 503)
 
-    @router.get("/models/{name}", dependencies=locked, summary="An artifact's tensors")
-    async def model_metadata(name: str) -> dict[str, Any]:
+    @router.get(versioned, dependencies=locked, include_in_schema=False)
+    @router.get(_MODEL, dependencies=locked, summary="An artifact's tensors")
+    async def model_metadata(model: Annotated[ServedModel, chosen]) -> dict[str, Any]:
         """Return names, types and shapes of the inputs and outputs; -1 is any size."""
-        model = service.model(name)
         contract = model.predictor.contract
         return {
-            "name": name,
+            "name": model.name,
             "versions": [_VERSION],
             "platform": "segkc-deploy",
             "inputs": [_described(model, contract.input)],
             "outputs": [_described(model, tensor) for tensor in contract.outputs],
         }
 
-    @router.get("/models/{name}/ready", summary="Can it predict?")
-    async def model_ready(name: str) -> Response:
+    @router.get(f"{versioned}/ready", include_in_schema=False)
+    @router.get(f"{_MODEL}/ready", summary="Can it predict?")
+    async def model_ready(model: Annotated[ServedModel, chosen]) -> Response:
         """Answer whether the network is loaded and given batches."""
-        service.model(name)
         return await ready()
 
-    @router.get("/models/{name}/config", dependencies=locked, summary="An artifact's classes")
-    async def model_config(name: str) -> dict[str, Any]:
+    @router.get(f"{versioned}/config", dependencies=locked, include_in_schema=False)
+    @router.get(f"{_MODEL}/config", dependencies=locked, summary="An artifact's classes")
+    async def model_config(model: Annotated[ServedModel, chosen]) -> dict[str, Any]:
         """Return the parameters that Triton's model configuration has of an artifact: classes, colors, contract."""
-        model = service.model(name)
         assert model.predictor.manifest is not None
         parameters = client_parameters(model.predictor.manifest)
         return {
-            "name": name,
+            "name": model.name,
             "platform": "segkc-deploy",
             "max_batch_size": model.max_batch if model.predictor.contract.batch < 0 else 0,
             "parameters": {key: {"string_value": value} for key, value in parameters.items()},
         }
 
+    @router.post(f"{versioned}/infer", dependencies=locked, include_in_schema=False)
     @router.post(
-        "/models/{name}/infer",
+        f"{_MODEL}/infer",
         dependencies=locked,
         responses={status: problem | {"model": Refusal} for status, problem in problems.items()},
         response_model=InferResponse,
         openapi_extra=_BODY,
         summary="Predict images at the network's size",
     )
-    async def infer(request: Request, name: str) -> Response:
+    async def infer(request: Request, model: Annotated[ServedModel, chosen]) -> Response:
         """Return the network's outputs for `images`, as JSON or in binary."""
         try:
-            return await _infer(service, request, service.model(name))
+            return await _infer(service, request, model)
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
 
@@ -152,12 +163,12 @@ async def _infer(service: Service, request: Request, model: ServedModel) -> Resp
         names = _binary_by_name(model, wanted)
 
         def finish() -> tuple[bytes, dict[str, str]]:
-            with stages.timed("mask"):
-                return _encoded(model, wanted, names, outputs, images.shape[1:3])
+            return _encoded(model, wanted, names, outputs, images.shape[1:3])
 
         # Logits of many classes are long as JSON, however small the images are.
         in_binary = all(names.values())
-        content, headers = await (service.run(finish, images.size) if in_binary else service.run_in_thread(finish))
+        with stages.timed("mask"):
+            content, headers = await (service.run(finish, images.size) if in_binary else service.run_in_thread(finish))
     service.metrics.images.labels(model.name).inc(len(images))
     return Response(content, headers=headers | {"Server-Timing": stages.server_timing()})
 

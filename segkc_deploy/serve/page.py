@@ -6,13 +6,14 @@ from functools import cache
 from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("page")
+_SCRIPTS = ("local.js", "page.js", "camera.js")
 
 
 @cache
 def page_html() -> str:
     """Return the page with its style and script inside."""
     page = _text("page.html")
-    for name in ("page.css", "local.js", "page.js"):
+    for name in ("page.css", *_SCRIPTS):
         page = page.replace(f"/* {name} */", _text(name))
     return page
 
@@ -23,7 +24,7 @@ def page_headers(with_runtime: bool = False) -> dict[str, str]:
 
     `with_runtime` also allows the service's scripts and WebAssembly, which ONNX Runtime Web consists of.
     """
-    scripts = f"{_hash(_text('local.js'))} {_hash(_text('page.js'))}"
+    scripts = " ".join(_hash(_text(name)) for name in _SCRIPTS)
     policy = {
         "default-src": "'none'",
         "script-src": f"{scripts} 'self' 'wasm-unsafe-eval'" if with_runtime else scripts,

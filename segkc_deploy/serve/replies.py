@@ -36,7 +36,7 @@ def prediction_json(model: ServedModel, mask: np.ndarray, confidence: np.ndarray
         height=mask.shape[0],
         classes=[Area(**asdict(area)) for area in areas],
         rle={area.id: coco_rle(mask == area.id) for area in areas},
-        milliseconds={name: round(1000 * seconds, 3) for name, seconds in stages.seconds.items()},
+        milliseconds=stages.milliseconds(),  # the last, so that `mask` holds what came before it
     )
     return prediction.model_dump_json().encode()
 

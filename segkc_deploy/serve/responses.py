@@ -10,7 +10,7 @@ from segkc_deploy.serve.metrics import Metrics
 CLIENT_CLOSED_REQUEST = 499
 
 #: The paths that predict.
-_PREDICTING = re.compile(r"/predict|/v2/models/[^/]+/infer")
+_PREDICTING = re.compile(r"/predict|/v2/models/[^/]+(/versions/[^/]+)?/infer")
 
 
 class CountResponses:

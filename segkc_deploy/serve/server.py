@@ -2,7 +2,9 @@
 
 import ipaddress
 import os
+import re
 import socket
+from collections.abc import Sequence
 
 import uvicorn
 from fastapi import FastAPI
@@ -11,6 +13,8 @@ from segkc_deploy.errors import ConfigError
 from segkc_deploy.serve.limits import Limits
 from segkc_deploy.serve.protocol import ImpatientProtocol
 
+#: What comes before the port in the header `Host`; the first part may be any.
+_HOST_NAME = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -50,9 +54,22 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def host_names(host: str) -> tuple[str, ...]:
-    """Return the names under which a service that listens on `host` may be addressed; `*` is any."""
-    return (*_LOCAL_NAMES, f"[{host}]" if ":" in host else host) if is_local(host) else ("*",)
+def host_names(host: str, allowed: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names under which a service that listens on `host` may be addressed; `*` is any.
+
+    Args:
+        host: an address of this machine alone has a name of its own, any other one has all names.
+        allowed: names that a proxy passes on; with them, these and those of this machine are all there are.
+
+    Raises:
+        ConfigError: one of `allowed` is no name of a host.
+    """
+    for name in allowed:
+        if not _HOST_NAME.fullmatch(name):
+            raise ConfigError(f"--allowed-host {name}: give a name as www.example.com or *.example.com, without a port")
+    if not is_local(host) and not allowed:
+        return ("*",)
+    return (*_LOCAL_NAMES, f"[{host}]" if ":" in host else host, *allowed)
 
 
 def address_of(listening: socket.socket) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -24,9 +25,9 @@ from segkc_deploy.serve.stages import Stages
 
 _Result = TypeVar("_Result")
 
-#: Images up to this size are decoded, and their masks encoded as PNG, in a few milliseconds, without a thread: the way
-#: there and back adds 0.6 ms to every request.
-_PIXELS_AT_ONCE = 512 * 512
+#: Images of up to so many pixels, in files of up to so many bytes, are decoded, and their masks encoded as PNG, without
+#: a thread: that takes a few milliseconds, and the way there and back adds 0.6 ms to every request.
+_AT_ONCE = 512 * 512
 
 
 class Service:
@@ -95,11 +96,12 @@ class Service:
 
     @asynccontextmanager
     async def admitted(self, request: Request, model: ServedModel, stages: Stages) -> AsyncIterator[None]:
-        """Do the block's work for a request, within the limits on requests and time, and note how long it took.
+        """Do the block's work for a request, within the limits on requests and time, and note how long all of it took.
 
         Raises:
             HTTPException: 429 and 503 by the limits.
         """
+        started = time.perf_counter()
         with self._admission.admit(request.client.host if request.client else ""):
             try:
                 async with asyncio.timeout(self.limits.seconds):
@@ -109,7 +111,7 @@ class Service:
                 raise HTTPException(503, detail, RETRY_AFTER) from None
         for stage, seconds in stages.seconds.items():
             self.metrics.stage_seconds.labels(stage).observe(seconds)
-        self.metrics.seconds.labels(model.name).observe(sum(stages.seconds.values()))
+        self.metrics.seconds.labels(model.name).observe(time.perf_counter() - started)
 
     async def network(self, model: ServedModel, images: Sequence[np.ndarray], stages: Stages) -> list[Outputs]:
         """Return the network's outputs for each of `images`, which have the network's size.
@@ -133,23 +135,24 @@ class Service:
         with stages.timed("body"):
             body = await read_body(request, self.limits)
         with stages.timed("decode"):
-            header = self._header(body)
-            pixels = math.prod(header[1])
-            size, image = await self.run(lambda: self._decode(body, header, model), pixels)
+            header = await self.run(lambda: self._header(body), len(body))
+            # A file of few pixels may have many bytes, and the other way round.
+            most = max(math.prod(header[1]), len(body))
+            size, image = await self.run(lambda: self._decode(body, header, model), most)
         (outputs,) = await self.network(model, [image], stages)
 
         def finish() -> bytes:
-            with stages.timed("mask"):
-                mask = model.mask(outputs, size)
-                if form == "png":
-                    return png(mask)
+            mask = model.mask(outputs, size)
+            if form == "png":
+                return png(mask)
             confidence = model.confidence(outputs, size)
             if form == "polygons":
                 return polygons_json(model, mask, confidence, tolerance)
             return prediction_json(model, mask, confidence, stages)
 
-        # Outlines and run lengths of a mask of noise take seconds, however small it is.
-        return await (self.run(finish, pixels) if form == "png" else self.run_in_thread(finish))
+        with stages.timed("mask"):
+            # Outlines and run lengths of a mask of noise take seconds, however small it is.
+            return await (self.run(finish, math.prod(size)) if form == "png" else self.run_in_thread(finish))
 
     def _header(self, body: bytes) -> Header:
         """Return the header of the image in `body`, unless it has too many pixels."""
@@ -170,9 +173,9 @@ class Service:
             raise HTTPException(400, str(error)) from None
         return image.shape[:2], model.network_input(image)
 
-    async def run(self, work: Callable[[], _Result], pixels: int) -> _Result:
-        """Do the work of an image of so many pixels: of a small one at once, of others in a thread."""
-        if pixels <= _PIXELS_AT_ONCE:
+    async def run(self, work: Callable[[], _Result], size: int) -> _Result:
+        """Do the work of so many pixels or bytes: of few at once, of others in a thread."""
+        if size <= _AT_ONCE:
             return work()
         return await self.run_in_thread(work)
 

@@ -10,13 +10,20 @@ class Stages:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._started: dict[str, float] = {}
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Note how long the block takes as the part `name`."""
-        started = time.perf_counter()
+        self._started[name] = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - started
+        self.seconds[name] = time.perf_counter() - self._started.pop(name)
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return the milliseconds of each part, of one that is not at its end those until now."""
+        now = time.perf_counter()
+        running = {name: now - started for name, started in self._started.items()}
+        return {name: round(1000 * seconds, 3) for name, seconds in (self.seconds | running).items()}
 
     def server_timing(self) -> str:
         """Return the value of a `Server-Timing` header, which browsers' developer tools show: milliseconds each."""

@@ -85,6 +85,38 @@ def test_a_delay_gathers_images_that_come_a_little_later():
     with_batcher(network, test, delay_s=0.5)
 
 
+def test_a_full_batch_waits_for_no_more():
+    network = Network()
+    network.opened.set()
+
+    async def test(batcher: Batcher) -> None:
+        early = asyncio.create_task(batcher.infer(image(1)))
+        await asyncio.sleep(0.01)
+        later = [batcher.infer(image(i, LARGE if i == 2 else SMALL)) for i in (2, 3)]
+        done, _ = await asyncio.wait(
+            [early, *map(asyncio.ensure_future, later)], timeout=60, return_when="FIRST_COMPLETED"
+        )
+        assert [task.result().batch for task in done] == [2, 2]
+
+    with_batcher(network, test, largest=2, delay_s=3600)
+
+
+def test_what_waited_while_the_network_ran_does_not_wait_again():
+    network = Network()
+
+    async def test(batcher: Batcher) -> None:
+        first = await busy(batcher, network)
+        second = asyncio.create_task(batcher.infer(image(2)))
+        await asyncio.sleep(0)
+        batcher._delay_s = 3600
+        batcher._waiting[0].arrived -= 3600
+        network.opened.set()
+        assert (await first).batch == 1
+        assert (await asyncio.wait_for(second, 60)).waited_s > 3600
+
+    with_batcher(network, test)
+
+
 def test_a_full_queue_refuses():
     network = Network()
 
@@ -115,6 +147,32 @@ def test_an_error_reaches_those_of_its_batch_alone_and_the_next_batch_runs():
         assert (await fine).outputs["masks"].max() == 6
 
     with_batcher(network, test)
+
+
+@pytest.mark.parametrize("wrong", ["too few outputs", "no memory for the batch"])
+def test_whatever_goes_wrong_the_next_batch_runs(wrong: str, monkeypatch: pytest.MonkeyPatch):
+    network = Network()
+
+    async def test(batcher: Batcher) -> None:
+        first = await busy(batcher, network)
+        broken = [asyncio.create_task(batcher.infer(image(value))) for value in (2, 3)]
+        await asyncio.sleep(0)
+        with monkeypatch.context() as changed:
+            if wrong == "too few outputs":
+                changed.setattr(batcher, "_run", lambda images: {"masks": images[:1]})
+            else:
+                changed.setattr(np, "stack", no_memory)
+            network.opened.set()
+            await first
+            results = await asyncio.wait_for(asyncio.gather(*broken, return_exceptions=True), 60)
+        assert [type(result) for result in results] == 2 * [IndexError if wrong == "too few outputs" else MemoryError]
+        assert (await asyncio.wait_for(batcher.infer(image(6)), 60)).outputs["masks"].max() == 12
+
+    with_batcher(network, test)
+
+
+def no_memory(images: object) -> np.ndarray:
+    raise MemoryError
 
 
 def test_an_image_that_nobody_waits_for_any_more_is_not_run():

@@ -75,6 +75,28 @@ def test_tritons_own_client_gets_every_output(served: RunningService, binary: bo
     client.close()
 
 
+def test_the_version_that_is_named_is_served(artifacts: list[Path]) -> None:
+    with running_service(artifacts[:1], api_key="s3cret") as service:
+        key = {"X_API_Key": "s3cret"}
+        (version,) = json.loads(service.request("GET", "/v2/models/fixed", **key).body)["versions"]
+        for path in ("", "/ready", "/config"):
+            one, other = (
+                service.request("GET", f"/v2/models/fixed{middle}{path}", **key)
+                for middle in ("", f"/versions/{version}")
+            )
+            assert (one.status, one.body) == (other.status, other.body) == (200, one.body)
+        path = f"/v2/models/fixed/versions/{version}/infer"
+        assert service.request("POST", path, request_json(), **key).status == 200
+        assert service.request("POST", path, request_json()).status == 401
+        refused = service.request("GET", "/v2/models/fixed/versions/2", **key)
+        assert (refused.status, json.loads(refused.body)["error"]) == (
+            404, "fixed has no version '2'; leave it out, or ask for 1",
+        )  # fmt: skip
+        assert (
+            'segkc_deploy_requests_total{status="200"} 1.0' in service.request("GET", "/metrics", **key).body.decode()
+        )
+
+
 @pytest.mark.parametrize("name", ["fixed", "free"])
 def test_a_connected_predictor_gives_what_a_loaded_one_gives(
     served: RunningService, artifacts: list[Path], name: str
@@ -320,6 +342,9 @@ def test_nested_lists_are_row_major(served: RunningService) -> None:
         (request_json(data=[300] * 288), 400, "its data is not"),
         (request_json(data=[0.5] * 288), 400, "its data is not"),
         (request_json(data=["1"] * 288), 400, "its data is not"),
+        (request_json(data=["x" * 1_000_000] + ["a"] * 500_000), 400, "its data is not"),  # 2 TB as an array
+        (request_json(data=[True] + [1] * 287), 400, "its data is not"),
+        (request_json(data=[[[[[[[[[1]]]]]]]]]), 400, "its data is not"),
         (request_json(shape=[1, 8, 12, -3]), 400, "greater than or equal to 0"),
         (request_json(datatype="INT64"), 400, "datatype"),
         (request_json(datatype="FP32"), 400, "send UINT8"),

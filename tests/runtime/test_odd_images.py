@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image, features
 
 from segkc_deploy.data import pixel_limit
 from segkc_deploy.data.headers import upright_size
-from segkc_deploy.data.images import IMAGE_SUFFIXES, read_image
+from segkc_deploy.data.images import IMAGE_SUFFIXES, decode_image, read_header, read_image
 from segkc_deploy.data.mask_files import raw_mask
 from segkc_deploy.errors import ConfigError, DataError
 
@@ -166,7 +167,7 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path) -> None
     """A few bytes that claim 60,000 x 60,000 pixels."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header
-    png += struct.pack(">I", __import__("zlib").crc32(b"IHDR" + header)) + bytes(4) + b"IDAT" + bytes(4)
+    png += struct.pack(">I", zlib.crc32(b"IHDR" + header)) + bytes(4) + b"IDAT" + bytes(4)
     bmp = bytearray(cv2.imencode(".bmp", np.zeros((2, 2, 3), np.uint8))[1].tobytes())
     bmp[18:26] = struct.pack("<ii", 60_000, 60_000)
     buffer = io.BytesIO()
@@ -182,6 +183,56 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path) -> None
         path.write_bytes(content)
         with pytest.raises(DataError, match="60000x60000 pixels, more than the limit"):
             read_image(path)
+
+
+def _with_thousands_of_parts(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("P" if kind == "GIF" else "RGB", (8, 8)).save(buffer, kind)
+    content = buffer.getvalue()
+    place, part = {
+        "PNG": (content.find(b"IDAT") - 4, struct.pack(">I4sI", 0, b"prVt", zlib.crc32(b"prVt"))),
+        "JPEG": (2, b"\xff\xe5\x00\x02"),
+        "GIF": (content.find(b",\0\0\0\0"), b"!\x01\x01a\x00"),
+    }[kind]
+    return content[:place] + 30_000 * part + content[place:]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+def test_a_header_of_thousands_of_parts_is_refused(kind: str) -> None:
+    """Pillow took minutes for a header of 20 MB."""
+    content = _with_thousands_of_parts(kind)
+    for read in (read_header, decode_image):
+        with pytest.raises(DataError, match="its header has thousands of parts"):
+            read(content, "a")
+
+
+def _tiff_of_one_tile(side: int, tile: int, bits: int) -> bytes:
+    """A TIFF of `side` x `side` black RGB pixels in one tile, which zlib makes small."""
+    data = zlib.compress(bytes(3 * tile * tile * bits // 8), 1)
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 3, 134), (259, 3, 1, 8), (262, 3, 1, 2), (277, 3, 1, 3)]
+    tags += [(322, 4, 1, tile), (323, 4, 1, tile), (324, 4, 1, 140), (325, 4, 1, len(data))]
+    header = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return header + bytes(4) + struct.pack("<3H", bits, bits, bits) + data
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiles_far_larger_than_their_image_are_refused_before_decoding(bits: int) -> None:
+    assert decode_image(_tiff_of_one_tile(16, 256, bits), "a.tif").shape == (16, 16, 3)
+    content = _tiff_of_one_tile(16, 4608, bits)
+    for read in (read_header, decode_image):
+        with pytest.raises(DataError, match="16x16 pixels, and its tiles have 21233664; save it with smaller tiles"):
+            read(content, "a.tif")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_a_damaged_avif_is_named(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.avif")
+    content = bytearray((tmp_path / "a.avif").read_bytes())
+    place = content.index(b"mdat") + 4
+    content[place : place + 400] = bytes(min(400, len(content) - place))
+    (tmp_path / "a.avif").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.avif: not a readable image: Failed to decode"):
+        read_image(tmp_path / "a.avif")
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

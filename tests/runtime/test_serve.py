@@ -1,5 +1,6 @@
 """The HTTP service over real sockets: its answers, its limits, and how it starts and ends."""
 
+import asyncio
 import http.client
 import json
 import re
@@ -14,19 +15,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
+import uvicorn
 from command_line import CommandLine
 from pycocotools import mask as coco_mask
 from running_service import RunningService, running_service
 from starlette.testclient import TestClient
 from tiny_artifact import expected_mask, make_artifact
+from uvicorn.server import ServerState
 
 from segkc_deploy.serve import service
 from segkc_deploy.serve.app import create_app
 from segkc_deploy.serve.limits import Limits
+from segkc_deploy.serve.protocol import ImpatientProtocol
 from segkc_deploy.serve.server import host_names, listen
 from segkc_deploy.serve.service import Service
 
@@ -104,6 +109,24 @@ def test_json_and_polygons_are_made_outside_the_event_loop(served: RunningServic
     for form in ("polygons", "json"):
         assert served.predict(PNG, f"?format={form}").status == 200
     assert threads == ["polygons_json images", "prediction_json images"]
+
+
+def test_a_long_file_of_few_pixels_is_read_outside_the_event_loop(
+    served: RunningService, monkeypatch: pytest.MonkeyPatch
+):
+    threads: list[str] = []
+    for name in ("read_header", "decode_image"):
+        original = getattr(service, name)
+
+        def noting(*arguments: Any, original: Callable[..., Any] = original) -> Any:
+            threads.append(threading.current_thread().name.rpartition("_")[0])
+            return original(*arguments)
+
+        monkeypatch.setattr(service, name, noting)
+    for body in (PNG, PNG + bytes(300_000)):
+        assert served.predict(body).status == 200
+    assert threads[2:] == ["images", "images"]
+    assert "images" not in threads[:2]
 
 
 def test_a_rotated_jpeg_is_predicted_upright(served: RunningService, tmp_path: Path):
@@ -184,6 +207,28 @@ def test_metrics_count_answers_and_refusals(artifacts: list[Path]):
     assert "segkc_deploy_requests_in_work 0.0" in text
 
 
+@pytest.mark.parametrize(("form", "work"), [("json", "prediction_json"), ("polygons", "polygons_json")])
+def test_times_hold_all_of_the_work(
+    artifacts: list[Path], monkeypatch: pytest.MonkeyPatch, form: str, work: str
+) -> None:
+    original = getattr(service, work)
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(0.2)
+        return original(*arguments)
+
+    monkeypatch.setattr(service, work, slow)
+    with running_service(artifacts[:1]) as running:
+        answer = running.predict(PNG, f"?format={form}")
+        text = running.request("GET", "/metrics").body.decode()
+    parts = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"]))
+    assert float(parts["mask"]) >= 200
+    if form == "json":
+        assert json.loads(answer.body)["milliseconds"]["mask"] >= 200
+    (total,) = re.findall(r'segkc_deploy_request_seconds_sum{model="sure"} ([\d.]+)', text)
+    assert float(total) >= sum(map(float, parts.values())) / 1000
+
+
 def test_names_that_point_here_from_elsewhere_are_refused(served: RunningService):
     assert served.request("GET", "/health", Host="evil.example").status == 400
 
@@ -193,6 +238,29 @@ def test_a_service_may_be_addressed_by_the_address_that_it_listens_on():
         with TestClient(create_app(Service([], Limits()), None, host_names(host)), f"http://{name}:8000") as client:
             assert client.get("/health").status_code != 400, host
             assert client.get("/health", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_a_proxy_may_pass_on_a_public_name():
+    for host in ("127.0.0.1", "0.0.0.0"):
+        names = host_names(host, ["a.example", "*.b.example"])
+        with TestClient(create_app(Service([], Limits()), None, names), "http://localhost:8000") as client:
+            for name, status in (("a.example", 200), ("x.b.example:443", 200), ("localhost", 200), ("c.example", 400)):
+                assert client.get("/health", headers={"Host": name}).status_code == status, (host, name)
+
+
+def test_probes_may_ask_for_the_head_alone(served: RunningService):
+    for path in ("/", "/health", "/ready"):
+        answer = served.request("HEAD", path)
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.headers["content-length"] == served.request("GET", path).headers["content-length"]
+
+
+def test_a_compressed_body_is_refused_with_the_fix(served: RunningService):
+    for path in ("/predict", "/v2/models/sure/infer"):
+        answer = served.request("POST", path, PNG, Content_Encoding="gzip")
+        assert answer.status == 415
+        assert b"Content-Encoding 'gzip'; send it as it is" in answer.body
+    assert served.predict(PNG, Content_Encoding="identity").status == 200
 
 
 def test_a_key_locks_all_but_the_probes_and_the_page(artifacts: list[Path]):
@@ -254,6 +322,55 @@ def test_slow_clients_are_refused(artifacts: list[Path], monkeypatch: pytest.Mon
             assert connection.getresponse().read()
             time.sleep(0.5)
         connection.close()
+
+
+@pytest.mark.parametrize(
+    ("length", "more"), [(1000, b"x"), (1, b"x"), (0, b"\r\n")], ids=["part of a body", "a body", "an empty line"]
+)
+def test_a_connection_is_closed_that_sent_a_little_after_its_answer(
+    artifacts: list[Path], monkeypatch: pytest.MonkeyPatch, length: int, more: bytes
+):
+    """A byte ends uvicorn's own timer, and some hundred such connections kept everybody out for good."""
+    monkeypatch.setattr("segkc_deploy.serve.protocol.HEAD_SECONDS", 0.3)
+    with (
+        running_service(artifacts[:1]) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=30) as client,
+    ):
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length)
+        answer = b""
+        while b'"ok"' not in answer:
+            answer += client.recv(1000)
+        client.sendall(more)
+        with suppress(ConnectionResetError):
+            assert client.recv(100) in (b"", b"}")
+            assert client.recv(100) == b""
+
+
+def test_the_head_of_a_next_request_does_not_stop_the_clock_of_an_answer(monkeypatch: pytest.MonkeyPatch):
+    """A client that reads nothing could keep its connection by sending another request."""
+    monkeypatch.setattr("segkc_deploy.serve.protocol.READ_SECONDS", 0.1)
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        await asyncio.sleep(3600)
+
+    async def main() -> None:
+        closed = asyncio.Event()
+        transport = Mock(spec=asyncio.Transport, abort=closed.set)
+        transport.get_extra_info.return_value = None
+        config = uvicorn.Config(app, log_config=None, lifespan="off")
+        connection = ImpatientProtocol(config, ServerState(), {})
+        connection.connection_made(transport)
+        connection.pause_writing()
+        connection.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        try:
+            await asyncio.wait_for(closed.wait(), 60)
+        finally:
+            connection.connection_lost(None)
+            (task,) = connection.tasks
+            task.cancel()
+            await asyncio.wait([task])
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(
@@ -338,6 +455,8 @@ def test_mistakes_are_one_line(
 ) -> None:
     artifact = artifacts[0]
     assert "choose another --host or --port" in command.refused("serve", artifact, "--port", served.port)
+    for name in ("a.example:8000", "https://a.example", "a*.example", ""):
+        assert f"--allowed-host {name}: give a name as" in command.refused("serve", artifact, "--allowed-host", name)
     assert "--host ..: no name of a host" in command.refused("serve", artifact, "--port", 0, "--host", "..")
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "umlaut").write_text("schlüssel")

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from command_line import CommandLine
+from PIL import Image
 from prepared_folder import prepared_folder
 from running_service import RunningService, running_service
 from test_serve_page import ServedPage
@@ -108,6 +109,43 @@ def test_logits_are_upsampled_bilinearly(page: Any, size: tuple[int, int], align
     logits = np.random.default_rng(0).normal(size=(15, 20, 5)).astype(np.float32)
     mask = called(page, "maskFromLogits", logits, list(logits.shape), size[1], size[0], align)
     np.testing.assert_array_equal(mask.reshape(size), mask_from_logits(logits, size, align))
+
+
+#: Predicts a file in the browser, by a network that needs no ONNX Runtime, and returns what the page says.
+_PREDICT_HERE = """async (base64) => {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const run = async () => ({ masks: { data: new Uint8Array(60 * 80) } });
+  const contract = { size: [60, 80], input: { name: "images" }, outputs: [{ name: "masks" }] };
+  window.local = async () => ({ ort: { Tensor: class {} }, session: { run }, contract });
+  models[0].in_browser = at("here").checked = true;
+  await predict(new Blob([bytes]));
+  return at("status").textContent;
+}"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode", "options", "noted"),
+    [
+        (".png", "RGB", {}, False),
+        (".png", "RGBA", {}, False),
+        (".png", "half", {}, True),
+        (".png", "P", {"transparency": 0}, True),
+        (".png", "I;16", {}, True),
+        (".jpg", "RGB", {}, False),
+        (".webp", "half", {"lossless": True}, True),
+        (".gif", "P", {"transparency": 0}, True),
+    ],
+)
+def test_pictures_that_a_browser_changes_are_named(
+    page: Any, tmp_path: Path, suffix: str, mode: str, options: dict[str, object], noted: bool
+) -> None:
+    """A canvas multiplies colors by alpha, and keeps 8 of 16 bits."""
+    image = Image.new("RGBA", (6, 4), (200, 100, 50, 128 if mode == "half" else 255))
+    image = Image.new("I;16", (6, 4)) if mode == "I;16" else image if mode == "half" else image.convert(mode)
+    image.save(tmp_path / f"a{suffix}", **options)
+    status = page.evaluate(_PREDICT_HERE, base64.b64encode((tmp_path / f"a{suffix}").read_bytes()).decode())
+    assert status.startswith("6 × 4 pixels")
+    assert ("the mask of the service may differ" in status) == noted
 
 
 @pytest.mark.parametrize("size", [(60, 80), (44, 96)])

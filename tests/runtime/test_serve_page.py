@@ -166,6 +166,64 @@ def test_the_camera_is_predicted_until_it_is_stopped(browser: Any, served: Runni
         assert shown.page.inner_text("#camera") == "Camera"
 
 
+#: Cameras whose permission is given when a test says so: `granted[0]()`. They film a canvas.
+_CAMERAS = """() => {
+  Object.assign(window, { opened: [], granted: [], canvas: document.createElement("canvas") });
+  Object.assign(canvas, { width: 80, height: 60 });
+  const draw = () => canvas.getContext("2d").fillRect(0, 0, canvas.width, canvas.height);
+  navigator.mediaDevices.getUserMedia = () => new Promise((resolve) => granted.push(() => {
+    draw();
+    opened.push(canvas.captureStream(30));
+    setInterval(draw, 30);
+    resolve(opened.at(-1));
+  }));
+}"""
+
+
+def test_a_picture_that_is_chosen_while_the_camera_is_asked_for_stays(
+    browser: Any, served: RunningService, picture: Path
+) -> None:
+    with ServedPage(browser, served) as shown:
+        shown.page.evaluate(_CAMERAS)
+        assert shown.page.evaluate("at('camera').click(), at('camera').click(), granted.length") == 1
+        assert shown.page.is_disabled("#camera")
+        shown.choose(picture)
+        shown.page.evaluate("granted[0]()")
+        shown.wait_until("opened.length === 1 && !opened[0].active")
+        assert shown.page.inner_text("#status") == "80 × 60 pixels"
+        assert (shown.page.inner_text("#camera"), shown.page.is_disabled("#camera")) == ("Camera", False)
+
+
+def test_a_camera_that_is_started_again_is_predicted_once(browser: Any, served: RunningService) -> None:
+    with ServedPage(browser, served) as shown:
+        shown.page.evaluate(_CAMERAS)
+        shown.page.evaluate(
+            "window.calls = [], window.predict = () => new Promise((ended) => calls.push(ended)), undefined"
+        )
+        for camera in range(2):
+            shown.page.evaluate("at('camera').click()")
+            shown.page.evaluate(f"granted[{camera}]()")
+            shown.wait_until(f"calls.length === {camera + 1}")
+            if camera == 0:
+                shown.page.click("#camera")
+        shown.page.evaluate("calls.forEach((end) => end())")
+        shown.wait_until("calls.length >= 3")
+        shown.page.evaluate("new Promise((passed) => setTimeout(passed, 300))")
+        assert shown.page.evaluate("[calls.length, ...opened.map((stream) => stream.active)]") == [3, False, True]
+        shown.page.click("#camera")
+        assert not shown.page.evaluate("opened[1].active")
+
+
+def test_a_camera_may_be_turned(browser: Any, served: RunningService) -> None:
+    with ServedPage(browser, served) as shown:
+        shown.page.evaluate(_CAMERAS)
+        shown.page.evaluate("at('camera').click(), granted[0]()")
+        shown.wait_until("at('picture').width === 80")
+        shown.page.evaluate("Object.assign(canvas, { width: 60, height: 80 })")
+        shown.wait_until("at('picture').width === 60 && at('picture').height === 80")
+        shown.page.click("#camera")
+
+
 def test_the_mask_is_saved_as_the_service_sent_it(
     browser: Any, served: RunningService, picture: Path, tmp_path: Path
 ) -> None:
@@ -185,13 +243,28 @@ def test_a_file_that_is_no_picture_is_said(browser: Any, served: RunningService,
         assert "not a picture" in shown.page.inner_text("#problem")
 
 
+def test_a_picture_that_fails_leaves_no_mask_of_another(
+    browser: Any, served: RunningService, picture: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    with ServedPage(browser, served) as shown:
+        shown.choose(picture)
+        shown.page.set_input_files("#file", tmp_path / "text.png")
+        shown.page.wait_for_selector("#problem:visible")
+        for place in ("#legend", "#times", "#save", "#mask-0", "#compare"):
+            assert shown.page.is_hidden(place), place
+        shown.choose(picture)
+        assert shown.page.is_visible("#save") and shown.page.is_hidden("#problem")
+
+
 def test_a_key_is_asked_for(browser: Any, tmp_path: Path, picture: Path) -> None:
     artifacts = [make_artifact(tmp_path, size=SIZE)]
     with running_service(artifacts, api_key="s3cret") as service, ServedPage(browser, service) as shown:
+        shown.page.set_input_files("#file", picture)  # it waits for the key
         shown.page.fill("#key-value", "s3cret")
         shown.page.press("#key-value", "Enter")
         shown.page.wait_for_selector("#key", state="hidden")
-        shown.choose(picture)
+        shown.page.wait_for_selector("#legend:visible")
         assert len(shown.legend()) == 3
         # The refusal itself is on the browser's console.
         (refusal,) = shown.wrong

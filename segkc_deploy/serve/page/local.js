@@ -40,8 +40,11 @@ async function answerHere(blob, model) {
     ? maskFromLogits(output.data, output.dims.slice(1), image.width, image.height, contract.align_corners)
     : resizeMask(output.data, width, height, image.width, image.height);
   const ended = performance.now();
+  const note = image.translucent || await isDeepPng(blob)
+    ? "Transparent pixels and 16-bit colors are not exact in a browser; the mask of the service may differ"
+    : null;
   const parts = [["decode", decoded - began], ["network", ran - decoded], ["mask", ended - ran]];
-  return { ids, width: image.width, height: image.height, parts, total: ended - began, png: null };
+  return { ids, width: image.width, height: image.height, parts, total: ended - began, png: null, note };
 }
 
 async function pixelsOf(blob) {
@@ -51,10 +54,19 @@ async function pixelsOf(blob) {
   context.drawImage(bitmap, 0, 0);
   const rgba = context.getImageData(0, 0, width, height).data;
   const data = new Uint8Array(3 * width * height);
+  let translucent = false;
   for (let pixel = 0; pixel < width * height; pixel++) {
+    // A canvas multiplies colors by alpha; the service takes them as they are stored.
+    if (rgba[4 * pixel + 3] !== 255) translucent = true;
     for (let channel = 0; channel < 3; channel++) data[3 * pixel + channel] = rgba[4 * pixel + channel];
   }
-  return { data, width, height };
+  return { data, width, height, translucent };
+}
+
+/** Whether a file is a PNG of 16 bits a channel, of which a canvas keeps 8. */
+async function isDeepPng(blob) {
+  const header = new DataView(await blob.slice(0, 25).arrayBuffer());
+  return header.byteLength === 25 && header.getUint32(0) === 0x89504e47 && header.getUint8(24) === 16;
 }
 
 function networkSize({ size, size_multiple: multiple, min_size: least, max_size: most }, { width, height }) {

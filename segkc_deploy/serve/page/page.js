@@ -6,7 +6,6 @@ let models = [];
 let key = sessionStorage.getItem("segkc-deploy-key") || "";
 let latest = 0;  // the newest prediction; answers to older ones are dropped
 let source = null;
-let stream = null;
 
 /* The service */
 
@@ -40,6 +39,7 @@ async function start() {
   at("places").hidden = !models.some((model) => model.in_browser);
   if (models.length > 1) sides[1].select.value = models[1].name;
   describe();
+  if (source) predict(source);  // chosen before the key was
 }
 
 function describe() {
@@ -61,7 +61,7 @@ function chosen() {
 async function predict(blob, quiet = false) {
   source = blob;
   const mine = ++latest;
-  if (!models.length) return;
+  if (!models.length) return;  // `start` predicts it
   if (!quiet) at("status").textContent = "Predicting…";
   try {
     const picture = await createImageBitmap(blob).catch(() => {
@@ -76,8 +76,17 @@ async function predict(blob, quiet = false) {
     show(picture, answers);
     complain(null);
   } catch (error) {
-    if (mine === latest) complain(error);
+    if (mine !== latest) return;
+    clear();
+    complain(error);
   }
+}
+
+/** Take away what belongs to an earlier picture. */
+function clear() {
+  for (const side of sides) side.ids = side.blob = side.model = null;
+  at("stage").dataset.state = "empty";
+  for (const id of ["divider", "compare", "legend", "times", "save"]) at(id).hidden = true;
 }
 
 function inBrowser(model) {
@@ -126,7 +135,8 @@ function show(picture, answers) {
   fillLegend(answers);
   fillTimes(answers);
   at("save").hidden = !answers[0].png;
-  at("status").textContent = `${picture.width} × ${picture.height} pixels`;
+  const notes = new Set(answers.map(({ note }) => note).filter(Boolean));
+  at("status").textContent = [`${picture.width} × ${picture.height} pixels`, ...notes].join(". ");
 }
 
 function paint() {
@@ -223,39 +233,8 @@ function take(files) {
   predict(picture);
 }
 
-async function startCamera() {
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-  } catch (error) {
-    const secure = window.isSecureContext ? error.message : "browsers allow it on localhost and over HTTPS alone";
-    return complain(new Error(`The camera cannot be used: ${secure}`));
-  }
-  at("camera").setAttribute("aria-pressed", "true");
-  at("camera").textContent = "Stop the camera";
-  const video = Object.assign(document.createElement("video"), { srcObject: stream, muted: true, playsInline: true });
-  await video.play();
-  const frame = new OffscreenCanvas(video.videoWidth, video.videoHeight);
-  while (stream) {
-    frame.getContext("2d").drawImage(video, 0, 0);
-    const began = performance.now();
-    await predict(await frame.convertToBlob({ type: "image/jpeg", quality: 0.92 }), true);
-    if (!at("problem").hidden) break;
-    at("status").textContent = `${(1000 / (performance.now() - began)).toFixed(1)} pictures/s`;
-    await new Promise(requestAnimationFrame);
-  }
-  stopCamera();
-}
-
-function stopCamera() {
-  if (stream) for (const track of stream.getTracks()) track.stop();
-  stream = null;
-  at("camera").setAttribute("aria-pressed", "false");
-  at("camera").textContent = "Camera";
-}
-
 at("choose").addEventListener("click", () => at("file").click());
 at("file").addEventListener("change", () => { take(at("file").files); at("file").value = ""; });
-at("camera").addEventListener("click", () => (stream ? stopCamera() : startCamera()));
 document.addEventListener("paste", (event) => take(event.clipboardData.files));
 document.addEventListener("dragover", (event) => { event.preventDefault(); at("stage").dataset.over = ""; });
 document.addEventListener("dragleave", () => delete at("stage").dataset.over);
