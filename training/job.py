@@ -20,6 +20,7 @@ from segkc_deploy.training.data.cache_room import make_room
 from segkc_deploy.training.data.decoded_cache import DecodedCache
 from segkc_deploy.training.evaluation.prediction import check_protocol
 from segkc_deploy.training.files.run_directory import RunDirectory
+from segkc_deploy.training.files.starting_weights import match_classes
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import build_method
 from segkc_deploy.training.models.fixed_size import check_size
@@ -122,6 +123,7 @@ def build(recipe: Recipe, sets: ImageSets, census: Census | None, resume: bool) 
     torch.manual_seed(recipe.seed)
     initial = without_pretrained(recipe) if resume else recipe
     method = build_method(initial, sets.labels.num_classes, sets.labels.ignore_index)
+    match_classes(method.networks(), sets.labels.names)
     chosen = recipe.supervision.class_weights
     if chosen != "none":
         weights = class_weights(chosen, sets.labels.names, census, recipe.supervision.largest_class_weight)

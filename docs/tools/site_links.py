@@ -1,8 +1,8 @@
 """MkDocs hook: the links of the Markdown files work on the site as they do in the repository.
 
 Pages link to files outside `docs/` by relative paths. Markdown files among them become pages of the site. Links to
-source files lead to the repository's own site if `repo_url` is set, and are plain text otherwise. A link to a file that
-does not exist is a warning, which `mkdocs build --strict` turns into a failure.
+source files lead to the repository's own site if `repo_url` is set; otherwise the file's path follows the text. A link
+to a file that does not exist is a warning, which `mkdocs build --strict` turns into a failure.
 """
 
 import logging
@@ -53,6 +53,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"{match['image']}[{match['text']}]({relative}{match['anchor'] or ''})"
         if config.repo_url:
             return f"[{match['text']}]({config.repo_url.rstrip('/')}/blob/main/{path})"
-        return match["text"]
+        return _text_and_path(match["text"], path)
 
     return LINK.sub(rewritten, markdown)
+
+
+def _text_and_path(text: str, path: str) -> str:
+    """Return what a link says and the path that it leads to, or the path alone where the text is the end of it."""
+    return f"`{path}`" if f"/{path}".endswith(f"/{text.strip('`')}") else f"{text} (`{path}`)"

@@ -71,8 +71,10 @@ def label_next_command(
     for step in choice.tasks:
         typer.echo(step)
     typer.echo(f"next: {choice.next_step}")
+    problems = []
     if choice.unreadable:
-        raise DataError(
-            f"{choice.unreadable} of {choice.unreadable + choice.ranked} images could not be read (named above);"
-            " replace or remove them"
-        )
+        problems.append(f"{choice.unreadable} of {choice.unreadable + choice.ranked} images could not be read")
+    if choice.bad_masks:
+        problems.append(f"{choice.bad_masks} masks of --masks could not be used")
+    if problems:
+        raise DataError(f"{' and '.join(problems)} (named above); replace or remove them")

@@ -29,8 +29,11 @@ def pseudo_label_command(
         typer.Option(help="Which network labels.", show_default="senior, where the run has one"),
     ] = None,
     precision: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of the kept pixels that is to be right, class by class.")
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            min=0.01, max=1, help="Share of the kept pixels that is to be right, class by class.", show_default="0.95"
+        ),
+    ] = None,
     confidence: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Keep pixels from this softmax probability on, instead of by --precision."),
@@ -66,9 +69,11 @@ def pseudo_label_command(
         typer.echo(sentence)
     typer.echo(f"masks: {out / 'masks'}; thresholds and their precision: {out / 'pseudo-label.json'}")
     typer.echo(f"next: segkc-deploy train --data {written.data} --recipe RECIPE --out RUN")
+    problems = []
     if written.left_out:
-        reasons = "".join(f"\n  {reason}" for reason in written.left_out)
-        raise DataError(
-            f"{len(written.left_out)} of {len(written.left_out) + written.masks} images were left out; replace or"
-            f" remove them, and add --resume:{reasons}"
-        )
+        problems.append(f"{len(written.left_out)} of {len(written.left_out) + written.masks} images were left out")
+    if written.bad_masks:
+        problems.append(f"{len(written.bad_masks)} masks of the data spec could not be used")
+    if problems:
+        reasons = "".join(f"\n  {reason}" for reason in (*written.left_out, *written.bad_masks))
+        raise DataError(f"{' and '.join(problems)}; replace or remove them, and add --resume:{reasons}")

@@ -5,10 +5,11 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import yaml
 from PIL import Image
 
@@ -101,7 +102,7 @@ def convert(spec: DataSpec, out: Path) -> tuple[int, int]:
     for name, samples in masked.items():
         if not samples:
             continue
-        converted = convert_masks(samples, sets, out / "masks" / name)
+        converted = convert_masks(samples, sets, out / "masks" / name, _print_left_out)
         data[name] = _section(out, name, samples, converted, f"masks/{name}")
         written += len(converted)
     if sets.unlabeled:
@@ -162,13 +163,34 @@ def spec_of(labels: Labels, pixels: PixelFormat) -> dict[str, Any]:
     return spec if pixels == RGB else spec | {"bands": pixels.bands, "bits": pixels.bits}
 
 
-def convert_masks(samples: Sequence[Sample], sets: ImageSets, out: Path) -> list[Sample]:
+def convert_masks(
+    samples: Sequence[Sample],
+    sets: ImageSets,
+    out: Path,
+    report: Callable[[str], None],
+    ignore_index: int | None = None,
+) -> list[Sample]:
     """Write `out/<id>.png` of class ids for the masks of samples that have one, and return those that were written.
 
-    The ids are those of `ids_below`. A mask that cannot be used is named on stderr and left out.
+    Args:
+        samples: their masks are written; the ids are those of `ids_below`.
+        sets: what the masks' values mean.
+        out: the folder.
+        report: is given the reason for each mask that cannot be used, which is left out.
+        ignore_index: the ignored value of the written masks, no class id; by default that of `sets`.
     """
-    ids = ids_below(samples)
-    return [sample for sample in samples if _write_mask(sample, sets, out / f"{ids[sample.image]}.png")]
+    ids, written = ids_below(samples), []
+    for sample in samples:
+        try:
+            mask = read_mask(sample, sets.coding)
+        except DataError as error:
+            report(str(error))
+            continue
+        if ignore_index is not None:
+            mask = np.where(mask == sets.labels.ignore_index, np.uint8(ignore_index), mask)
+        _write_mask(mask, out / f"{ids[sample.image]}.png")
+        written.append(sample)
+    return written
 
 
 def common_folder(samples: Sequence[Sample]) -> Path:
@@ -187,14 +209,12 @@ def ids_below(samples: Sequence[Sample]) -> dict[Path, str]:
     }
 
 
-def _write_mask(sample: Sample, sets: ImageSets, path: Path) -> bool:
-    try:
-        mask = read_mask(sample, sets.coding)
-    except DataError as error:
-        console.print(f"left out: {error}", style="yellow", markup=False, soft_wrap=True)
-        return False
+def _print_left_out(reason: str) -> None:
+    console.print(f"left out: {reason}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _write_mask(mask: np.ndarray, path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(path, buffer.getvalue())
-    return True

@@ -52,6 +52,21 @@ def write_tasks(root: Path, tool: str, names: tuple[str, ...]) -> dict[str, tupl
     return masks
 
 
+def test_fiftyones_masks_of_images_that_share_a_stem_are_apart(tmp_path: Path) -> None:
+    labels = Labels(names=WITH_BACKGROUND, palette=default_palette(3))
+    writer = WRITERS["fiftyone"](tmp_path / "fiftyone", labels, 0)
+    names = ("p/a.jpg", "p/a.png", "p/a.jpg.png", "p/A.PNG", "b.png")
+    for index, name in enumerate(names):
+        mask = np.full((2, 2), index, np.uint8)
+        writer.add(TaskImage(name, tmp_path / name, 0.5, (Prediction("junior", mask, 0.9),)))
+    writer.finish()
+    samples = json.loads((tmp_path / "fiftyone" / "samples.json").read_text())["samples"]
+    paths = [sample["junior"]["mask_path"] for sample in samples]
+    assert paths == [f"fields/junior/{name}.png" for name in ("p/a", "p/a.png", "p/a.jpg", "p/A.PNG.PNG", "b")]
+    for index, path in enumerate(paths):
+        assert (cv2.imread(str(tmp_path / "fiftyone" / path), cv2.IMREAD_UNCHANGED) == index).all()
+
+
 def read_back(root: Path, annotations: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     spec = {"classes": list(names), "labeled": {"images": "photos", "masks": annotations}}
     (root / "data.yaml").write_text(yaml.safe_dump(spec))

@@ -1,6 +1,7 @@
 """Weights from elsewhere: published checkpoints become runs, files of weights become beginnings, code is never run."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -331,14 +332,15 @@ def test_dinov2s_positions_are_for_its_kind_of_vit() -> None:
             Backbone(NetworkSpec(backbone=backbone, positions="dinov2"))
 
 
-def ended_run(folder: Path, backbone: str, classes: int) -> Path:
+def ended_run(folder: Path, backbone: str, classes: int, names: Sequence[str] = ()) -> Path:
     """A run directory that holds a junior with random weights; its batch statistics have moved."""
     folder.mkdir()
     spec = NetworkSpec(backbone=backbone, decoder_channels=16)
     torch.manual_seed(7)
     network = Segmenter(spec, classes)
     network(torch.rand(2, 3, 64, 64))
-    labels = Labels(names=tuple(f"class {index}" for index in range(classes)), palette=default_palette(classes))
+    names = tuple(names) or tuple(f"class {index}" for index in range(classes))
+    labels = Labels(names=names, palette=default_palette(classes))
     metadata = NetworkMetadata(
         role="junior",
         network=spec,
@@ -355,7 +357,7 @@ def ended_run(folder: Path, backbone: str, classes: int) -> Path:
 
 
 def test_training_starts_from_a_runs_weights(data: Path, tmp_path: Path) -> None:
-    small = ended_run(tmp_path / "small", "mobilenetv4_conv_small_035", classes=3)
+    small = ended_run(tmp_path / "small", "mobilenetv4_conv_small_035", classes=3, names=CLASSES)
     large = ended_run(tmp_path / "large", "resnet10t", classes=5)
     recipe = tiny_recipe(
         junior={"backbone": "mobilenetv4_conv_small_035", "decoder_channels": 16, "pretrained": str(small)},

@@ -1,6 +1,7 @@
 """What `label-next` chooses by: its scores against float64 formulas, its rankings and its choice by hand."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from label_next_formulas import expected_scores, softmax
 from torch import Tensor
 
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.label_next.choice import choose
 from segkc_deploy.training.label_next.contact_sheet import score_histogram
 from segkc_deploy.training.label_next.true_errors import compare
@@ -106,7 +108,27 @@ def test_the_choice_equals_a_plain_reading_of_its_rule() -> None:
 def test_ties_go_to_the_higher_score_and_then_to_the_first() -> None:
     same = unit([1, 1, 1, 1])  # after the first choice every distance is 0
     assert choose(np.array([0.2, 0.5, 0.5, 0.4]), same, 4, 1) == [1, 2, 3, 0]
-    assert choose(np.zeros(3), unit([0, 1, 2]), 3, 1) == [0, 1, 2]
+    assert choose(np.zeros(3), unit([0, 1, 2]), 3, 0) == [0, 1, 2]
+
+
+def test_without_any_score_the_choice_spreads() -> None:
+    """Neighbors first by number would be twenty frames of one scene."""
+    features = unit([0, 0.1, 0.2, 2, 1])
+    assert choose(np.zeros(5), features, 3, 1) == [0, 3, 4]
+    assert choose(np.array([0, 0, 0, 0, 0.5]), features, 3, 1) == [4, 3, 0]
+
+
+@pytest.mark.parametrize("diversity", [math.nan, math.inf, -1])
+def test_a_diversity_that_is_no_number_is_refused(diversity: float) -> None:
+    with pytest.raises(ConfigError, match=f"--diversity {diversity}: should be a number of 0 or more"):
+        choose(np.ones(2), unit([0, 1]), 1, diversity)
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no finite score to 1 of 3 images"):
+        choose(np.array([0.1, math.nan, 0.2]), unit([0, 1, 2]), 2, 1)
+    with pytest.raises(ConfigError, match="no finite score to 2 of 3 images"):
+        choose(np.ones(3), unit([0, math.nan, math.nan]), 2, 1)
 
 
 # Scores and true errors

@@ -1,16 +1,22 @@
 """Build networks with the weights that `pretrained` names: a backbone's file, or a network of this package."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.training.files.foreign_weights import read_weights
-from segkc_deploy.training.files.network_metadata import NetworkMetadata, has_metadata, read_network
+from segkc_deploy.training.files.network_metadata import NetworkMetadata, has_metadata, read_metadata, read_network
 from segkc_deploy.training.models.segmenter import Segmenter
 from segkc_deploy.training.models.spec import NetworkSpec
 
 
 def build_network(spec: NetworkSpec, num_classes: int) -> Segmenter:
     """Build the network of `spec` with the weights that `spec.pretrained` names.
+
+    A network of this package that has as many classes gives its classifier too; `match_classes` tells whether they are
+    the same ones.
 
     Raises:
         RunDirectoryError: the network file to start from is missing, damaged, or not of this package.
@@ -30,6 +36,54 @@ def build_network(spec: NetworkSpec, num_classes: int) -> Segmenter:
         return Segmenter(spec, num_classes)
     # timm takes no safetensors file for a network whose own weights are an .npz file, and its errors name no file.
     return Segmenter(spec, num_classes, backbone_weights=read_weights(spec.pretrained).tensors)
+
+
+def match_classes(networks: Mapping[str, Segmenter], names: Sequence[str]) -> None:
+    """Let the classifiers of networks that start from a run know `names`, and update `started_from`.
+
+    A class that the run's network had too keeps its row of the last layer, at the place that it has now; a new one
+    starts from random weights. Networks that start otherwise, or from one of the same classes, stay as they are.
+
+    Args:
+        networks: what `build_network` made, by role; the copy `<role>_ema` of an online network stays its copy.
+        names: the classes of the data spec, in the order of their ids.
+
+    Raises:
+        RunDirectoryError: the network file to start from is missing or damaged.
+    """
+    for role, network in networks.items():
+        path = _starting_network(network.spec)
+        if path is None or role.endswith("_ema"):
+            continue
+        theirs = read_metadata(path).labels.names
+        if theirs == tuple(names):
+            continue
+        network.started_from = f"backbone and decoder of {path}; {_match_classifier(network, path, theirs, names)}"
+        copy = networks.get(f"{role}_ema")
+        if copy is not None:
+            copy.decoder.classifier.load_state_dict(network.decoder.classifier.state_dict())
+            copy.started_from = network.started_from
+
+
+@torch.no_grad()
+def _match_classifier(network: Segmenter, path: Path, theirs: Sequence[str], names: Sequence[str]) -> str:
+    """Give a network the rows of the classes that the network file `path` has too; describe the classifier."""
+    classifier = network.decoder.classifier
+    common = [name for name in names if name in theirs]
+    if len(theirs) == len(names):
+        classifier.reset_parameters()  # it holds the rows of the file by their numbers
+    if not common:
+        count = f"{len(theirs)} classes there, {len(names)} here"
+        return f"the classifier is fresh ({count if len(theirs) != len(names) else 'other classes there'})"
+    prefix = next(name for name, module in network.named_modules() if module is classifier)
+    weights = read_network(path)[1]
+    own, other = ([of.index(name) for name in common] for of in (list(names), list(theirs)))
+    for key, parameter in classifier.named_parameters():
+        parameter[own] = weights[f"{prefix}.{key}"][other].to(parameter)
+    fresh = [name for name in names if name not in theirs]
+    if not fresh:
+        return "the classifier's classes are matched by name"
+    return f"the classifier's classes are matched by name; fresh ones: {', '.join(fresh)}"
 
 
 def _starting_network(spec: NetworkSpec) -> Path | None:

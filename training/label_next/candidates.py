@@ -1,5 +1,7 @@
 """The images that may be chosen, and what a data spec says about them."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +9,7 @@ from segkc_deploy.data.files import existing_folder
 from segkc_deploy.data.pools import Pool, without
 from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.data.spec import DataSpec, load_data_spec
+from segkc_deploy.data.tasks.writers import WRITERS
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.labels import Labels
 from segkc_deploy.training.label_next.lists import ListForm
@@ -22,21 +25,29 @@ class KnownData:
     form: ListForm
 
     @classmethod
-    def load(cls, path: Path) -> "KnownData":
+    def load(cls, path: Path, labels: Labels, run: Path) -> "KnownData":
         """Read the spec and find its images; masks may be missing.
 
+        Args:
+            path: the spec.
+            labels: the classes that the networks of `run` know.
+            run: what an error names.
+
         Raises:
-            ConfigError: the spec cannot be used.
+            ConfigError: the spec cannot be used, or has other classes than the run.
             DataError: a list names images that are not there.
         """
         spec = load_data_spec(path)
+        if spec.labels().names != labels.names:
+            raise ConfigError(f"{path}: has other classes than {run}; use the data spec that it was trained with")
         return cls(spec, spec.resolve(allow_missing_masks=True), ListForm.of_spec(spec))
 
 
-def candidates(known: KnownData | None, folder: Path | None) -> tuple[Sample, ...]:
+def candidates(known: KnownData | None, folder: Path | None, out: Path) -> tuple[Sample, ...]:
     """Return the images to rank, in the order of their ids: those of `folder`, or else the spec's unlabeled ones.
 
-    Images that the spec has labeled or validates on are left out of the folder's.
+    Images that the spec has labeled or validates on are left out of the folder's, and masks that an earlier call wrote
+    into its folders of tasks below `out` are no images.
 
     Raises:
         ConfigError: there is no such folder.
@@ -57,6 +68,10 @@ def candidates(known: KnownData | None, folder: Path | None) -> tuple[Sample, ..
             raise DataError(
                 f"{known.spec.path}: no image is unlabeled; add `unlabeled: {{images: FOLDER}}` or give --images"
             )
+    tasks = [(out / tool).resolve() for tool in WRITERS]
+    samples = tuple(one for one in samples if not any(one.image.resolve().is_relative_to(tool) for tool in tasks))
+    if not samples:
+        raise DataError(f"{out}: holds each image to rank in its folders of tasks; choose another --out")
     return tuple(sorted(samples, key=lambda sample: (sample.id, sample.image)))
 
 
@@ -70,13 +85,36 @@ def true_masks(folder: Path, known: KnownData | None, labels: Labels, samples: t
         samples: the images to rank.
 
     Raises:
-        ConfigError: there is no such folder, or the spec has other classes.
-        DataError: the folder has no mask of a sample.
+        ConfigError: there is no such folder.
+        DataError: the folder has no mask of a sample, or one that may be another image's.
     """
     coding, ending = (known.sets.coding, known.form.mask_ending) if known else (MaskCoding(labels), "")
-    if known is not None and known.sets.labels.names != labels.names:
-        raise ConfigError(f"{known.spec.path}: has other classes than the run, so --masks cannot be compared with it")
     truth = Truth.of_folder(existing_folder(folder, "--masks"), ending, coding)
     if not any(sample.id in truth.masks for sample in samples):
         raise DataError(f"{folder}: --masks has no mask of an image to rank; {samples[0].id}{ending}.png would be one")
+    _require_own_masks(folder, truth, samples, known.sets.labeled + known.sets.val if known else ())
     return truth
+
+
+def _require_own_masks(folder: Path, truth: Truth, samples: Sequence[Sample], labeled: Sequence[Sample]) -> None:
+    """Refuse masks that belong to another image of the same id: ids tell images of one folder apart only."""
+    image_of = {sample.mask.resolve(): sample.image for sample in labeled if sample.mask is not None}
+    first: dict[str, Path] = {}
+    for sample in samples:
+        mask = truth.masks.get(sample.id)
+        if mask is None:
+            continue
+        other = first.setdefault(sample.id, sample.image)
+        if other == sample.image:
+            other = image_of.get(mask.resolve(), other)
+        if other != sample.image:
+            raise DataError(
+                f"{folder}: --masks has {mask.relative_to(folder)}, which may be the mask of {other} or of"
+                f" {sample.image}: both have the id {sample.id!r}; rank one folder at a time, by --images and --masks"
+            )
+
+
+def names_of(samples: Sequence[Sample]) -> list[str]:
+    """Return the ids of samples, and in place of an id that comes twice the paths of its images."""
+    uses = Counter(sample.id for sample in samples)
+    return [sample.id if uses[sample.id] == 1 else str(sample.image) for sample in samples]

@@ -1,8 +1,9 @@
 """Lists of images in the form that a data spec's `labeled: {ids: FILE}` takes."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from segkc_deploy.data.layouts import LAYOUTS
@@ -18,7 +19,8 @@ class ListForm:
 
     An image of the spec's folder of labeled images (`images`, where there is one) is named by its id. Any other one is
     named by its path below `root`, followed by that of its mask; so is an image that the spec's annotation file of many
-    images (`annotations`, where there is one) does not hold.
+    images (`annotations`, where there is one) does not hold. `own_masks` has the mask of each image that has none yet,
+    by the image's path below `root`; `among` finds them, so that no two images have one.
     """
 
     root: Path
@@ -27,6 +29,7 @@ class ListForm:
     image_ending: str
     mask_ending: str
     annotations: Path | None = None
+    own_masks: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def of_spec(cls, spec: DataSpec) -> "ListForm":
@@ -47,6 +50,30 @@ class ListForm:
             annotations=masks[0] if section.masks is not None and masks[0].is_file() else None,
         )
 
+    def among(self, samples: Iterable[Sample]) -> "ListForm":
+        """Return the form in which no two of `samples` have one mask, whichever of them a list names.
+
+        Where images would share a mask, such as `a.jpg` and `a.png`, or `x/a.jpg` and `../x/a.jpg`, it keeps the
+        image's suffix, and `..` becomes `_parent`. Masks that are there already keep their names.
+        """
+        taken: dict[str, Path] = {}
+        free: dict[str, Sample] = {}
+        for sample in samples:
+            image = self._below_root(sample.image)  # one image may be named in two ways
+            if sample.mask is not None or self._has_mask_by_id(sample):
+                taken[image] = self.mask(sample)
+            else:
+                free[image] = sample
+        # What has a mask does not need another, even where it is listed without one too.
+        whole = {image: self._mask_of_path(sample, whole=True) for image, sample in free.items() if image not in taken}
+        chosen = {image: self._mask_of_path(free[image]) for image in whole}
+        while True:
+            uses = Counter(_folded(mask) for mask in (*set(taken.values()), *chosen.values()))
+            distinct = {image: whole[image] if uses[_folded(mask)] > 1 else mask for image, mask in chosen.items()}
+            if distinct == chosen:
+                return replace(self, own_masks=chosen)
+            chosen = distinct
+
     def mask(self, sample: Sample) -> Path:
         """Return the file of the sample's mask: the one it has, or else the one that the list makes the spec look for.
 
@@ -54,10 +81,9 @@ class ListForm:
         """
         if sample.mask is not None:
             return sample.mask
-        if self._is_in_images(sample) and self.annotations is None:
+        if self._has_mask_by_id(sample):
             return self.masks / f"{sample.id}{self.mask_ending}.png"
-        below_root = [part for part in PurePosixPath(self._below_root(sample.image)).parts if part != ".."]
-        return self.masks.joinpath(*below_root).with_suffix(".png")
+        return self.own_masks.get(self._below_root(sample.image)) or self._mask_of_path(sample)
 
     def line(self, sample: Sample) -> str:
         """Return the line of a list that names `sample`."""
@@ -80,6 +106,17 @@ class ListForm:
             f" {spec.path}{instead}, and train again"
         )
 
+    def _mask_of_path(self, sample: Sample, whole: bool = False) -> Path:
+        """Return the mask by the image's path below `root`: without `..` and the suffix, or by the `whole` path."""
+        parts = PurePosixPath(self._below_root(sample.image)).parts
+        if not whole:
+            return self.masks.joinpath(*(part for part in parts if part != "..")).with_suffix(".png")
+        mask = self.masks.joinpath(*("_parent" if part == ".." else part for part in parts))
+        return mask.with_name(f"{mask.name}.png")
+
+    def _has_mask_by_id(self, sample: Sample) -> bool:
+        return self._is_in_images(sample) and self.annotations is None
+
     def _is_in_images(self, sample: Sample) -> bool:
         if self.images is None:
             return False
@@ -97,3 +134,8 @@ class ListForm:
         """`..` leads out of the root, which links would bend: folders are taken as they really are, files as named."""
         real = path.parent.resolve() / path.name
         return Path(os.path.relpath(real, self.root.resolve())).as_posix()
+
+
+def _folded(path: Path) -> str:
+    """Some file systems make one file of names that differ in upper and lower case alone."""
+    return os.path.normpath(path.absolute()).casefold()

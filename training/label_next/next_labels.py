@@ -1,7 +1,6 @@
 """`segkc-deploy label-next`: rank a run's unlabeled images, choose some, and write lists and the contact sheet."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,13 @@ from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.invocation import command_line
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.prediction_files import prepare_folder
-from segkc_deploy.prediction_record import foreign_file
-from segkc_deploy.training.label_next.candidates import KnownData, candidates, true_masks
-from segkc_deploy.training.label_next.choice import choose
+from segkc_deploy.training.label_next.candidates import KnownData, candidates, names_of, true_masks
+from segkc_deploy.training.label_next.choice import choose, require_diversity
 from segkc_deploy.training.label_next.contact_sheet import contact_sheet, draw_cards, score_histogram
+from segkc_deploy.training.label_next.earlier import SCORES, remove_earlier, require_own
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.rank import RankedImage, rank_images
-from segkc_deploy.training.label_next.summary import facts, is_table, sentences, table
+from segkc_deploy.training.label_next.summary import facts, sentences, table
 from segkc_deploy.training.label_next.tool_tasks import write_tasks
 from segkc_deploy.training.label_next.true_errors import ERRORS, Comparison, compare
 from segkc_deploy.training.label_next.uncertainty import ranking_score
@@ -30,10 +29,6 @@ from segkc_deploy.validation import did_you_mean
 
 #: How images are ranked where nothing else is asked for: with a senior, and without one.
 _BY_DEFAULT = {True: "both", False: "entropy"}
-
-#: By its first columns an earlier call's work is known. It is written first and deleted last.
-_SCORES = "scores.csv"
-_FILES = ("label-next.txt", "labeled.txt", "index.html", "comparison.json", _SCORES)
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,7 @@ class Choice:
         chosen: the images to label, the first chosen first.
         ranked: how many images were ranked.
         unreadable: how many more could not be read.
+        bad_masks: how many of the ranked images have a true mask that cannot be used.
         sentences: what was done, for people.
         next_step: what to do with the list.
         comparison: the scores beside the junior's true errors, where there are true masks.
@@ -84,6 +80,7 @@ class Choice:
     chosen: tuple[RankedImage, ...]
     ranked: int
     unreadable: int
+    bad_masks: int
     sentences: tuple[str, ...]
     next_step: str
     comparison: Comparison | None
@@ -94,26 +91,25 @@ def label_next(request: Request) -> Choice:
     """Rank the images, choose, and write what came out.
 
     `label-next.txt`, `labeled.txt` (with a data spec), `scores.csv`, `index.html`, `comparison.json` (with true masks),
-    and a folder for each tool of `tasks`.
+    and a folder for each tool of `tasks`. An earlier choice in the folder is deleted once there is another one.
 
     Raises:
         RunDirectoryError: this is no run, or it has no junior yet.
-        ConfigError: a folder, a spec or a value cannot be used, or a network cannot take an image's size.
-        DataError: there is no image to rank, or none can be read.
+        ConfigError: a folder, a spec or a value cannot be used, a network cannot take an image's size, or it gives
+            scores that are not finite.
+        DataError: there is no image to rank, none can be read, or no true mask can be compared with.
     """
-    for tool in request.tasks:
-        if tool not in WRITERS:
-            raise ConfigError(f"--tasks {tool}: no such tool; {did_you_mean(tool, WRITERS)}")
+    _require_values(request)
     networks = RunNetworks(request.run, request.device)
     by = _ranking(request, networks)
     known = _known_data(request, networks)
-    samples = candidates(known, request.images)
+    samples = candidates(known, request.images, request.out)
     if request.count > len(samples):
         raise ConfigError(f"--count {request.count}: there are {len(samples)} images to choose from; ask for fewer")
     networks.require_sizes(sample.image for sample in samples)
     truth = true_masks(request.masks, known, networks.labels, samples) if request.masks else None
     prepare_folder(request.out, request.overwrite)
-    _remove_earlier(request.out)
+    require_own(request.out, request.tasks)
 
     ranked = rank_images(networks, samples, truth)
     if not ranked:
@@ -122,31 +118,38 @@ def label_next(request: Request) -> Choice:
     features = np.stack([image.feature for image in ranked])
     indices = choose(scores, features, min(request.count, len(ranked)), request.diversity)
     chosen = tuple(ranked[index] for index in indices)
-
-    atomic.write_text(request.out / _SCORES, table(ranked, scores, indices, networks.labels.names))
-    next_step = _write_lists(request, known, [image.sample for image in chosen])
     told = sentences(networks, by, request.diversity, scores, indices)
     cards, classes = draw_cards(networks, chosen, scores[indices].tolist())
     legend = [(networks.labels.names[index], networks.labels.palette[index]) for index in sorted(classes)]
     terms = facts(request.run, networks, by, request.diversity)
     page = contact_sheet(cards, legend, terms, told, score_histogram(scores, indices))
+
+    remove_earlier(request.out)
+    atomic.write_text(request.out / SCORES, table(ranked, scores, indices, networks.labels.names))
+    next_step = _write_lists(request, known, samples, [image.sample for image in chosen])
     atomic.write_text(request.out / "index.html", page)
-    comparison = _comparison(request, by, ranked, indices, terms) if truth else None
     tasks = write_tasks(networks, chosen, scores[indices].tolist(), request.tasks, request.out)
-    return Choice(chosen, len(ranked), len(samples) - len(ranked), told, next_step, comparison, tasks)
+    comparison = _comparison(request, by, ranked, indices, terms) if truth else None
+    return Choice(
+        chosen=chosen,
+        ranked=len(ranked),
+        unreadable=len(samples) - len(ranked),
+        bad_masks=sum(image.has_bad_mask for image in ranked),
+        sentences=told,
+        next_step=next_step,
+        comparison=comparison,
+        tasks=tasks,
+    )
 
 
-def _remove_earlier(out: Path) -> None:
-    """Delete what an earlier call wrote, which may have written other files than this one.
-
-    Raises:
-        ConfigError: no earlier call wrote what is there, such as a data set's own `labeled.txt`; nothing is deleted.
-    """
-    there = [out / name for name in _FILES if os.path.lexists(out / name)]
-    if there and not is_table(out / _SCORES):
-        raise foreign_file(there[0])
-    for path in there:
-        path.unlink()
+def _require_values(request: Request) -> None:
+    """Refuse values that the command line refuses too; all of this is known before an image is read."""
+    for tool in request.tasks:
+        if tool not in WRITERS:
+            raise ConfigError(f"--tasks {tool}: no such tool; {did_you_mean(tool, WRITERS)}")
+    if request.count < 1:
+        raise ConfigError(f"--count {request.count}: should be 1 or more")
+    require_diversity(request.diversity)
 
 
 def _ranking(request: Request, networks: RunNetworks) -> str:
@@ -163,7 +166,7 @@ def _known_data(request: Request, networks: RunNetworks) -> KnownData | None:
     """Read the spec that is given, or else the run's own; None where that is gone and a folder is ranked."""
     data = request.data or networks.data
     if data is not None and (request.data is not None or data.is_file()):
-        return KnownData.load(data)
+        return KnownData.load(data, networks.labels, request.run)
     if request.images is None:
         if data is None:
             raise ConfigError(f"{request.run}: imported without a data spec; give --data")
@@ -180,10 +183,8 @@ def _comparison(
         scores["both"] = np.array([ranking_score(image.scores, "both") for image in ranked])
     comparison = compare(scores, [image.errors for image in ranked], indices)
     by_score = np.argsort([-ranking_score(image.scores, by) for image in ranked], kind="stable")[: len(indices)]
-    ids = {
-        name: [ranked[index].sample.id for index in places]
-        for name, places in (("chosen", indices), ("highest", by_score))
-    }
+    every = names_of([image.sample for image in ranked])
+    names = {name: [every[index] for index in places] for name, places in (("chosen", indices), ("highest", by_score))}
     settings = {
         "command": command_line(),
         "networks": terms["networks"],
@@ -192,12 +193,12 @@ def _comparison(
         "errors": ERRORS,
         "machine": describe_machine(),
     }
-    content = json.dumps(settings | comparison.to_json() | ids, indent=2, ensure_ascii=False)
+    content = json.dumps(settings | comparison.to_json() | names, indent=2, ensure_ascii=False)
     atomic.write_text(request.out / "comparison.json", content + "\n")
     return comparison
 
 
-def _write_lists(request: Request, known: KnownData | None, chosen: Sequence[Sample]) -> str:
+def _write_lists(request: Request, known: KnownData | None, samples: Sequence[Sample], chosen: Sequence[Sample]) -> str:
     """Write `label-next.txt` and, with a data spec, `labeled.txt`; return what to do with them."""
     target = request.out / "label-next.txt"
     if known is None:
@@ -206,7 +207,9 @@ def _write_lists(request: Request, known: KnownData | None, chosen: Sequence[Sam
             f"save a mask for each, and train with a data spec that has `labeled: {{images: {request.images},"
             f" masks: FOLDER, ids: {target}}}`"
         )
-    write_list(target, map(known.form.line, chosen))
+    sets = known.sets
+    form = known.form.among([*sets.labeled, *sets.val, *sets.unlabeled, *samples])
+    write_list(target, map(form.line, chosen))
     labeled = request.out / "labeled.txt"
-    write_list(labeled, map(known.form.line, [*known.sets.labeled, *chosen]))
-    return known.form.next_step(known.spec, chosen, labeled)
+    write_list(labeled, map(form.line, [*sets.labeled, *chosen]))
+    return form.next_step(known.spec, chosen, labeled)

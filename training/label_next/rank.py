@@ -1,7 +1,7 @@
 """Every candidate image scored, one at a time: what is kept of each is a few numbers and a pooled feature."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -28,6 +28,7 @@ class RankedImage:
         class_shares: the share of the junior's mask that each class has, 0 to 1.
         feature: (D,), unit length; look-alikes have features close to each other.
         errors: the junior's true errors, by their names in `true_errors.ERRORS`, where there is a mask.
+        has_bad_mask: whether there is a true mask that cannot be used.
     """
 
     sample: Sample
@@ -35,10 +36,14 @@ class RankedImage:
     class_shares: tuple[float, ...]
     feature: np.ndarray
     errors: Mapping[str, float] | None = None
+    has_bad_mask: bool = False
 
 
 def rank_images(networks: RunNetworks, samples: tuple[Sample, ...], truth: Truth | None) -> list[RankedImage]:
-    """Score `samples` in their order. An image that cannot be read is named on stderr and left out."""
+    """Score `samples` in their order.
+
+    An image that cannot be read is named on stderr and left out. So is a true mask, whose image is ranked without it.
+    """
     return [
         _rank(networks, sample, image, truth)
         for sample, image in readable(samples, "Ranking unlabeled images", networks.pixels)
@@ -69,5 +74,12 @@ def _rank(networks: RunNetworks, sample: Sample, image: np.ndarray, truth: Truth
         parts.append(junior.argmax(dim=0).to(torch.uint8).cpu().numpy())
     mask = np.concatenate(parts)
     counts = np.bincount(mask.ravel(), minlength=networks.labels.num_classes)
-    errors = truth.errors(sample, mask) if truth is not None else None
-    return RankedImage(sample, scores.means(), tuple((counts / mask.size).tolist()), networks.feature(), errors)
+    shares = tuple((counts / mask.size).tolist())
+    ranked = RankedImage(sample, scores.means(), shares, networks.feature())
+    if truth is None:
+        return ranked
+    try:
+        return replace(ranked, errors=truth.errors(sample, mask))
+    except DataError as error:
+        console.print(f"not compared: {error}", style="yellow", markup=False, soft_wrap=True)
+        return replace(ranked, has_bad_mask=True)

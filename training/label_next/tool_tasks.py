@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from segkc_deploy.data.samples import MaskCoding
 from segkc_deploy.data.tasks.task_image import Prediction, TaskImage
 from segkc_deploy.data.tasks.writers import WRITERS
+from segkc_deploy.training.label_next.earlier import note_task_file
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.label_next.rank import RankedImage, readable
 
@@ -18,7 +20,7 @@ from segkc_deploy.training.label_next.rank import RankedImage, readable
 def write_tasks(
     networks: RunNetworks, chosen: Sequence[RankedImage], scores: Sequence[float], tools: Sequence[str], out: Path
 ) -> tuple[str, ...]:
-    """Write a folder for each tool below `out`; return for each what a person does with it.
+    """Write a folder for each tool below `out`, and note its files; return for each what a person does with it.
 
     Args:
         networks: those that predict the masks.
@@ -32,7 +34,7 @@ def write_tasks(
     background = MaskCoding(networks.labels).background
     has_background = background != networks.labels.ignore_index
     writers = [
-        WRITERS[tool](out / tool, networks.labels, background if has_background else None)
+        WRITERS[tool](out / tool, networks.labels, background if has_background else None, partial(note_task_file, out))
         for tool in dict.fromkeys(tools)
     ]
     for image in _task_images(networks, chosen, scores):

@@ -12,30 +12,32 @@ import numpy as np
 from torch import Tensor
 
 from segkc_deploy.data.images import read_image
-from segkc_deploy.data.pools import without
-from segkc_deploy.data.samples import ImageSets, Sample
-from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError, DataError
 from segkc_deploy.invocation import command_line
 from segkc_deploy.labels import Labels
 from segkc_deploy.machine import describe_machine
 from segkc_deploy.manifest import sha256_of
-from segkc_deploy.pixel_format import PixelFormat, require_same_format
+from segkc_deploy.pixel_format import PixelFormat
 from segkc_deploy.prediction_files import images_to_predict, prepare_folder
 from segkc_deploy.prediction_record import ResultFolder, foreign_file
 from segkc_deploy.prefetch import prefetch
 from segkc_deploy.progress import track
 from segkc_deploy.result_files import Outputs, write_mask
-from segkc_deploy.sources import SourceImage, find_images, images_below
+from segkc_deploy.sources import SourceImage
 from segkc_deploy.training.evaluation.prediction import probability_predictor, protocol_in_words
 from segkc_deploy.training.files.network_file import NetworkMetadata, load_network
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.pseudo_label.calibrate import Calibration, calibrate
 from segkc_deploy.training.pseudo_label.confidence import Thresholds
-from segkc_deploy.training.pseudo_label.record import Record, Settings
+from segkc_deploy.training.pseudo_label.record import Record, Settings, digest_of
+from segkc_deploy.training.pseudo_label.source_images import images_to_label, known_sets
 from segkc_deploy.training.pseudo_label.training_data import TRAINING_DATA, write_training_data
 from segkc_deploy.training.size_trial import require_image_sizes
+
+#: The share of the kept pixels that is to be right where nothing else is asked for.
+PRECISION = 0.95
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Request:
         source: an image, a folder or a glob pattern; by default the unlabeled images of the data spec.
         data: the data spec with validation images; by default the run's own.
         role: `junior` or `senior`; by default the senior where the run has one.
-        precision: the share of the kept pixels, 0 to 1, that is to be right on the validation images.
+        precision: the share of the kept pixels, 0 to 1, that is to be right on the validation images; by default
+            `PRECISION`, unless `confidence` is given.
         confidence: one threshold for all classes, 0 to 1, instead of those by `precision`.
         device: `auto`, `cpu` or `cuda`.
         resume: keep the masks that an earlier call wrote, and its thresholds.
@@ -60,11 +63,16 @@ class Request:
     source: str | None = None
     data: Path | None = None
     role: str | None = None
-    precision: float = 0.95
+    precision: float | None = None
     confidence: float | None = None
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
+
+    @property
+    def wanted_precision(self) -> float:
+        """The precision to choose thresholds by, 0 to 1."""
+        return PRECISION if self.precision is None else self.precision
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,8 @@ class PseudoLabels:
         pixels: pixels of all masks, the ignored ones included.
         empty: how many masks have no kept pixel; they are not in the data spec that was written.
         known: how many images of the source the data spec labels or validates on; they were left out.
-        left_out: for each image that could not be used, the reason.
+        left_out: for each image that could not be labeled, the reason.
+        bad_masks: for each labeled or validation image whose mask could not be written, the reason.
         data: the data spec that trains on the masks.
     """
 
@@ -95,6 +104,7 @@ class PseudoLabels:
     empty: int
     known: int
     left_out: tuple[str, ...]
+    bad_masks: tuple[str, ...]
     data: Path
 
 
@@ -103,25 +113,31 @@ def pseudo_label(request: Request) -> PseudoLabels:
 
     Raises:
         RunDirectoryError: this is no run, or it has no such network.
-        ConfigError: a folder, a spec or a value cannot be used, nothing says how sure the network has to be, or the
-            network cannot take an image's size.
+        ConfigError: a folder, a spec or a value cannot be used, nothing says how sure the network has to be or two
+            values do, or the network cannot take an image's size.
         DataError: there is no image to label.
     """
+    if request.confidence is not None and request.precision is not None:
+        raise ConfigError(
+            "--confidence gives the threshold that --precision is to choose; give one of them (the precision of a given"
+            " confidence is measured too)"
+        )
     directory = RunDirectory(request.run)
     recipe, own_data = read_config(directory)
     role = request.role or ("senior" if directory.network("senior").is_file() else "junior")
     network, metadata = load_network(directory.network(role))
-    sets = _known_sets(request, own_data, metadata)
-    images, known = _images(request, sets, own_data)
+    sets = known_sets(request.data, own_data, metadata, request.run)
+    images, known = images_to_label(request.source, sets, own_data, request.run, request.out)
     seen = [*(image.path for image in images), *(sample.image for sample in (sets.val if sets else ()))]
     require_image_sizes(network, recipe, seen, request.run)
     settings = Settings(
         run=str(request.run),
         role=role,
         weights_sha256=sha256_of(directory.network(role)),
-        precision=None if request.confidence is not None else request.precision,
+        precision=None if request.confidence is not None else request.wanted_precision,
         confidence=request.confidence,
         protocol=protocol_in_words(recipe.validation, network.size_multiple),
+        validation_set=digest_of(sets.val) if sets is not None else None,
     )
     _require_own_folder(request.out, request.data or own_data)
     prepare_folder(request.out, request.overwrite or request.resume)
@@ -135,7 +151,7 @@ def pseudo_label(request: Request) -> PseudoLabels:
     left_out = _write_masks(request, predict, images, calibration.thresholds, metadata)
     counts = {image: pixels for image in images if (pixels := _count(request.out, image, metadata.labels)) is not None}
     useful = [image for image, pixels in counts.items() if pixels[:-1].any()]
-    data = write_training_data(request.out, metadata.labels, metadata.network.pixels, useful, sets)
+    data, bad_masks = write_training_data(request.out, metadata.labels, metadata.network.pixels, useful, sets)
     total = np.sum(list(counts.values()), axis=0) if counts else np.zeros(metadata.labels.num_classes + 1, np.int64)
     result = PseudoLabels(
         labels=metadata.labels,
@@ -148,6 +164,7 @@ def pseudo_label(request: Request) -> PseudoLabels:
         empty=len(counts) - len(useful),
         known=known,
         left_out=tuple(left_out),
+        bad_masks=tuple(bad_masks),
         data=data,
     )
     Record(settings, metadata.labels, calibration).write(request.out, _outcome(result))
@@ -165,44 +182,6 @@ def _require_own_folder(out: Path, spec: Path | None) -> None:
             raise foreign_file(out / name)
 
 
-def _known_sets(request: Request, own_data: Path | None, metadata: NetworkMetadata) -> ImageSets | None:
-    """Return the images of the spec that is given, or else of the run's own; None where that is gone.
-
-    Raises:
-        ConfigError: the spec has other classes than the run.
-    """
-    path = request.data or own_data
-    if path is None or (request.data is None and not path.is_file()):
-        return None
-    sets = load_data_spec(path).resolve()
-    if sets.labels.names != metadata.labels.names:
-        raise ConfigError(f"{path}: has other classes than {request.run}; use the data spec that it was trained with")
-    require_same_format(metadata.network.pixels, sets.pixels, request.run, path)
-    return sets
-
-
-def _images(request: Request, sets: ImageSets | None, own_data: Path | None) -> tuple[list[SourceImage], int]:
-    """Return the images to label, and how many more the spec labels or validates on."""
-    if request.source is not None:
-        images = find_images(request.source, exclude=request.out)
-    elif sets is None and own_data is None:
-        raise ConfigError(f"{request.run}: imported without a data spec; give --data, or name the images by --source")
-    elif sets is None:
-        raise ConfigError(f"{request.run}: its data spec is not there any more; name the images by --source")
-    elif not sets.unlabeled:
-        raise ConfigError(f"{request.run}: its data spec has no unlabeled images; name some by --source")
-    else:
-        images = images_below([sample.image for sample in sets.unlabeled])
-    if sets is None:
-        return images, 0
-    unknown = without((Sample(image.id, image.path) for image in images), sets.labeled + sets.val)
-    ids = {sample.id for sample in unknown}
-    chosen = [image for image in images if image.id in ids]
-    if not chosen:
-        raise DataError(f"{request.source}: the data spec labels or validates on each of these images already")
-    return chosen, len(images) - len(chosen)
-
-
 def _calibrate(
     request: Request,
     predict: Callable[[np.ndarray], Iterable[Tensor]],
@@ -215,7 +194,7 @@ def _calibrate(
         given = Thresholds.fixed(request.confidence, labels.num_classes)
     where = str(request.data or own_data or request.run)
     if sets is not None and sets.val:
-        return calibrate(predict, sets, request.precision, given, where)
+        return calibrate(predict, sets, request.wanted_precision, given, where)
     if given is None:
         problem = "is not there any more" if sets is None else "has no validation images"
         if request.data is None and own_data is None:
@@ -277,7 +256,7 @@ def _outcome(result: PseudoLabels) -> dict[str, Any]:
         "class_shares": dict(zip(result.labels.names, (result.kept / pixels).tolist(), strict=True)),
         "masks_without_a_kept_pixel": result.empty,
         "known_images_left_out": result.known,
-        "left_out": list(result.left_out),
+        "left_out": [*result.left_out, *result.bad_masks],
         "command": command_line(),
         "machine": describe_machine(),
     }

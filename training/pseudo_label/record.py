@@ -1,5 +1,6 @@
 """`pseudo-label.json`: by which network and thresholds masks were made, how good they are, and what to go on with."""
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segkc_deploy import atomic
+from segkc_deploy.data.samples import Sample
 from segkc_deploy.errors import ConfigError
 from segkc_deploy.labels import Labels
 from segkc_deploy.training.pseudo_label.calibrate import Calibration
@@ -19,15 +21,17 @@ _NAME = "pseudo-label.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What has to be the same for masks to go on in a folder.
+    """What has to be the same for masks to go on in a folder, except for `run`, which `weights_sha256` identifies.
 
     Attributes:
-        run: the run directory.
+        run: the run directory, for people: it may be named in another way, or be moved.
         role: `junior` or `senior`.
         weights_sha256: of the network's file.
         precision: what was asked of the kept pixels, 0 to 1; None with a given confidence.
         confidence: the given threshold, 0 to 1; None where thresholds were chosen.
         protocol: how the network sees an image, in words.
+        validation_set: what `digest_of` says of the validation images that thresholds are chosen or measured on; None
+            where the data spec is gone, or where an older version wrote the record.
     """
 
     run: str
@@ -36,6 +40,7 @@ class Settings:
     precision: float | None
     confidence: float | None
     protocol: str
+    validation_set: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,27 @@ class Record:
             calibration = _calibration(content)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ConfigError(f"{path}: damaged; start anew with --overwrite") from None
-        different = [key for key, value in asdict(settings).items() if getattr(known, key) != value]
+        different = [key for key, value in asdict(settings).items() if _differs(key, getattr(known, key), value)]
         different += ["classes"] if names != list(labels.names) else []
         if different:
+            what = different[0].replace("_", " ")
             raise ConfigError(
-                f"{path}: these masks were begun with another {different[0]}; choose another --out, or add --overwrite"
+                f"{path}: these masks were begun with another {what}; choose another --out, or add --overwrite"
             )
         return calibration
+
+
+def digest_of(samples: Sequence[Sample]) -> str:
+    """Return what tells images with masks from others, wherever they lie: a sha256 of their ids and sizes in bytes."""
+    sizes = [[path.stat().st_size if path and path.exists() else None for path in (s.image, s.mask)] for s in samples]
+    facts = [(sample.id, *size) for sample, size in zip(samples, sizes, strict=True)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _differs(key: str, known: object, wanted: object) -> bool:
+    if key == "run" or (key == "validation_set" and None in (known, wanted)):
+        return False
+    return known != wanted
 
 
 def _calibration(content: dict[str, Any]) -> Calibration:

@@ -6,6 +6,7 @@ https://docs.cvat.ai/docs/dataset_management/formats/xml_format/.
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,8 +20,12 @@ from segkc_deploy.labels import Labels
 class CVATTasks(TaskWriter):
     """Writes `images.zip`, `labels.json` and `annotations.xml`, which holds the first network's masks."""
 
-    def __init__(self, folder: Path, labels: Labels, background: int | None) -> None:
-        super().__init__(folder, labels, background)
+    writes = ("annotations.xml", "labels.json", "images.zip")
+
+    def __init__(
+        self, folder: Path, labels: Labels, background: int | None, note: Callable[[Path], None] | None = None
+    ) -> None:
+        super().__init__(folder, labels, background, note)
         self._root = ElementTree.Element("annotations")
         ElementTree.SubElement(self._root, "version").text = "1.1"
         self._files: list[tuple[Path, str]] = []
@@ -38,11 +43,11 @@ class CVATTasks(TaskWriter):
 
     def finish(self) -> str:
         ElementTree.indent(self._root)
-        atomic.write_text(self.folder / "annotations.xml", ElementTree.tostring(self._root, "unicode") + "\n")
+        atomic.write_text(self.target("annotations.xml"), ElementTree.tostring(self._root, "unicode") + "\n")
         labels = [{"name": name, "color": color, "type": "any", "attributes": []} for name, color in self.colors()]
-        atomic.write_text(self.folder / "labels.json", json.dumps(labels, indent=1, ensure_ascii=False) + "\n")
+        atomic.write_text(self.target("labels.json"), json.dumps(labels, indent=1, ensure_ascii=False) + "\n")
         with (
-            atomic.atomic_path(self.folder / "images.zip") as temporary,
+            atomic.atomic_path(self.target("images.zip")) as temporary,
             # Files may be older than a zip can say, such as those of archives that set all times to 0.
             zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive,
         ):

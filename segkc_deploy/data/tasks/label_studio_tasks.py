@@ -4,6 +4,7 @@ The format is documented at https://labelstud.io/guide/predictions and https://l
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,8 +24,12 @@ _LOCAL_FILES = "/data/local-files/?d="
 class LabelStudioTasks(TaskWriter):
     """Writes `tasks.json` and `label-config.xml`; images are found below Label Studio's local file storage."""
 
-    def __init__(self, folder: Path, labels: Labels, background: int | None) -> None:
-        super().__init__(folder, labels, background)
+    writes = ("tasks.json", "label-config.xml")
+
+    def __init__(
+        self, folder: Path, labels: Labels, background: int | None, note: Callable[[Path], None] | None = None
+    ) -> None:
+        super().__init__(folder, labels, background, note)
         self._tasks: list[dict[str, Any]] = []
         self._root = Path()
 
@@ -38,14 +43,14 @@ class LabelStudioTasks(TaskWriter):
         )
 
     def finish(self) -> str:
-        atomic.write_text(self.folder / "tasks.json", json.dumps(self._tasks, ensure_ascii=False) + "\n")
+        atomic.write_text(self.target("tasks.json"), json.dumps(self._tasks, ensure_ascii=False) + "\n")
         view = ElementTree.Element("View")
         ElementTree.SubElement(view, "Image", {"name": "image", "value": "$image", "zoom": "true"})
         brush = ElementTree.SubElement(view, "BrushLabels", {"name": "brush", "toName": "image"})
         for name, color in self.colors():
             ElementTree.SubElement(brush, "Label", {"value": name, "background": color})
         ElementTree.indent(view)
-        atomic.write_text(self.folder / "label-config.xml", ElementTree.tostring(view, "unicode") + "\n")
+        atomic.write_text(self.target("label-config.xml"), ElementTree.tostring(view, "unicode") + "\n")
         return (
             f"Label Studio: start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and"
             f" LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={self._root}, paste label-config.xml as the labeling interface,"

@@ -1,9 +1,10 @@
 """An image to label with what networks predict, and what writes such images for one tool."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -56,10 +57,18 @@ class TaskWriter(ABC):
         labels: the classes.
         background: the class that needs no region, since readers give it to every pixel without one; None where all
             classes need one.
+        note: told of each file before it is written, so that a later call knows its own.
+
+    Attributes:
+        writes: the files and the folder of files, by their names in `folder`.
     """
 
-    def __init__(self, folder: Path, labels: Labels, background: int | None) -> None:
-        self.folder, self.labels, self.background = folder, labels, background
+    writes: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self, folder: Path, labels: Labels, background: int | None, note: Callable[[Path], None] | None = None
+    ) -> None:
+        self.folder, self.labels, self.background, self._note = folder, labels, background, note
 
     @abstractmethod
     def add(self, image: TaskImage) -> None:
@@ -68,6 +77,14 @@ class TaskWriter(ABC):
     @abstractmethod
     def finish(self) -> str:
         """Write the files and return what a person does with them, in one sentence."""
+
+    def target(self, *parts: str) -> Path:
+        """Return the path of a file that is about to be written, by its parts below `folder`."""
+        assert parts[0] in self.writes
+        path = self.folder.joinpath(*parts)
+        if self._note is not None:
+            self._note(path)
+        return path
 
     def regions(self, mask: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Yield name and bool (H, W) region of each class that the mask holds and that needs a region."""
