@@ -39,7 +39,7 @@ def test_each_purpose_has_the_best_row_with_its_cost() -> None:
     times = {row.name: row.latency.total.p50 for row in artifacts() if row.latency}
     assert found["accuracy"].metric == "55.1% mIoU"
     assert found["accuracy"].costs[0] == f"{times['a']:.1f} ms at the median (2.00× the fastest)"
-    assert found["latency"].costs == ["52.0% mIoU (3.10 below the best)", "0.004 MiB (4.00× the smallest)"]
+    assert found["latency"].costs == ["52.0% mIoU (3.10 below the best)", "0.00381 MiB (4.00× the smallest)"]
 
 
 def test_noise_is_distinguished_from_a_loss() -> None:
