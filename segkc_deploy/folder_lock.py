@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -45,7 +45,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         _held.discard(path)
-        path.unlink(missing_ok=True)
+        if sys.platform == "win32":  # which deletes no open file
+            file.close()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         file.close()
 
 

@@ -196,14 +196,14 @@ class StageTimer:
         self._batch = batch
 
     def visit_sizes(self) -> None:
-        """Run one batch that begins with an image of each size, where there are several.
+        """Run one batch that begins with an image of each size that the network sees, where there are several.
 
         Engines search, compile or capture what they run once for every size that the network sees, and a size that the
         warm-up does not come to would pay for that in a timed run.
         """
         first: dict[tuple[int, ...], int] = {}
         for place, image in enumerate(self._all):
-            first.setdefault(image.shape[:2], place)
+            first.setdefault(self._predictor.preprocess([image]).shape, place)
         if len(first) > 1:
             for place in first.values():
                 self._run(list(islice(cycle(self._all), place, place + self._batch)))

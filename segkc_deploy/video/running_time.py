@@ -31,9 +31,10 @@ class RunningTime:
         self._offsets = [Fraction(0)]
         self._end = Fraction(0)
         self._step = 1 / rate
-        #: Each stream's part and last time, the latter in its own units.
+        #: Each stream's part, and its last time of decoding and of showing, in its own units. Each is compared with its
+        #: own kind: Matroska's first packets have no time of decoding, and those after them begin at zero.
         self._parts: dict[int, int] = {}
-        self._last: dict[int, int] = {}
+        self._last: dict[tuple[int, bool], int] = {}
 
     def move(self, packet: Any) -> None:
         """Move the times of a packet; packets come in the file's order."""
@@ -41,8 +42,9 @@ class RunningTime:
         if own is None:
             return
         index, unit = packet.stream_index, packet.time_base
-        last = self._last.get(index, own)
-        self._last[index] = own
+        kind = (index, packet.dts is None)
+        last = self._last.get(kind, own)
+        self._last[kind] = own
         if self._starts_again(last, own, packet):
             self._parts[index] = self._parts.get(index, 0) + 1
             if packet.stream is self._video:

@@ -370,3 +370,10 @@ def test_what_a_size_costs_once_is_not_timed(clock: Clock, batch: int) -> None:
         assert point.total is not None
         total = point.total
     assert (total.p50, total.max) == (5.0, 5.0)
+
+
+def test_photographs_of_many_sizes_are_one_size_for_a_network_of_one(clock: Clock) -> None:
+    predictor = KnownTimes(clock.pass_ms, [5.0])
+    images = [np.zeros((4 + place, 6, 3), np.uint8) for place in range(32)]
+    latency = measure_latency(predictor, images, Budget(samples=20))
+    assert predictor.runs == latency.warm_up.runs + 20

@@ -107,3 +107,18 @@ def test_packets_without_a_time_are_left_as_they_are() -> None:
     packet = SimpleNamespace(stream=stream, stream_index=0, time_base=Fraction(1, 90000), pts=None, dts=None)
     RunningTime(stream, Fraction(25), overflows=True).move(packet)
     assert (packet.pts, packet.dts) == (None, None)
+
+
+@pytest.mark.parametrize("rate", [5, 12, 25])
+def test_pictures_that_are_stored_in_another_order_keep_their_times(tmp_path: Path, rate: int) -> None:
+    """The first packets of Matroska have no time of decoding, and later ones have one that is smaller than theirs."""
+    path = tmp_path / "reordered.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"x264-params": "bframes=8:b-adapt=0"})
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for place in range(30):
+            pixels = np.full((*SIZE, 3), 4 * place, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    seconds = [frame.seconds for frame in frames_of(path)]
+    assert seconds == pytest.approx([place / rate for place in range(30)], abs=0.0015)

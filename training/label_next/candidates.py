@@ -25,12 +25,12 @@ class KnownData:
     form: ListForm
 
     @classmethod
-    def load(cls, path: Path, labels: Labels, run: Path) -> "KnownData":
+    def load(cls, path: Path, labels: Labels | None, run: Path) -> "KnownData":
         """Read the spec and find its images; masks may be missing.
 
         Args:
             path: the spec.
-            labels: the classes that the networks of `run` know.
+            labels: the classes that the networks of `run` know; None where the spec may have others.
             run: what an error names.
 
         Raises:
@@ -38,7 +38,7 @@ class KnownData:
             DataError: a list names images that are not there.
         """
         spec = load_data_spec(path)
-        if spec.labels().names != labels.names:
+        if labels is not None and spec.labels().names != labels.names:
             raise ConfigError(f"{path}: has other classes than {run}; use the data spec that it was trained with")
         return cls(spec, spec.resolve(allow_missing_masks=True), ListForm.of_spec(spec))
 

@@ -166,7 +166,9 @@ def _known_data(request: Request, networks: RunNetworks) -> KnownData | None:
     """Read the spec that is given, or else the run's own; None where that is gone and a folder is ranked."""
     data = request.data or networks.data
     if data is not None and (request.data is not None or data.is_file()):
-        return KnownData.load(data, networks.labels, request.run)
+        # The run's own spec may have got further classes since, and images to label are chosen for these.
+        strict = request.data is not None or request.masks is not None
+        return KnownData.load(data, networks.labels if strict else None, request.run)
     if request.images is None:
         if data is None:
             raise ConfigError(f"{request.run}: imported without a data spec; give --data")
