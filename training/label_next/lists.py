@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from segkc_deploy.data.layouts import LAYOUTS
@@ -132,8 +133,14 @@ class ListForm:
 
     def _below_root(self, path: Path) -> str:
         """`..` leads out of the root, which links would bend: folders are taken as they really are, files as named."""
-        real = path.parent.resolve() / path.name
-        return Path(os.path.relpath(real, self.root.resolve())).as_posix()
+        real = _resolved(path.parent) / path.name
+        return Path(os.path.relpath(real, _resolved(self.root))).as_posix()
+
+
+@lru_cache(maxsize=1024)
+def _resolved(folder: Path) -> Path:
+    """Each folder is asked for by every image in it."""
+    return folder.resolve()
 
 
 def _folded(path: Path) -> str:
