@@ -169,7 +169,17 @@ def _is_whole(path: Path) -> bool:
 
 
 def _recorded(record: Path) -> Iterator[PurePosixPath]:
-    """Yield the recorded paths; a line that a killed run cut short, or that leads elsewhere, is none of ours."""
+    """Yield the recorded paths that a prediction may have written."""
+    for path in recorded_paths(record):
+        if len(path.parts) > 1 and path.suffix in _ENDINGS.get(path.parts[0], ()):
+            yield path
+
+
+def recorded_paths(record: Path) -> Iterator[PurePosixPath]:
+    """Yield the paths in a record of one JSON string a line, which are relative to its folder.
+
+    A line that a killed run cut short, or that leads elsewhere, is left out. Without a record there is none.
+    """
     if not record.is_file():
         return
     for line in record.read_bytes().splitlines():
@@ -178,5 +188,5 @@ def _recorded(record: Path) -> Iterator[PurePosixPath]:
         except ValueError:
             continue
         path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
-        if len(path.parts) > 1 and ".." not in path.parts and path.suffix in _ENDINGS.get(path.parts[0], ()):
+        if path.parts and not path.is_absolute() and ".." not in path.parts:
             yield path

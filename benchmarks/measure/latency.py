@@ -196,16 +196,21 @@ class StageTimer:
         self._batch = batch
 
     def visit_sizes(self) -> None:
-        """Run one batch that begins with an image of each size that the network sees, where there are several.
+        """Run a batch at each network input size that the images give, where there are several.
 
-        Engines search, compile or capture what they run once for every size that the network sees, and a size that the
-        warm-up does not come to would pay for that in a timed run.
+        Engines choose kernels, compile or capture a graph the first time they see a size. The warm-up may end before it
+        has seen all of them; a timed run would then pay for it.
         """
-        first: dict[tuple[int, ...], int] = {}
+        by_image: dict[tuple[int, ...], int] = {}
         for place, image in enumerate(self._all):
-            first.setdefault(self._predictor.preprocess([image]).shape, place)
-        if len(first) > 1:
-            for place in first.values():
+            by_image.setdefault(image.shape[:2], place)
+        if len(by_image) == 1:
+            return
+        by_input: dict[tuple[int, ...], int] = {}
+        for place in by_image.values():
+            by_input.setdefault(self._predictor.preprocess([self._all[place]]).shape, place)
+        if len(by_input) > 1:
+            for place in by_input.values():
                 self._run(list(islice(cycle(self._all), place, place + self._batch)))
 
     def run(self) -> tuple[int, int, int]:

@@ -16,14 +16,14 @@ def host_now_mib() -> float:
     return psutil.Process().memory_info().rss / _MIB
 
 
-def forget_host_peak() -> None:
-    """Let `host_peak_mib` begin anew with the present size, where the system can; that is Linux."""
+def reset_host_peak() -> None:
+    """Reset what `host_peak_mib` returns to the present size, on systems that can: Linux."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def host_peak_mib() -> float:
-    """Return the largest resident size that this process has had, or since `forget_host_peak`, in MiB.
+    """Return the largest resident size that this process has had, or since `reset_host_peak`, in MiB.
 
     On Linux from `VmHWM`, which starts anew with the program: `ru_maxrss` would include the parent's size at the fork.
     """

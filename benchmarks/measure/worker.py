@@ -16,7 +16,7 @@ from segkc_deploy import atomic
 from segkc_deploy.benchmarks.measure.gpu_latency import add_cuda_graph, add_device_times, runs_on_gpu
 from segkc_deploy.benchmarks.measure.latency import Budget, measure_batch, measure_latency
 from segkc_deploy.benchmarks.measure.machine_state import MachineWatch
-from segkc_deploy.benchmarks.measure.memory import device_used_mib, forget_host_peak, host_now_mib, host_peak_mib
+from segkc_deploy.benchmarks.measure.memory import device_used_mib, host_now_mib, host_peak_mib, reset_host_peak
 from segkc_deploy.benchmarks.measure.meters import open_meter
 from segkc_deploy.benchmarks.measure.miou_interval import RESAMPLES, SEED, miou_interval
 from segkc_deploy.benchmarks.measure.nvidia_gpu import find_gpu_of_row
@@ -74,7 +74,7 @@ def measure(job: RowJob, row_file: Path) -> Row:
 
     gpu, no_gpu = (None, "") if options.device == "cpu" else find_gpu_of_row()
     watch = MachineWatch(gpu)
-    forget_host_peak()  # that of decoding the images
+    reset_host_peak()  # that of decoding the images
     host_before, device_before = host_now_mib(), device_used_mib()
     began = time.perf_counter()
     with open_target(job.role, job.target, options) as predictor:
@@ -230,7 +230,7 @@ def _batch_point(
         return BatchPoint(batch=batch, error=f"the artifact has a fixed batch size of {contract.batch}")
     if contract.max_batch is not None and contract.max_batch < batch:
         return BatchPoint(batch=batch, error=f"the artifact takes {contract.max_batch} images at most")
-    forget_host_peak()  # that of the parts before
+    reset_host_peak()  # that of the parts before
     try:
         point = measure_batch(predictor, images, batch, budget, watch.during(f"batch {batch}"))
     except _TOO_MUCH as error:

@@ -344,7 +344,7 @@ def test_windows_of_a_slow_network_are_short(clock: Clock) -> None:
 
 
 class SlowFirst(KnownTimes):
-    """Takes 300 ms for the first batch of each shape, and 5 ms for every other."""
+    """The first batch of a shape takes 300 ms, later ones take 5 ms."""
 
     def __init__(self, pass_ms: Callable[[float], None]) -> None:
         super().__init__(pass_ms, [5.0])

@@ -1,7 +1,6 @@
 """Weights from elsewhere: published checkpoints become runs, files of weights become beginnings, code is never run."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import timm
 import torch
 import yaml
 from command_line import CommandLine
+from ended_run import ended_run
 from original_dinov2_dpt import BASE, LARGE, SMALL, DINOv2, Original, Size, random_original, randomize
 from safetensors.torch import save_file
 from tiny_data import CLASSES, tiny_recipe, write_recipe, write_tiny_data
@@ -19,9 +19,8 @@ from segkc_deploy.errors import ConfigError, DataError, RunDirectoryError, UserE
 from segkc_deploy.export.deploy_graph import DeployGraph
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.to_onnx import base_graph
-from segkc_deploy.labels import Labels, default_palette
 from segkc_deploy.training.files.foreign_weights import read_weights
-from segkc_deploy.training.files.network_file import NetworkMetadata, load_network, save_network
+from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.files.run_directory import RunDirectory, read_config
 from segkc_deploy.training.files.starting_weights import build_network
 from segkc_deploy.training.methods.registry import build_method
@@ -330,30 +329,6 @@ def test_dinov2s_positions_are_for_its_kind_of_vit() -> None:
     for backbone in ("vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"):
         with torch.device("meta"), pytest.raises(ConfigError, match="positions: dinov2 is for ViTs with"):
             Backbone(NetworkSpec(backbone=backbone, positions="dinov2"))
-
-
-def ended_run(folder: Path, backbone: str, classes: int, names: Sequence[str] = ()) -> Path:
-    """A run directory that holds a junior with random weights; its batch statistics have moved."""
-    folder.mkdir()
-    spec = NetworkSpec(backbone=backbone, decoder_channels=16)
-    torch.manual_seed(7)
-    network = Segmenter(spec, classes)
-    network(torch.rand(2, 3, 64, 64))
-    names = tuple(names) or tuple(f"class {index}" for index in range(classes))
-    labels = Labels(names=names, palette=default_palette(classes))
-    metadata = NetworkMetadata(
-        role="junior",
-        network=spec,
-        labels=labels,
-        input_size=(64, 64),
-        recipe="tiny",
-        method="supervised",
-        step=5,
-        ema=False,
-        scores={},
-    )
-    save_network(folder / "junior.safetensors", network, metadata)
-    return folder
 
 
 def test_training_starts_from_a_runs_weights(data: Path, tmp_path: Path) -> None:

@@ -1,44 +1,19 @@
 """`pretrained: RUN`: the last layer follows the classes by their names, not by their numbers."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from ended_run import ended_run
 from tiny_data import CLASSES, tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.data.spec import load_data_spec
-from segkc_deploy.labels import Labels, default_palette
-from segkc_deploy.training.files.network_file import NetworkMetadata, load_network, save_network
+from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.job import build
 from segkc_deploy.training.methods.base import Method
-from segkc_deploy.training.models.segmenter import Segmenter
-from segkc_deploy.training.models.spec import NetworkSpec
 from segkc_deploy.training.train import train_run
 
 BACKBONE = "mobilenetv4_conv_small_035"
-
-
-def write_run(folder: Path, names: Sequence[str]) -> Path:
-    """A run directory with a junior of random weights that knows `names`."""
-    folder.mkdir()
-    spec = NetworkSpec(backbone=BACKBONE, decoder_channels=16)
-    torch.manual_seed(7)
-    network = Segmenter(spec, len(names))
-    torch.nn.init.normal_(network.decoder.classifier.bias)
-    metadata = NetworkMetadata(
-        role="junior",
-        network=spec,
-        labels=Labels(names=tuple(names), palette=default_palette(len(names))),
-        input_size=(64, 64),
-        recipe="tiny",
-        method="supervised",
-        step=5,
-        ema=False,
-        scores={},
-    )
-    save_network(folder / "junior.safetensors", network, metadata)
-    return folder
 
 
 def method_from(run: Path, data: Path) -> Method:
@@ -58,7 +33,7 @@ def method_from(run: Path, data: Path) -> Method:
     ],
 )
 def test_the_classifier_follows_the_names(data: Path, tmp_path: Path, theirs: list[str], told: str) -> None:
-    run = write_run(tmp_path / "run", theirs)
+    run = ended_run(tmp_path / "run", BACKBONE, len(theirs), theirs)
     start = load_network(run / "junior.safetensors")[0]
     networks = method_from(run, data).networks()
     junior, copy = networks["junior"], networks["junior_ema"]
@@ -77,7 +52,7 @@ def test_the_classifier_follows_the_names(data: Path, tmp_path: Path, theirs: li
 
 
 def test_the_log_says_which_classes_are_new(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "start", ["box", "background", "ball"])
+    run = ended_run(tmp_path / "start", BACKBONE, 3, ["box", "background", "ball"])
     data = write_tiny_data(tmp_path / "data")
     recipe = tiny_recipe(
         senior=None,

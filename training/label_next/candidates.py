@@ -69,7 +69,9 @@ def candidates(known: KnownData | None, folder: Path | None, out: Path) -> tuple
                 f"{known.spec.path}: no image is unlabeled; add `unlabeled: {{images: FOLDER}}` or give --images"
             )
     tasks = [(out / tool).resolve() for tool in WRITERS]
-    samples = tuple(one for one in samples if not any(one.image.resolve().is_relative_to(tool) for tool in tasks))
+    # Most calls write no tasks, and to resolve the path of each image takes a while.
+    if any(tool.exists() for tool in tasks):
+        samples = tuple(one for one in samples if not _is_below(one.image.resolve(), tasks))
     if not samples:
         raise DataError(f"{out}: holds each image to rank in its folders of tasks; choose another --out")
     return tuple(sorted(samples, key=lambda sample: (sample.id, sample.image)))
@@ -112,6 +114,10 @@ def _require_own_masks(folder: Path, truth: Truth, samples: Sequence[Sample], la
                 f"{folder}: --masks has {mask.relative_to(folder)}, which may be the mask of {other} or of"
                 f" {sample.image}: both have the id {sample.id!r}; rank one folder at a time, by --images and --masks"
             )
+
+
+def _is_below(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def names_of(samples: Sequence[Sample]) -> list[str]:

@@ -3,11 +3,11 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from segkc_deploy import atomic
 from segkc_deploy.data.tasks.writers import WRITERS
-from segkc_deploy.prediction_record import foreign_file
+from segkc_deploy.prediction_record import foreign_file, recorded_paths
 from segkc_deploy.training.label_next.summary import is_table
 
 #: By its first columns an earlier call's work is known. It is written first and deleted last.
@@ -63,18 +63,10 @@ def note_task_file(out: Path, path: Path) -> None:
 
 
 def _tasks(out: Path) -> Iterator[Path]:
-    """Yield the noted files; a line that a killed call cut short, or that leads elsewhere, is none of ours."""
-    record = out / _TASKS
-    if not record.is_file():
-        return
-    for line in record.read_bytes().splitlines():
-        try:
-            name = json.loads(line)
-        except ValueError:
-            continue
-        path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
-        tool, *parts = path.parts or ("",)
-        if tool in WRITERS and parts and parts[0] in WRITERS[tool].writes and ".." not in parts:
+    """Yield the noted files that a writer of tasks may have written."""
+    for path in recorded_paths(out / _TASKS):
+        tool, *parts = path.parts
+        if tool in WRITERS and parts and parts[0] in WRITERS[tool].writes:
             yield out / path
 
 

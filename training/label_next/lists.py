@@ -133,13 +133,13 @@ class ListForm:
 
     def _below_root(self, path: Path) -> str:
         """`..` leads out of the root, which links would bend: folders are taken as they really are, files as named."""
-        real = _resolved(path.parent) / path.name
-        return Path(os.path.relpath(real, _resolved(self.root))).as_posix()
+        real = _resolved(path.parent.absolute()) / path.name
+        return Path(os.path.relpath(real, _resolved(self.root.absolute()))).as_posix()
 
 
 @lru_cache(maxsize=1024)
 def _resolved(folder: Path) -> Path:
-    """Each folder is asked for by every image in it."""
+    """Resolve an absolute path; every image of a folder asks for the same one."""
     return folder.resolve()
 
 
