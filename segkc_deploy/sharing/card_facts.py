@@ -149,7 +149,7 @@ def read_scores(path: Path, network: NetworkFacts) -> Scores:
         raise ConfigError(f"{path}: scores of the {scores.role}; the card is of the junior: score it by `eval`")
     if scores.weights_sha256 not in (None, network.weights_sha256):
         raise ConfigError(
-            f"{path}: scores of another network ({scores.target}); score this one:"
-            f" `segkc-deploy eval TARGET --data data.yaml --json {path}`"
+            f"{path}: scores of another network ({scores.target}); run `segkc-deploy eval {network.file}"
+            f" --data data.yaml --json {path}`"
         )
     return scores
