@@ -1,6 +1,7 @@
 """A study of methods: which trials it has, their recipes and labels, and mistakes in its file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,8 @@ STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
 def test_the_shipped_studies_can_be_trained(tmp_path: Path, path: Path) -> None:
     study = load_study(path)
     assert study.name == path.stem  # its results are found by the file's name
-    drives = STUDIES / "camvid-drives"
-    lists = drives if f"--lists benchmarks/studies/{drives.name}" in path.read_text() else None
+    named = re.search(r"--lists benchmarks/studies/([\w-]+)", path.read_text())
+    lists = STUDIES / named[1] if named else None
     directory = StudyDirectory(study, tmp_path, tmp_path, lists)
     trials = study.ordered_trials()
     assert {trial.row for trial in trials} == set(study.rows)
@@ -210,7 +211,7 @@ def test_the_shipped_studies_can_be_trained(tmp_path: Path, path: Path) -> None:
         elif study.lists:
             assert section["ids"] == f"splits/seed{seed}/{name}/labeled.txt"  # as the data sets have them
         else:  # a published list or one that is here, of which others can take the same
-            assert section == ({"ids": str(drives / f"{labels}.txt")} if lists else {"partition": labels})
+            assert section == ({"ids": str(lists / f"{labels}.txt")} if lists else {"partition": labels})
 
 
 def test_the_lists_of_drives_are_of_one_size_and_of_what_their_names_say() -> None:
@@ -218,3 +219,8 @@ def test_the_lists_of_drives_are_of_one_size_and_of_what_their_names_say() -> No
     assert {name: len(set(ids)) for name, ids in names.items()} == {"same-drive": 46, "other-drives": 46}
     assert {name.partition("_")[0] for name in names["same-drive"]} == {"0016E5"}
     assert {name.partition("_")[0] for name in names["other-drives"]} == {"0001TP", "0006R0"}
+
+
+def test_as_many_images_are_chosen_as_neu_steel_draws() -> None:
+    (chosen,) = (STUDIES / "neu-steel-chosen").iterdir()
+    assert len(set(chosen.read_text().split())) == 24
