@@ -210,8 +210,10 @@ def test_the_shipped_studies_can_be_trained(tmp_path: Path, path: Path) -> None:
             assert section == study.data.get("labeled")
         elif study.lists:
             assert section["ids"] == f"splits/seed{seed}/{name}/labeled.txt"  # as the data sets have them
-        else:  # a published list or one that is here, of which others can take the same
-            assert section == ({"ids": str(lists / f"{labels}.txt")} if lists else {"partition": labels})
+        elif lists:  # one that is here, of which others can take the same
+            assert section == study.data.get("labeled", {}) | {"ids": str(lists / f"{labels}.txt")}
+        else:  # a published list
+            assert section == {"partition": labels}
 
 
 def test_the_lists_of_drives_are_of_one_size_and_of_what_their_names_say() -> None:
