@@ -7,6 +7,8 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 FROM python:3.11.14-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# torch.compile and the export to AOTInductor compile C++.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 COPY docker/requirements/training.txt /requirements.txt
 RUN pip install --no-cache-dir --require-hashes --requirement /requirements.txt
 COPY --from=wheel /wheels /wheels

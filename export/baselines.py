@@ -15,13 +15,12 @@ import numpy as np
 import onnxruntime
 import torch
 import torch.nn.functional as F
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import InvalidCxxCompiler
 
-from segkc_deploy.errors import ConfigError, MissingDependencyError
+from segkc_deploy.errors import ConfigError
 from segkc_deploy.pixel_format import PixelFormat, by_band_group
 from segkc_deploy.runners.aoti_runner import quiet_torch
 from segkc_deploy.runners.onnx_runner import preload_cuda_libraries
+from segkc_deploy.training.cpp_compiler import require_cpp_compiler
 from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.models.segmenter import Segmenter
@@ -77,8 +76,7 @@ class CompiledBaseline(EagerBaseline):
 
     def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
         super().__init__(run, device, threads)
-        if self._device.type == "cpu":
-            needs_compiler()
+        require_cpp_compiler("torch.compile")
         self._logits, pixels = torch.compile(self._network), self._network.pixels
         self.description = f"PyTorch {torch.__version__} torch.compile, {self._device.type}"
         with quiet_torch():
@@ -125,16 +123,6 @@ BASELINES: Mapping[str, type[Baseline]] = {
     "compiled": CompiledBaseline,
     "plain export": PlainExportBaseline,
 }
-
-
-def needs_compiler() -> None:
-    """Raise a MissingDependencyError where `torch.compile` finds no C++ compiler for a CPU."""
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        raise MissingDependencyError(
-            "torch.compile writes C++ for a CPU and finds no compiler; install g++ (apt install g++) or name one in CXX"
-        ) from None
 
 
 def _plain_export(network: Segmenter, size: tuple[int, int]) -> bytes:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from segkc_deploy.export.baselines import EagerBaseline, needs_compiler
+from segkc_deploy.export.baselines import EagerBaseline
 from segkc_deploy.runners.aoti_runner import quiet_torch
+from segkc_deploy.training.cpp_compiler import require_cpp_compiler
 
 
 class PublishedBaseline(EagerBaseline):
@@ -43,8 +44,7 @@ class AutocastBaseline(PublishedBaseline):
 
     def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
         super().__init__(run, device, threads)
-        if self._device.type == "cpu":
-            needs_compiler()
+        require_cpp_compiler("torch.compile")
         self._logits = torch.compile(self._network)
         self.description = f"PyTorch {torch.__version__} torch.compile, BF16 autocast, {self._device.type}, PIL"
         with quiet_torch():

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.precision import Precision
 from lightning.fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessContext, start_processes
 
@@ -78,13 +79,13 @@ def run_on_ranks(function: Callable[[], Result], ranks: int) -> Result:
         console.show_cursor()
 
 
-def rank_fabric(accelerator: str, ranks: int, precision: Any = "32-true") -> Fabric:
+def rank_fabric(accelerator: str, ranks: int, precision: Precision | None = None) -> Fabric:
     """Return the launched Fabric of this rank; DDP averages gradients over all ranks.
 
     Args:
         accelerator: `cuda` or `cpu`.
         ranks: how many `run_on_ranks` has started; where a launcher has started them, it says so itself.
-        precision: as Fabric calls it.
+        precision: the plugin that computes in the recipe's precision; FP32 without it.
     """
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -95,13 +96,21 @@ def rank_fabric(accelerator: str, ranks: int, precision: Any = "32-true") -> Fab
         num_nodes=launched.nodes if launched else 1,
         # Which parameters take part depends on the terms that a method weights above 0.
         strategy=DDPStrategy(find_unused_parameters=True, timeout=_LONGEST_WAIT),
-        precision=precision,
         # Fabric detects a launcher; our own ranks are no part of the cluster that this machine may belong to.
-        plugins=None if launched else LightningEnvironment(),
+        plugins=[precision or Precision(), *([] if launched else [LightningEnvironment()])],
     )
     fabric.launch()
     atexit.register(_leave_process_group)
     return fabric
+
+
+def keep_process_group() -> None:
+    """Let this process end without taking its process group down, when other ranks do not end in an orderly way.
+
+    NCCL would wait for them. Gloo waits for nobody, and its threads have to end all the same (`_leave_process_group`).
+    """
+    if torch.distributed.get_backend() == "nccl":
+        atexit.unregister(_leave_process_group)
 
 
 def _leave_process_group() -> None:

@@ -15,6 +15,7 @@ from segkc_deploy.errors import ConfigError, DataError, UserError
 from segkc_deploy.evaluation import require_labeled_pixels
 from segkc_deploy.pixel_format import require_same_format
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
+from segkc_deploy.training.cpp_compiler import require_cpp_compiler
 from segkc_deploy.training.data.band_statistics import measured_input, unmeasured_input
 from segkc_deploy.training.data.cache_room import make_room
 from segkc_deploy.training.data.decoded_cache import DecodedCache
@@ -83,7 +84,7 @@ def prepare(
             are labeled; and make room in the cache.
 
     Raises:
-        UserError: the recipe, the data and the device do not fit each other.
+        UserError: the recipe, the data and the device do not fit each other, or something that they need is missing.
     """
     sets = load_data_spec(data).resolve()
     screen(sets)
@@ -96,6 +97,8 @@ def prepare(
                 require_same_format(spec.pixels, sets.pixels, f"recipe {recipe.name}: {role}.input", data)
     accelerator = accelerator_of(device)
     _check_precision(recipe, accelerator, resume)
+    if recipe.compile:
+        require_cpp_compiler("recipe: compile")
     draws_rare = measure and recipe.weak.rare_class_crops > 0
     counted = needs_census(recipe.supervision.class_weights) or draws_rare
     census = count_classes(sets.labeled, sets) if counted else None

@@ -42,6 +42,7 @@ from segkc_deploy.training.run_log import Log
 from segkc_deploy.training.run_networks import shipped_networks, write_networks
 from segkc_deploy.training.schedule import learning_rate_factor, peak_learning_rate
 from segkc_deploy.training.stop_request import StopRequest
+from segkc_deploy.training.terms.sum_of_ranks import sum_of_ranks
 
 _PANELS = 4
 
@@ -90,6 +91,7 @@ class Trainer:
         self.writer = CheckpointWriter(run)
         self.validated_step = 0
         self._told_nothing_labeled = False
+        self._asked_to_stop: Tensor | None = None
         self.skipped = SkippedFiles(recipe.unreadable_files, (), self._how_to_go_on)
         self.cache = DecodedCache.of(recipe.cache)
 
@@ -139,7 +141,7 @@ class Trainer:
             done = step + 1
             validates = self._is_validated(done)
             # Read once: a signal that arrives later in this step would end the training without its checkpoint.
-            stops = self._of_any_rank(bool(stop)) and done < self.steps
+            stops = self._is_to_stop(stop) and done < self.steps
             saves = validates or stops or done % self.recipe.checkpoint_every == 0
             if saves or done % self.recipe.log_every == 0:
                 values = window.flush(self._last_checkpoint, self._of_all_ranks)
@@ -229,15 +231,18 @@ class Trainer:
         """Return every rank's tensor, stacked along a new first axis."""
         slots = tensor.new_zeros(self.split.ranks, *tensor.shape)
         slots[self.fabric.global_rank] = tensor
-        stacked = self.fabric.all_reduce(slots, reduce_op="sum")  # a sum with zeros: exact, and NaN stays NaN
-        assert isinstance(stacked, Tensor)
-        return stacked
+        return sum_of_ranks(slots)  # a sum with zeros: exact, and NaN stays NaN
 
-    def _of_any_rank(self, flag: bool) -> bool:
-        """Whether `flag` is set on some rank, which every rank has to ask at the same time."""
+    def _is_to_stop(self, stop: StopRequest) -> bool:
+        """Whether this rank, or before its last step another one, was asked to stop; all ranks get the same answer.
+
+        Several ranks answer one step late: a GPU has not yet done this step, for whose end the host would have to wait.
+        """
         if self.split.ranks == 1:
-            return flag
-        return bool(self._of_all_ranks(torch.tensor(float(flag), device=self.fabric.device)).any())
+            return bool(stop)
+        asked = sum_of_ranks(torch.full((), float(bool(stop)), device=self.fabric.device))
+        before, self._asked_to_stop = self._asked_to_stop, asked
+        return before is not None and bool(before > 0)
 
     def _texts_of_all_ranks(self, texts: list[str]) -> list[list[str]]:
         gathered = [texts] * self.split.ranks

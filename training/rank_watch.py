@@ -22,6 +22,7 @@ from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from segkc_deploy.errors import RankDiedError, SegKCError
 from segkc_deploy.progress import console
+from segkc_deploy.training.distributed import keep_process_group
 from segkc_deploy.training.stop_request import SIGNALS
 
 #: Seconds between two reports of a rank.
@@ -70,6 +71,8 @@ def watched_ranks(fabric: Fabric) -> Iterator[None]:
             raise RankDiedError(died) from None
         raise
     finally:
+        if end.code:
+            keep_process_group()
         watch.close(end)
 
 

@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 
 from segkc_deploy.errors import ConfigError, RankDiedError, RunDirectoryError, TrainingStoppedError
 from segkc_deploy.folder_lock import folder_lock
+from segkc_deploy.training.autocast import precision_plugin
 from segkc_deploy.training.distributed import rank_fabric, run_on_ranks
 from segkc_deploy.training.dry_run import dry_run
 from segkc_deploy.training.evaluation.prediction import protocol_in_words
@@ -38,8 +39,6 @@ from segkc_deploy.training.summary import RunResult
 from segkc_deploy.training.trackers.registry import check_trackers, open_tracker
 from segkc_deploy.training.trackers.tracker import Tracker, TrackerError
 from segkc_deploy.validation import require_text
-
-_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 #: What opens a run: yields the job and its method while this process holds the run's lock.
 _Opened = AbstractContextManager[tuple[Job, Method]]
@@ -165,11 +164,12 @@ def _train_launched(launched: LaunchedRanks, opened: Callable[[], _Opened], devi
 
 
 def _fabric_of_one(job: Job) -> Fabric:
-    return Fabric(accelerator=job.accelerator, devices=1, precision=_PRECISIONS[job.recipe.precision])  # type: ignore[arg-type]
+    plugin = precision_plugin(job.recipe.precision, job.accelerator)
+    return Fabric(accelerator=job.accelerator, devices=1, plugins=plugin)
 
 
 def _fabric_of_rank(job: Job) -> Fabric:
-    return rank_fabric(job.accelerator, job.split.ranks, _PRECISIONS[job.recipe.precision])
+    return rank_fabric(job.accelerator, job.split.ranks, precision_plugin(job.recipe.precision, job.accelerator))
 
 
 def _train_rank(job: Job) -> RunResult:

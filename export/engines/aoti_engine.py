@@ -20,6 +20,7 @@ from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, 
 from segkc_deploy.export.position_embedding import free_positions
 from segkc_deploy.manifest import Build
 from segkc_deploy.runners.aoti_runner import instruction_sets, one_line, quiet_torch
+from segkc_deploy.training.cpp_compiler import require_cpp_compiler
 
 _SETTINGS: dict[str, Any] = {
     # Else the number of threads of this process is compiled in.
@@ -37,20 +38,14 @@ class AOTIEngine(Engine):
         """See `Engine.check`.
 
         Raises:
-            MissingDependencyError: there is no C++ compiler.
+            MissingDependencyError: there is no C++ compiler, or for a GPU no CUDA toolkit.
             ConfigError: an option is not for this engine.
         """
-        from torch._inductor.cpp_builder import get_cpp_compiler
-        from torch._inductor.exc import InvalidCxxCompiler
-
         if options != BuildOptions():
             raise ConfigError("--engine aoti has no options of the builder; leave them out")
-        try:
-            get_cpp_compiler()
-        except InvalidCxxCompiler:
-            raise MissingDependencyError(
-                "--engine aoti compiles C++ and finds no compiler; install g++ (apt install g++) or name one in CXX"
-            ) from None
+        require_cpp_compiler("--engine aoti")
+        if torch.cuda.is_available():
+            _require_cuda_toolkit()
 
     def build(self, request: BuildRequest) -> Built:
         """See `Engine.build`. It takes minutes; what the compiler writes beside the package is removed again."""
@@ -88,6 +83,18 @@ class AOTIEngine(Engine):
             seconds=round(time.perf_counter() - start, 2),
         )
         return Built(build)
+
+
+def _require_cuda_toolkit() -> None:
+    """PyTorch brings CUDA's libraries, but neither its headers nor the driver's library to link with."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if CUDA_HOME is None or not Path(CUDA_HOME, "include", "cuda.h").is_file():
+        raise MissingDependencyError(
+            f"--engine aoti compiles for the GPU with the CUDA toolkit ({torch.version.cuda}), which it does not find;"
+            " install it and name its folder in CUDA_HOME, or compile for the CPU with CUDA_VISIBLE_DEVICES= before the"
+            " command"
+        )
 
 
 def _trace(request: BuildRequest, device: str) -> torch.export.ExportedProgram:

@@ -250,6 +250,19 @@ def test_a_missing_compiler_is_named() -> None:
     cpp_builder.cpp_compiler_search.cache_clear()
 
 
+def test_a_missing_cuda_toolkit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils import cpp_extension
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for home in (None, str(tmp_path)):
+        monkeypatch.setattr(cpp_extension, "CUDA_HOME", home)
+        with pytest.raises(MissingDependencyError, match="CUDA_HOME"):
+            AOTIEngine().check(BuildOptions(), "fp32")
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "cuda.h").touch()
+    AOTIEngine().check(BuildOptions(), "fp32")
+
+
 def test_options_of_other_builders_are_refused() -> None:
     with pytest.raises(ConfigError, match="--engine aoti"):
         AOTIEngine().check(BuildOptions(optimization_level=3), "fp32")

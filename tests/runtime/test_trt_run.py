@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import shutil
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import onnx
 import pytest
 from fake_device import INFERENCE_MS
 from strict_tensorrt import RTX, VERSIONS, Behavior, stand_in
-from tiny_artifact import BIAS, WEIGHTS, expected_mask, make_artifact, manifest_of, network
+from tiny_artifact import BIAS, WEIGHTS, expected_mask, expected_scores, make_artifact, manifest_of, network
 from trt_request import GPU as BUILT_ON
 from trt_request import build_request
 
@@ -26,11 +27,20 @@ from segkc_deploy import cuda_probe, engine_match
 from segkc_deploy.cuda_probe import Gpu, cuda_obstacle
 from segkc_deploy.errors import ArtifactError, ConfigError, MissingDependencyError, SegKCError
 from segkc_deploy.export.engines.registry import find_engine
-from segkc_deploy.manifest import Build, Contract, Manifest, TensorContract, read_manifest, sha256_of, write_manifest
+from segkc_deploy.manifest import (
+    Build,
+    Contract,
+    Manifest,
+    TensorContract,
+    companion_path,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
 from segkc_deploy.probes import PROBES
-from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner
 from segkc_deploy.runners.trt_runner import TensorRTRunner
 from segkc_deploy.tensorrt_library import LIBRARIES, collect_log
+from segkc_deploy.tensorrt_library import WEIGHTS as COMPANION
 
 GPU = Gpu("NVIDIA H200", "9.0", "580.65.06")
 SIZE = (8, 12)
@@ -163,6 +173,16 @@ def batch_of(*shape: int, seed: int = 0) -> np.ndarray:
 
 def masks_of(images: np.ndarray) -> np.ndarray:
     return np.stack([expected_mask(image) for image in images])
+
+
+def assert_right_on_a_gpu(masks: np.ndarray, images: np.ndarray) -> None:
+    """Compare masks of real engines, which may give any of several classes with the same score."""
+    runner_up, best = np.moveaxis(
+        np.sort(np.stack([expected_scores(image) for image in images]), axis=-1)[..., -2:], -1, 0
+    )
+    clear = best > runner_up
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(masks[clear], masks_of(images)[clear])
 
 
 def refusal(activate: Callable[[], object], kind: type[SegKCError]) -> str:
@@ -797,24 +817,21 @@ def _no_tensorrt() -> str:
 @pytest.mark.skipif(bool(_no_tensorrt()), reason=_no_tensorrt() or "runs")
 @pytest.mark.parametrize("cuda_graph", [False, True])
 @pytest.mark.parametrize("flags", [(), ("VERSION_COMPATIBLE",), ("STRIP_PLAN", "REFIT_IDENTICAL")])
-def test_a_real_engine_agrees_with_onnxruntime(tmp_path: Path, flags: tuple[str, ...], cuda_graph: bool) -> None:
+def test_a_real_engine_gives_the_right_masks(tmp_path: Path, flags: tuple[str, ...], cuda_graph: bool) -> None:
     trt = LIBRARIES["trt"].load()
     gpu = cuda_probe.find_gpu()
     onnx_path = make_artifact(tmp_path, "tiny.onnx")
     path = tmp_path / "tiny.engine"
     path.write_bytes(plan_of(trt, onnx.load(onnx_path), PROFILE, flags))
+    if "STRIP_PLAN" in flags:
+        shutil.copy(onnx_path, companion_path(path, COMPANION))
     build = build_of(trt, "trt", gpu, flags=flags, onnx_sha256=sha256_of(onnx_path))
     write_manifest(path, manifest_of(path, engine="trt", build=build))
-    with (
-        TensorRTRunner(path, read_manifest(path), cuda_graph=cuda_graph) as runner,
-        OnnxRuntimeRunner(onnx_path, "cpu") as reference,
-    ):
+    with TensorRTRunner(path, read_manifest(path), cuda_graph=cuda_graph) as runner:
         assert runner.description.startswith(f"TensorRT {trt.__version__} {gpu.name}")
         for seed, count in enumerate((1, 4, 2, 1, 4)):
             images = batch_of(count, *SIZE, seed=seed)
-            masks = runner.infer(images)["masks"]
-            np.testing.assert_array_equal(masks, reference.infer(images)["masks"])
-            np.testing.assert_array_equal(masks, masks_of(images))
+            assert_right_on_a_gpu(runner.infer(images)["masks"], images)
 
 
 @pytest.mark.gpu
@@ -834,17 +851,17 @@ def test_a_real_engine_tells_its_time_on_the_gpu(tmp_path: Path, cuda_graph: boo
         runner.time_device(True)
         for _ in range(5):
             began = time.perf_counter()
-            np.testing.assert_array_equal(runner.infer(images)["masks"], masks_of(images))
+            assert_right_on_a_gpu(runner.infer(images)["masks"], images)
             whole_ms = 1e3 * (time.perf_counter() - began)
             assert runner.last_device_ms is not None
             assert 0 < runner.last_device_ms < whole_ms
         runner.time_device(False)
-        np.testing.assert_array_equal(runner.infer(images)["masks"], masks_of(images))
+        assert_right_on_a_gpu(runner.infer(images)["masks"], images)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(bool(cuda_obstacle()), reason=cuda_obstacle() or "runs")
-def test_a_real_rtx_engine_agrees_with_onnxruntime(tmp_path: Path) -> None:
+def test_a_real_rtx_engine_gives_the_right_masks(tmp_path: Path) -> None:
     pytest.importorskip("cuda.core", reason="cuda-core is not installed")
     if not any(importlib.util.find_spec(name) for name in LIBRARIES["trt-rtx"].modules):
         pytest.skip("TensorRT for RTX is not installed")
@@ -855,4 +872,4 @@ def test_a_real_rtx_engine_agrees_with_onnxruntime(tmp_path: Path) -> None:
     write_manifest(path, manifest_of(path, engine="trt-rtx", build=build_of(trt, "trt-rtx", cuda_probe.find_gpu())))
     images = batch_of(3, *SIZE)
     with TensorRTRunner(path, read_manifest(path)) as runner:
-        np.testing.assert_array_equal(runner.infer(images)["masks"], masks_of(images))
+        assert_right_on_a_gpu(runner.infer(images)["masks"], images)

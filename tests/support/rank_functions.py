@@ -18,7 +18,7 @@ from segkc_deploy.training.terms.threshold import SoftWeights
 
 def fail_on_rank_1(path: Path) -> None:
     """Fail as the loading of an image does; rank 0 waits for rank 1 all the while."""
-    fabric = rank_fabric("cpu", 2, "32-true")
+    fabric = rank_fabric("cpu", 2)
     if fabric.global_rank == 1:
         raise DataError(f"{path}: cannot be read")
     fabric.all_reduce(torch.zeros(1))

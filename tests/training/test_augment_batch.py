@@ -118,6 +118,7 @@ def test_other_bands_are_augmented_where_they_are_loaded(data: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_a_gpu_makes_and_mixes_the_same_views_and_nothing_waits_for_it(images: np.ndarray) -> None:
     config = StrongAugmentation(entropymix=EntropyMixConfig(mode="after-cutmix", grid=4))
     draws = torch.stack([packed(draw_strong_view(config, np.random.default_rng(n))) for n in range(COUNT)])

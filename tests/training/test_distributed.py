@@ -25,6 +25,7 @@ from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import DataError, RankDiedError
+from segkc_deploy.training import distributed
 from segkc_deploy.training.distributed import run_on_ranks
 from segkc_deploy.training.evaluation.evaluate_run import evaluate_run
 from segkc_deploy.training.files.checkpoint import read_newest_checkpoint
@@ -199,6 +200,17 @@ def test_statistics_of_pseudo_labels_are_those_of_all_ranks_images() -> None:
 @pytest.mark.timeout(600)
 def test_ranks_end_in_order_while_operations_still_run() -> None:
     assert run_on_ranks(return_before_the_last_operations_end, 2) == "done"
+
+
+@pytest.mark.parametrize(("backend", "kept"), [("nccl", True), ("gloo", False)])
+def test_only_nccl_leaves_its_group_as_it_is_after_an_error(
+    monkeypatch: pytest.MonkeyPatch, backend: str, kept: bool
+) -> None:
+    unregistered: list[object] = []
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
+    monkeypatch.setattr(distributed.atexit, "unregister", unregistered.append)
+    distributed.keep_process_group()
+    assert unregistered == ([distributed._leave_process_group] if kept else [])
 
 
 @pytest.mark.timeout(600)

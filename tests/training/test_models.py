@@ -100,3 +100,19 @@ def test_pretrained_weights_that_do_not_fit_are_named(tmp_path) -> None:  # type
         build_network(NetworkSpec(backbone="resnet10t", pretrained=path), 3)
     with pytest.raises(ConfigError, match="no such weights file"):
         build_network(NetworkSpec(backbone="resnet10t", pretrained=tmp_path / "none.safetensors"), 3)
+
+
+def test_logits_grow_in_fp32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Segmenter(NetworkSpec(backbone="resnet10t", decoder_channels=16), num_classes=4)
+    found = {}
+    interpolate = torch.nn.functional.interpolate
+
+    def noted(values: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        found["last"] = values.dtype
+        return interpolate(values, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", noted)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network.decoder(network.features(torch.rand(2, 3, 64, 64))).dtype is torch.bfloat16
+        network(torch.rand(2, 3, 64, 64))
+    assert found["last"] is torch.float32

@@ -19,6 +19,7 @@ from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.files.tensor_file import read_tensors, write_tensors
 
 _HEADER_KEY = "segkc_deploy_checkpoint"
+_RANDOM_CUDA = "random.cuda.0"
 
 #: What version 0.1 called the two groups of networks.
 _OLD_PREFIXES = {"module.learners.": "module.online.", "module.averaged.": "module.ema."}
@@ -200,12 +201,12 @@ def _copy_to_cpu(tensor: Tensor) -> Tensor:
 def _random_states() -> dict[str, Tensor]:
     states = {"random.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states |= {f"random.cuda.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+        # Of the device that trains; how many others the machine shows may differ when the run is resumed.
+        states[_RANDOM_CUDA] = torch.cuda.get_rng_state()
     return states
 
 
 def _restore_random_states(tensors: dict[str, Tensor]) -> None:
     torch.set_rng_state(tensors["random.cpu"])
-    cuda = _below(tensors, "random.cuda.")
-    if torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([cuda[str(index)] for index in range(len(cuda))])
+    if torch.cuda.is_available() and _RANDOM_CUDA in tensors:
+        torch.cuda.set_rng_state(tensors[_RANDOM_CUDA])

@@ -74,6 +74,9 @@ class Segmenter(nn.Module):
 
     def upsample(self, logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         """Resize logits to `size` bilinearly, by the decoder's own corner convention."""
+        if torch.is_autocast_enabled(logits.device.type):
+            # CUDA would do it in 16 bits, and add up gradients in them.
+            logits = logits.float()
         return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=self.decoder.align_corners)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from segkc_deploy.training.terms.class_sums import class_sums
 from segkc_deploy.training.terms.sum_of_ranks import sum_of_ranks
 
 #: No class gets more likely, or less, than by this factor: few labeled images tell shares of rare classes badly.
@@ -54,10 +55,7 @@ class DistributionAlignment(nn.Module):
             valid: (N, H, W), which of their pixels count.
         """
         classes = len(self.labeled)
-        # In FP64: counting by ones in FP32 ends at 2^24.
-        counts = torch.zeros_like(self.labeled, dtype=torch.float64).index_add(
-            0, masks.clamp(0, classes - 1).flatten(), ((masks >= 0) & (masks < classes)).flatten().double()
-        )
+        counts = class_sums(masks.clamp(0, classes - 1), (masks >= 0) & (masks < classes), classes)
         sums = (logits.float().softmax(dim=1) * valid[:, None]).sum(dim=(0, 2, 3))
         counts, sums = sum_of_ranks(torch.stack([counts, sums.double()]))
         self._take_in(self.labeled, self.labeled_batches, counts)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from segkc_deploy.training.terms.class_sums import class_sums
 from segkc_deploy.training.terms.losses import PseudoLabels
 from segkc_deploy.training.terms.sum_of_ranks import sum_of_ranks
 
@@ -95,15 +96,14 @@ class SoftWeights(LabelWeights):
 
     @torch.no_grad()
     def update(self, labels: PseudoLabels, valid: Tensor) -> None:
-        # A batch gives a class millions of pixels, which are added one by one: in FP32 their sums would lose digits.
-        classes, values = labels.classes[valid], labels.confidence[valid].double()
-        zeros = torch.zeros_like(self.mean, dtype=torch.float64)
+        classes, values = labels.classes, torch.where(valid, labels.confidence.double(), 0)
         # Of all ranks: a mean of their statistics would count those that did not see a class.
         counts, sums = sum_of_ranks(
-            torch.stack([zeros.index_add(0, classes, torch.ones_like(values)), zeros.index_add(0, classes, values)])
+            torch.stack([class_sums(classes, of_pixels, len(self.mean)) for of_pixels in (valid, values)])
         )
         mean = sums / counts.clamp(min=1)
-        squares = sum_of_ranks(zeros.index_add(0, classes, (values - mean[classes]).square()))
+        deviations = torch.where(valid, (values - mean[classes]).square(), 0)
+        squares = sum_of_ranks(class_sums(classes, deviations, len(self.mean)))
         variance = squares / counts.clamp(min=1)
         given = counts > 0
         self.batches += given
