@@ -144,7 +144,8 @@ def interleaved_lines(timing: InterleavedTiming) -> list[str]:
         if contender.total is None or contender.speed is None:
             lines.append(f"{'':12}{contender.name}: {contender.error}")
             continue
-        low, high = contender.speed_interval or (contender.speed, contender.speed)
-        gain = f"{contender.speed:.2f}× ({low:.2f} to {high:.2f})"
+        gain = f"{contender.speed:.2f}×"
+        if contender.speed_interval:  # fewer than six rounds have none
+            gain += " ({:.2f} to {:.2f})".format(*contender.speed_interval)
         lines.append(f"{significant(contender.total.p50):>8} ms  {gain}  {contender.name}, {contender.engine}")
     return lines

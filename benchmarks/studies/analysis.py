@@ -69,13 +69,21 @@ class StudyAnalysis:
         return len(self._processors()) > 1
 
     def best_single_network(self, labels: str) -> str | None:
-        """Return the row of the best mean among those of one network that use unlabeled images."""
-        single = [
-            name
+        """Return the row of the best mean among those of one network that use unlabeled images.
+
+        Only those with the most seeds compete: a single seed may be a lucky one.
+        """
+        scores = {
+            name: list(self.scores(name, labels).values())
             for name in self.names(labels)
             if name != SUPERVISED and not name.startswith(VARIANT) and not self._of(name, labels, "senior")
-        ]
-        return max(single, key=lambda name: statistics.fmean(self.scores(name, labels).values()), default=None)
+        }
+        most = max(map(len, scores.values()), default=0)
+        return max(
+            (name for name, of_seeds in scores.items() if len(of_seeds) == most),
+            key=lambda name: statistics.fmean(scores[name]),
+            default=None,
+        )
 
     def distinct(self, name: str) -> list[Any]:
         """Return the distinct values of a field in the order of the rows."""

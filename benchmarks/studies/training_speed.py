@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows += step_rows(load_recipe(options.recipe, overrides), max(options.rounds // 3, 1))
     crop = f"crop_size=[{options.single_crop}, {options.single_crop}]"
     overrides = [crop, "batch.labeled=2", "batch.unlabeled=2", "precision=bf16"]
-    rows += single_network_rows(load_recipe(options.single, overrides), max(options.rounds // 6, 1))
+    rows += single_network_rows(load_recipe(options.single, overrides), max(options.rounds // 3, 1))
     machine: dict[str, Any] = describe_machine()
     result = SpeedResult(
         machine=machine,
@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rounds",
         type=int,
         default=30,
-        help="rounds of the loader; a third as many of the step, a sixth of a single network's",
+        help="rounds of the loader; a third as many of the steps",
     )
     parser.add_argument("--recipe", default="own-data-cpu", help="the recipe whose step is timed")
     parser.add_argument("--crop", type=int, default=160, help="the side of its crop")

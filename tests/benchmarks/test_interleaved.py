@@ -238,11 +238,13 @@ def test_the_interval_holds_the_true_ratio_as_often_as_it_says() -> None:
     assert 0.91 < held / trials < 0.985
 
 
-def test_quartiles_and_a_single_round() -> None:
+def test_quartiles_and_an_interval_of_too_few_rounds() -> None:
     reference = np.array([[1.0, 2.0, 90.0], [4.0, 4.0, 4.0], [6.0, 5.0, 7.0], [8.0, 8.0, 1.0], [10.0, 10.0, 10.0]])
     found = relative_speed(reference, np.full((5, 3), 2.0))
     assert (found.median, found.quartiles) == (3, (2, 4))
+    assert found.interval is None
     assert relative_speed(reference[:1], np.full((1, 3), 4.0)).interval is None
+    assert relative_speed(np.tile(reference, (2, 1))[:6], np.full((6, 3), 2.0)).interval is not None
 
 
 # --- what is compared with what

@@ -104,6 +104,16 @@ def test_differences_are_paired_by_seed() -> None:
     assert paired({0: 1.0}, {1: 1.0}) is None
 
 
+def test_a_lucky_seed_is_not_the_best_method() -> None:
+    rows = [
+        *made_rows("supervised", [20, 22, 24]),
+        *made_rows("fixmatch", [26, 27, 28]),
+        *made_rows("fixmatch-0", [40]),
+        *made_rows("segkc", [30, 31, 33.5]),
+    ]
+    assert "Best method of one network: fixmatch. segkc − fixmatch: +4.50 ± 0.87 (within)." in study_text(rows)
+
+
 def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         *made_rows("supervised", [20, 22, 24], seconds=60.0),
