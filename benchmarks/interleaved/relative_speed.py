@@ -7,7 +7,6 @@ from scipy import stats
 
 from segkc_deploy.benchmarks.measure.miou_interval import LEVEL, RESAMPLES, SEED, Interval
 
-
 #: The widest interval of a median, from the least to the largest of n values, misses what is true in 2 / 2^n of all
 #: cases: with fewer values it is no interval of 95%.
 _LEAST_ROUNDS = 6

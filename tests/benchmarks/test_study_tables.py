@@ -111,7 +111,7 @@ def test_a_lucky_seed_is_not_the_best_method() -> None:
         *made_rows("fixmatch-0", [40]),
         *made_rows("segkc", [30, 31, 33.5]),
     ]
-    assert "Best method of one network: fixmatch. segkc − fixmatch: +4.50 ± 0.87 (within)." in study_text(rows)
+    assert "Best method of one network: fixmatch. segkc − fixmatch: +4.50 ± 0.87 (outside)." in study_text(rows)
 
 
 def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
