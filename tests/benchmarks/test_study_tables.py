@@ -109,7 +109,7 @@ def test_a_lucky_seed_is_not_the_best_method() -> None:
         *made_rows("supervised", [20, 22, 24]),
         *made_rows("fixmatch", [26, 27, 28]),
         *made_rows("fixmatch-0", [40]),
-        *made_rows("segkc", [30, 31, 33.5]),
+        *made_rows("segkc", [30, 31, 33.5], [34, 35, 36]),
     ]
     assert "Best method of one network: fixmatch. segkc − fixmatch: +4.50 ± 0.87 (outside)." in study_text(rows)
 

@@ -57,8 +57,8 @@ class SoftWeights(LabelWeights):
     is the running mean and σ² the running variance of the confidence in the label's class. A class that was not given
     yet has the weight 1; with `runner_up` only where the runner-up was not either. This is SoftMatch (arXiv 2301.10921)
     with statistics per class, an option of its code: classes share the pixels so unevenly that common statistics would
-    be those of the most frequent class. σ / 2 is its code's too. Unlike there, a batch is weighted before the statistics
-    take it in, σ² is the biased variance, and a class that a batch does not give keeps its statistics. [R]
+    be those of the most frequent class. Its code too has σ / 2. Unlike there, a batch is weighted before the
+    statistics take it in, σ² is the biased variance, and a class that a batch does not give keeps its statistics. [R]
 
     With `runner_up`, μ and σ are those of the label's class or of the runner-up, of whichever has the lower mean. For
     the teacher is less sure of rare classes: compared with its own class alone, an unsure label of a rare class counts
