@@ -20,8 +20,8 @@ from segkc_deploy.errors import ConfigError
 from segkc_deploy.pixel_format import PixelFormat, by_band_group
 from segkc_deploy.runners.aoti_runner import quiet_torch
 from segkc_deploy.runners.onnx_runner import preload_cuda_libraries
-from segkc_deploy.training.cpp_compiler import require_cpp_compiler
 from segkc_deploy.training.files.network_file import load_network
+from segkc_deploy.training.models.cpp_compiler import require_cpp_compiler
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.models.segmenter import Segmenter
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from segkc_deploy.export.baselines import EagerBaseline
 from segkc_deploy.runners.aoti_runner import quiet_torch
-from segkc_deploy.training.cpp_compiler import require_cpp_compiler
+from segkc_deploy.training.models.cpp_compiler import require_cpp_compiler
 
 
 class PublishedBaseline(EagerBaseline):

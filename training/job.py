@@ -15,7 +15,6 @@ from segkc_deploy.errors import ConfigError, DataError, UserError
 from segkc_deploy.evaluation import require_labeled_pixels
 from segkc_deploy.pixel_format import require_same_format
 from segkc_deploy.training.batch_split import BatchSplit, split_batch
-from segkc_deploy.training.cpp_compiler import require_cpp_compiler
 from segkc_deploy.training.data.band_statistics import measured_input, unmeasured_input
 from segkc_deploy.training.data.cache_room import make_room
 from segkc_deploy.training.data.decoded_cache import DecodedCache
@@ -24,6 +23,7 @@ from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.files.starting_weights import match_classes
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import build_method
+from segkc_deploy.training.models.cpp_compiler import require_cpp_compiler
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.recipe import Recipe, with_input, without_pretrained
 from segkc_deploy.training.schedule import total_steps
