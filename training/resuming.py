@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkc_deploy.errors import ConfigError, RunDirectoryError
+from segkc_deploy.invocation import suggested_command
 from segkc_deploy.training.files.run_directory import (
     RunDirectory,
     check_same_recipe,
@@ -78,9 +79,9 @@ def beginning(
 def how_to_resume(run: Path, ranks: int) -> str:
     """Return the command that continues a run which has stopped on so many devices."""
     if launched := launched_ranks():
-        return f"segkc-deploy train --out {run} --resume, started by {launched.launcher} as before"
-    devices = f" --devices {ranks}" if ranks > 1 else ""
-    return f"segkc-deploy train --out {run}{devices} --resume"
+        return f"{suggested_command('train', '--out', run, '--resume')}, started by {launched.launcher} as before"
+    devices = ["--devices", ranks] if ranks > 1 else []
+    return suggested_command("train", "--out", run, *devices, "--resume")
 
 
 def _resumed(run: RunDirectory, data: Path | None, recipe: str | None, overrides: Sequence[str]) -> Beginning:

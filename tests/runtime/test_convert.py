@@ -141,6 +141,12 @@ def test_a_known_layout_is_named_by_its_files(command, tmp_path):
     assert load_data_spec(tmp_path / "own/data.yaml").resolve().labels.num_classes == 2
 
 
+def test_the_next_command_quotes_the_path(command, tmp_path):
+    _export(tmp_path / "my export")
+    path = tmp_path / "my export/data.yaml"
+    assert command("init", tmp_path / "my export").out.endswith(f"then: segkc-deploy check --data '{path}'\n")
+
+
 def test_nothing_to_train_on_is_said(command, tmp_path):
     write_image(tmp_path / "images" / "a.jpg")
     assert "no images with masks or annotations of the same names were found" in command.refused("init", tmp_path)

@@ -67,6 +67,12 @@ def test_a_manifest_of_format_1_is_read(tmp_path):
     assert read_manifest(artifact) == manifest
 
 
+def test_the_command_that_builds_it_anew_quotes_the_run(tmp_path):
+    manifest = manifest_of(make_artifact(tmp_path))
+    moved = manifest.model_copy(update={"source": manifest.source.model_copy(update={"run": "my runs/a"})})
+    assert rebuild_command(moved) == "segkc-deploy export 'my runs/a' --engine onnx --precision fp32"
+
+
 def test_sha256_is_that_of_the_whole_file(tmp_path):
     content = bytes(range(256)) * 9000  # more than one of the pieces it is read in
     (tmp_path / "file").write_bytes(content)
