@@ -182,6 +182,30 @@ def test_a_missing_manifest_is_named(tmp_path):
     assert "tiny.onnx.json" in refusal(artifact)
 
 
+def test_given_a_manifest_the_artifact_is_named(tmp_path):
+    artifact = make_artifact(tmp_path)
+    line = f"{manifest_path(artifact)}: the manifest of an artifact; give the artifact itself, {artifact}"
+    assert refusal(manifest_path(artifact)) == line
+    artifact.unlink()
+    assert "a manifest, whose artifact tiny.onnx is missing; copy it beside" in refusal(manifest_path(artifact))
+
+
+def test_what_is_no_artifact_is_named_with_the_way_to_one(tmp_path):
+    run, photos, empty = (tmp_path / name for name in ("my run", "photos", "empty"))
+    for path in (run / "config.yaml", run / "junior.safetensors", photos / "deep/a.JPG", empty / "notes.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "ride.mp4").touch()
+    swapped = "not an artifact; the arguments may be swapped: the artifact comes first, images are for --source"
+    assert refusal(run) == f"{run}: a run directory, not an artifact; make one with `segkc-deploy export '{run}'`"
+    assert refusal(photos) == f"{photos}: a folder of images, {swapped}"
+    assert refusal(photos / "deep/a.JPG") == f"{photos / 'deep/a.JPG'}: an image, {swapped}"
+    assert refusal(tmp_path / "ride.mp4") == f"{tmp_path / 'ride.mp4'}: a video, {swapped}"
+    assert refusal(empty) == f"{empty}: a folder without an artifact; make one with `segkc-deploy export RUN`"
+    artifact = make_artifact(run)
+    assert refusal(run) == f"{run}: a folder; give an artifact in it, such as {artifact}"
+
+
 def test_a_manifest_of_another_format_is_refused(tmp_path):
     artifact = make_artifact(tmp_path)
     edit_manifest(artifact, format="segkc-deploy-artifact/3")
