@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segkc_deploy.engines import number_formats
+from segkc_deploy.invocation import suggested_command
 from segkc_deploy.manifest import LayerPrecision, Manifest, Verification
 
 
@@ -20,8 +21,7 @@ def summary(path: Path, manifest: Manifest) -> Iterator[str]:
     if verification.subject == "graph":
         yield (
             f"  NOT VERIFIED AS BUILT: this machine cannot run it in {manifest.precision}, so the graph it was made"
-            " from was verified."
-            f" On the target: segkc-deploy eval {path} --data data.yaml"
+            f" from was verified. On the target: {suggested_command('eval', path, '--data', 'data.yaml')}"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from segkc_deploy.cuda_probe import Gpu
 from segkc_deploy.errors import ArtifactError
+from segkc_deploy.invocation import suggested_command
 from segkc_deploy.manifest import Build, Manifest
 from segkc_deploy.tensorrt_library import LIBRARIES
 
@@ -111,7 +112,9 @@ def rebuild_command(manifest: Manifest) -> str:
     """Return the command that exports the same artifact again: the one that made it, where that is known."""
     if " export " in manifest.command:
         return manifest.command
-    return f"segkc-deploy export {manifest.source.run} --engine {manifest.engine} --precision {manifest.precision}"
+    return suggested_command(
+        "export", manifest.source.run, "--engine", manifest.engine, "--precision", manifest.precision
+    )
 
 
 def _version_fits(engine: str, build: Build, version: str) -> bool:

@@ -1,4 +1,4 @@
-"""The command that is running, as it is written into manifests and reports."""
+"""Commands as one types them: the one that is running, for manifests and reports, and those that messages name."""
 
 import shlex
 import sys
@@ -13,3 +13,8 @@ def command_line() -> str:
     program = Path(sys.argv[0]).name
     command = shlex.join(["segkc-deploy" if program == "__main__.py" else program, *sys.argv[1:]])
     return command.encode(errors="backslashreplace").decode()
+
+
+def suggested_command(*words: object) -> str:
+    """Return the `segkc-deploy` command of these words as one would type it: paths with spaces are quoted."""
+    return shlex.join(["segkc-deploy", *map(str, words)])

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from segkc_deploy import atomic
 from segkc_deploy.errors import ArtifactError
 from segkc_deploy.labels import Labels
+from segkc_deploy.no_artifact import why_no_artifact
 from segkc_deploy.pixel_format import MAX_BANDS, PixelFormat
 
 #: Counts up when a reader of the older format could misread a newer manifest. Format 1 is read too.
@@ -271,11 +272,9 @@ def read_manifest(artifact: str | Path) -> Manifest:
             of one of them are not the ones that were exported. Nothing of the artifact is executed before this check.
     """
     artifact = Path(artifact)
-    if not artifact.is_file():
-        raise ArtifactError(f"{artifact}: no such artifact; make one with `segkc-deploy export RUN`")
     path = manifest_path(artifact)
-    if not path.is_file():
-        raise ArtifactError(f"{artifact}: its manifest {path.name} is missing; copy it beside the artifact")
+    if not (artifact.is_file() and path.is_file()):
+        raise ArtifactError(f"{artifact}: {why_no_artifact(artifact)}")
     try:
         manifest = Manifest.model_validate_json(json.dumps(_read_content(path)))
     except ValidationError as error:

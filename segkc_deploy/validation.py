@@ -1,5 +1,6 @@
 """Read YAML files into pydantic models; each mistake is one line: the file, the key, and what was meant."""
 
+import codecs
 import difflib
 import re
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _LONGEST_VALUE_SHOWN = 60
 
+#: Bytes of a file; images and videos have a zero among them, and text has none.
+_BEGINNING = 8192
+
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping; an empty file is an empty mapping.
@@ -25,7 +29,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        data = yaml.load(_read_text(path), _StrictLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -39,6 +43,15 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: should hold `key: value` lines, but it is a {type(data).__name__}")
     return data
+
+
+def _read_text(path: Path) -> str:
+    """Read UTF-8 text; a binary file, which may be a video of many GB, is refused by its beginning."""
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+        if b"\0" in beginning and not beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ConfigError(f"{path}: a binary file, such as an image or a video; give a YAML file")
+        return (beginning + file.read()).decode("utf-8")
 
 
 def require_text(path: Path, where: str) -> None:

@@ -1,11 +1,13 @@
 """How a training begins: anew, or from the last checkpoint of its run directory."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from segkc_deploy.errors import ConfigError, RunDirectoryError
+from segkc_deploy.invocation import suggested_command
 from segkc_deploy.training.files.run_directory import (
     RunDirectory,
     check_same_recipe,
@@ -28,6 +30,15 @@ FREE_OVERRIDES = (
     "validation.most_pixels",
     "validation.window",
 )
+
+#: The options of `train` that stand for other recipe values.
+_OPTIONS = {
+    "schedule.steps": "--steps",
+    "schedule.epochs": "--epochs",
+    "batch.labeled": "--batch",
+    "crop_size": "--size",
+    "seed": "--seed",
+}
 
 
 @dataclass(frozen=True)
@@ -78,9 +89,9 @@ def beginning(
 def how_to_resume(run: Path, ranks: int) -> str:
     """Return the command that continues a run which has stopped on so many devices."""
     if launched := launched_ranks():
-        return f"segkc-deploy train --out {run} --resume, started by {launched.launcher} as before"
-    devices = f" --devices {ranks}" if ranks > 1 else ""
-    return f"segkc-deploy train --out {run}{devices} --resume"
+        return f"{suggested_command('train', '--out', run, '--resume')}, started by {launched.launcher} as before"
+    devices = ["--devices", ranks] if ranks > 1 else []
+    return suggested_command("train", "--out", run, *devices, "--resume")
 
 
 def _resumed(run: RunDirectory, data: Path | None, recipe: str | None, overrides: Sequence[str]) -> Beginning:
@@ -98,13 +109,22 @@ def _resumed(run: RunDirectory, data: Path | None, recipe: str | None, overrides
         check_same_recipe(run, stored, _given(run, recipe, overrides))
         named = [name for name in FREE_OVERRIDES if any(_names(override, name) for override in overrides)]
         return Beginning(_with_values(stored, given, named, run), data, True, False)
-    if any(override.partition("=")[0] not in FREE_OVERRIDES for override in overrides):
+    if refused := [override for override in overrides if override.partition("=")[0] not in FREE_OVERRIDES]:
         allowed = [f"-o {name}=…" for name in FREE_OVERRIDES]
         raise ConfigError(
-            f"--resume: a run continues with the values it began with; only {', '.join(allowed[:-1])} and {allowed[-1]}"
-            " may be given"
+            f"--resume: a run continues with the values it began with, so leave out {_as_given(refused)}; only"
+            f" {', '.join(allowed[:-1])} and {allowed[-1]} may be given. For other values start a new run from its"
+            f" weights: {shlex.join(['-o', f'junior.pretrained={run.path}'])}"
         )
     return Beginning(with_overrides(stored, list(overrides), str(run.config)), data, True, False)
+
+
+def _as_given(overrides: Sequence[str]) -> str:
+    """Return an override, one of `overrides`, with the option that stands for it."""
+    # --epochs comes as schedule.epochs=… and schedule.steps=null.
+    chosen = next((override for override in overrides if not override.endswith("=null")), overrides[0])
+    option = _OPTIONS.get(chosen.partition("=")[0])
+    return f"{chosen} ({option})" if option else f"-o {chosen}"
 
 
 def _given(run: RunDirectory, recipe: str, overrides: Sequence[str]) -> Recipe:

@@ -6,6 +6,7 @@ from pathlib import Path
 from segkc_deploy.data.headers import upright_size
 from segkc_deploy.data.samples import ImageSets
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.invocation import suggested_command
 from segkc_deploy.training.batch_split import BatchSplit
 from segkc_deploy.training.evaluation.prediction import input_size, window_for
 from segkc_deploy.training.methods.base import Method
@@ -68,10 +69,10 @@ def require_image_sizes(network: Segmenter, recipe: Recipe, images: Iterable[Pat
     if refused := _first_refused(network, recipe, images):
         image, size, reason = refused
         window = f"validation.window={_list(recipe.crop_size)}"
+        command = suggested_command("train", "--out", run, "--resume", "-o", window)
         raise ConfigError(
             f"{image}: {network.spec.backbone} cannot take it at {size_in_words(size)}: {reason};"
-            f" `segkc-deploy train --out {run} --resume -o '{window}'` lets the run's networks see images part by"
-            " part, at the size of the crops"
+            f" `{command}` lets the run's networks see images part by part, at the size of the crops"
         )
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from segkc_deploy.invocation import suggested_command
+
 #: From how many points of mIoU on a difference between the two networks is worth a warning.
 _NOTABLE_POINTS = 1.0
 
@@ -30,6 +32,7 @@ class RunResult:
 def summary(result: RunResult) -> list[str]:
     """Return the lines that end a training."""
     shipped, other = ("junior_ema", "junior") if result.ship == "ema" else ("junior", "junior_ema")
+    export = suggested_command("export", result.path, "--engine", "onnx")
     lines = [f"finished: {result.path} ({result.steps} steps)"]
     lines += [f"  mIoU {name}: {miou:.2f}{' (ships)' * (name == shipped)}" for name, miou in result.miou.items()]
     if result.skipped:
@@ -40,17 +43,14 @@ def summary(result: RunResult) -> list[str]:
         lines += [f"  {message}" for message in result.skipped]
     if not result.miou:
         lines.append(f"  {_name(shipped)} ships; not scored, since the data spec has no validation images (`val:`)")
-        lines.append(
-            f"next: segkc-deploy export {result.path} --engine onnx --verify FOLDER, a folder of images on which the"
-            " artifact is verified"
-        )
+        lines.append(f"next: {export} --verify FOLDER, a folder of images on which the artifact is verified")
         return lines
     lag = result.miou[other] - result.miou[shipped]
     if lag >= _NOTABLE_POINTS:
         lines.append(
             f"warning: {_name(shipped)} ships, and {_name(other)} scores {lag:.2f} points more; {_remedy(result.ship)}"
         )
-    lines.append(f"next: segkc-deploy export {result.path} --engine onnx")
+    lines.append(f"next: {export}")
     return lines
 
 

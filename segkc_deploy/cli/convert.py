@@ -10,7 +10,9 @@ from segkc_deploy.cli.app import app
 
 @app.command("convert")
 def convert_command(
-    source: Annotated[Path, typer.Argument(help="A data spec, a folder that `init` understands, or a zip of one.")],
+    source: Annotated[
+        Path, typer.Argument(help="A data spec, a folder that holds one or that `init` understands, or a zip.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder for `masks/` and `data.yaml`.")],
     overwrite: Annotated[
         bool,

@@ -42,7 +42,7 @@ def demo(
     started = time.monotonic()
     _prepare_folder(out, overwrite)
     overrides = [f"seed={seed}"] + ([f"schedule.steps={steps}"] if steps else [])
-    options = "".join(f" -o {override}" for override in overrides)
+    options = [word for override in overrides for word in ("-o", override)]
     alone, pair, report = out / "supervised", out / "segkc", out / "report"
 
     _section(1, f"Drawing {_LABELED} labeled, {_UNLABELED} unlabeled and {_VAL} validation scenes")
@@ -50,28 +50,28 @@ def demo(
     typer.echo(data)
 
     _section(2, "Training the junior alone, on the labeled scenes")
-    _same_as(f"train --data {data} --recipe demo-supervised --out {alone}{options}")
+    _same_as("train", "--data", data, "--recipe", "demo-supervised", "--out", alone, *options)
     train_run(data, "demo-supervised", alone, overrides)
 
     _section(3, "Co-training the junior with a senior, on the labeled and the unlabeled scenes")
-    _same_as(f"train --data {data} --recipe demo-segkc --out {pair}{options}")
+    _same_as("train", "--data", data, "--recipe", "demo-segkc", "--out", pair, *options)
     train_run(data, "demo-segkc", pair, overrides)
 
     _section(4, "Exporting the co-trained junior to ONNX")
-    _same_as(f"export {pair} --engine onnx")
+    _same_as("export", pair, "--engine", "onnx")
     exported = export_run(pair, data)
     verification = exported.manifest.verification
     assert verification is not None
     typer.echo(f"{exported.path} agrees with the PyTorch junior on {verification.agreement:.3%} of the pixels")
 
     _section(5, "Predicting the validation scenes with the ONNX artifact")
-    _same_as(f"predict {exported.path} --source {out / 'data/images/val'} --out {out / 'predicted'}")
+    _same_as("predict", exported.path, "--source", out / "data/images/val", "--out", out / "predicted")
     _predict(exported.path, out / "data/images/val", out / "predicted")
 
     _section(6, "Benchmarking both runs and the artifact")
     batches = ",".join(map(str, _BATCHES))
-    measuring = f"--seconds {_SECONDS_A_LATENCY:g} --batches {batches} --sustained 0 --rounds 0"
-    _same_as(f"benchmark {alone} {pair} {exported.path} --data {data} --out {report} {measuring}")
+    measuring = f"--seconds {_SECONDS_A_LATENCY:g} --batches {batches} --sustained 0 --rounds 0".split()
+    _same_as("benchmark", alone, pair, exported.path, "--data", data, "--out", report, *measuring)
     measured = MeasureOptions(batches=_BATCHES, seconds=_SECONDS_A_LATENCY, sustained=0)
     result = Benchmark([alone, pair, exported.path], data, report, measured).run()
 
@@ -102,8 +102,10 @@ def _section(number: int, title: str) -> None:
     typer.secho(f"\n[{number}/{_SECTIONS}] {title}", bold=True)
 
 
-def _same_as(command: str) -> None:
-    typer.echo(f"same as: segkc-deploy {command}")
+def _same_as(*words: object) -> None:
+    from segkc_deploy.invocation import suggested_command
+
+    typer.echo(f"same as: {suggested_command(*words)}")
 
 
 def _predict(artifact: Path, source: Path, out: Path) -> None:

@@ -34,6 +34,7 @@ def import_weights_command(
     Example: `segkc-deploy import-weights unimatch-v2-s.pth --layout voc --out runs/imported`
     """
     from segkc_deploy.cli.extras import needs_extra
+    from segkc_deploy.invocation import suggested_command
 
     with needs_extra("train"):
         from segkc_deploy.training.import_run import Classes, import_weights, usual_recipe
@@ -56,7 +57,7 @@ def import_weights_command(
         f"imported: {out} ({metadata.network.backbone} with DPT, {imported.parameters / 1e6:.1f}M parameters,"
         f" {metadata.labels.num_classes} classes, {kind} weights)"
     )
-    typer.echo(f"next: segkc-deploy eval {out} --data {data or 'data.yaml'}")
+    typer.echo(f"next: {suggested_command('eval', out, '--data', data or 'data.yaml')}")
 
 
 def _spec_of_classes(data: Path | None, layout: str | None, classes: str | None) -> tuple[str, "DataSpec"]:

@@ -21,8 +21,9 @@ def init_command(
     Example: `segkc-deploy init exports/cvat`
     """
     from segkc_deploy.data.write_spec import write_spec
+    from segkc_deploy.invocation import suggested_command
 
     path = out or folder / "data.yaml"
     for remark in write_spec(folder, path, overwrite):
         typer.echo(remark)
-    typer.echo(f"written: {path}; look it over, then: segkc-deploy check --data {path}")
+    typer.echo(f"written: {path}; look it over, then: {suggested_command('check', '--data', path)}")

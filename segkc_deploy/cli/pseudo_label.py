@@ -57,6 +57,7 @@ def pseudo_label_command(
 
     from segkc_deploy.cli.extras import needs_extra
     from segkc_deploy.errors import DataError
+    from segkc_deploy.invocation import suggested_command
 
     with needs_extra("train"):
         from segkc_deploy.training.pseudo_label.pseudo_masks import Request, pseudo_label
@@ -68,7 +69,7 @@ def pseudo_label_command(
     for sentence in sentences(written):
         typer.echo(sentence)
     typer.echo(f"masks: {out / 'masks'}; thresholds and their precision: {out / 'pseudo-label.json'}")
-    typer.echo(f"next: segkc-deploy train --data {written.data} --recipe RECIPE --out RUN")
+    typer.echo(f"next: {suggested_command('train', '--data', written.data, '--recipe', 'RECIPE', '--out', 'RUN')}")
     problems = []
     if written.left_out:
         problems.append(f"{len(written.left_out)} of {len(written.left_out) + written.masks} images were left out")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from segkc_deploy import atomic
 from segkc_deploy.data.files import files_by_id
+from segkc_deploy.data.foreign_spec import foreign_spec
 from segkc_deploy.data.guess import guess_spec
 from segkc_deploy.data.images import IMAGE_SUFFIXES
 from segkc_deploy.data.list_file import write_list
@@ -22,9 +23,11 @@ from segkc_deploy.data.masks import read_mask
 from segkc_deploy.data.samples import ImageSets, Sample
 from segkc_deploy.data.spec import DataSpec, data_spec, load_data_spec
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.invocation import suggested_command
 from segkc_deploy.labels import Labels
 from segkc_deploy.pixel_format import RGB, PixelFormat
 from segkc_deploy.progress import console
+from segkc_deploy.validation import load_yaml
 
 #: A damaged or hostile archive stops here instead of filling the disk.
 _LARGEST_ARCHIVE = 2**36
@@ -53,7 +56,7 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def open_source(source: Path, out: Path) -> tuple[DataSpec, list[str]]:
-    """Return the data spec that `source` is or that is guessed for it, and the remarks on what was guessed.
+    """Return the data spec that `source` is, that it holds or that is guessed for it, and remarks on where it is from.
 
     A zip is unpacked into `out/source`.
 
@@ -70,13 +73,28 @@ def open_source(source: Path, out: Path) -> tuple[DataSpec, list[str]]:
 def _spec_and_remarks(source: Path, out: Path) -> tuple[DataSpec, list[str]]:
     if source.is_file() and source.suffix.lower() in {".yaml", ".yml"}:
         return load_data_spec(source), []
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
     folder = source
     if source.is_file() and source.suffix.lower() == ".zip":
         folder = unpack(source, out / "source")
     if not folder.is_dir():
-        raise DataError(f"{source}: neither a data spec (.yaml), a folder nor a .zip")
+        raise DataError(
+            f"{source}: neither a data spec (.yaml), a folder nor a .zip; give the folder that holds it and the images,"
+            f" such as {source.parent}"
+        )
+    file = folder / "data.yaml"
+    if file.is_file() and foreign_spec(load_yaml(file)) is None:
+        return load_data_spec(file), [f"data spec: {file}"]
     guess = guess_spec(folder)
-    return data_spec(guess.spec, folder / "data.yaml"), guess.remarks
+    if "labeled" in guess.spec and "val" not in guess.spec:
+        # `init` does not replace the file of another tool.
+        split, to_split = (folder / "spec.yaml", ["--out", folder / "spec.yaml"]) if file.is_file() else (file, [])
+        guess.remarks.append(
+            "val: no folder of its own, so no image is set aside for validation;"
+            f" `{suggested_command('init', folder, *to_split)}` writes a data spec with a split: then convert {split}"
+        )
+    return data_spec(guess.spec, file), guess.remarks
 
 
 def convert(spec: DataSpec, out: Path) -> tuple[int, int]:

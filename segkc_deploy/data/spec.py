@@ -25,6 +25,7 @@ from segkc_deploy.data.resolve import (
 from segkc_deploy.data.samples import ImageSets, MaskCoding, Sample
 from segkc_deploy.data.sections import LabeledSection, UnlabeledSection, ValSection
 from segkc_deploy.errors import ConfigError
+from segkc_deploy.invocation import suggested_command
 from segkc_deploy.labels import MAX_CLASSES, Color, Labels, default_palette
 from segkc_deploy.pixel_format import MAX_BANDS, PixelFormat
 from segkc_deploy.validation import load_yaml, validate, yaml_in_one_line
@@ -240,6 +241,8 @@ def load_data_spec(path: str | Path) -> DataSpec:
         ConfigError: one line that names the file, the key and the fix.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder, no data spec; {_fix_of_folder(path)}")
     data = load_yaml(path)
     if reason := foreign_spec(data):
         raise ConfigError(f"{path}: {reason}")
@@ -255,6 +258,12 @@ def data_spec(data: Any, path: Path) -> DataSpec:
     spec = validate(DataSpec, data, path)
     spec._path = path
     return spec
+
+
+def _fix_of_folder(folder: Path) -> str:
+    if (file := folder / "data.yaml").is_file():
+        return f"give {file}"
+    return f"`{suggested_command('init', folder)}` writes one"
 
 
 def _chosen(images: LabeledImages | None, allow_missing_masks: bool) -> tuple[Sample, ...]:

@@ -15,7 +15,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
     Raises:
         HTTPException: 413 where it is larger than the limit, by its declared length before any of it is read; 408 where
-            it does not arrive in time; 415 where it is compressed for the way; 400 where there is none.
+            it does not arrive in time; 415 where it is compressed for the way; 400 where there is none, or a form.
         ClientDisconnect: the client is gone.
     """
     coding = request.headers.get("content-encoding", "identity")
@@ -35,6 +35,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
                     raise too_large
     except TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {limits.body_seconds:g} s", _CLOSE) from None
-    if not body:
-        raise HTTPException(400, "no image: send the file as the body, as `curl --data-binary @photo.jpg` does")
+    is_form = request.headers.get("content-type", "").strip().lower().startswith("multipart/")
+    if is_form or not body:
+        found = "a form, in which the file is one part of the body" if is_form else "no image"
+        raise HTTPException(400, f"{found}: send the file as the body, as `curl --data-binary @photo.jpg` does")
     return bytes(body)

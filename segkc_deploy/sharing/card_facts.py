@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.invocation import suggested_command
 from segkc_deploy.labels import Labels
 from segkc_deploy.manifest import Verification, read_manifest
 
@@ -140,16 +141,15 @@ def read_scores(path: Path, network: NetworkFacts) -> Scores:
         key = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
         raise ConfigError(f"{path}: no scores of `segkc-deploy eval --json`: {key} is missing or wrong") from None
     except (ValueError, RecursionError):
-        raise ConfigError(
-            f"{path}: not JSON; `segkc-deploy eval TARGET --data data.yaml --json {path}` writes it"
-        ) from None
+        raise ConfigError(f"{path}: not JSON; `{_scoring('TARGET', path)}` writes it") from None
     if tuple(scores.iou) != network.labels.names:
         raise ConfigError(f"{path}: has other classes than the network; score this network")
     if scores.role != "junior":
         raise ConfigError(f"{path}: scores of the {scores.role}; the card is of the junior: score it by `eval`")
     if scores.weights_sha256 not in (None, network.weights_sha256):
-        raise ConfigError(
-            f"{path}: scores of another network ({scores.target}); run `segkc-deploy eval {network.file}"
-            f" --data data.yaml --json {path}`"
-        )
+        raise ConfigError(f"{path}: scores of another network ({scores.target}); run `{_scoring(network.file, path)}`")
     return scores
+
+
+def _scoring(target: str, path: Path) -> str:
+    return suggested_command("eval", target, "--data", "data.yaml", "--json", path)

@@ -6,7 +6,6 @@ The front matter follows https://huggingface.co/docs/hub/model-cards and, for th
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from segkc_deploy.invocation import suggested_command
 from segkc_deploy.sharing.card_facts import DataFacts, LatencyFacts, NetworkFacts, Scores
 
 _LIBRARY = "segkc-deploy"
@@ -158,18 +158,29 @@ def _data(card: Card) -> str:
 def _usage(card: Card) -> str:
     network = card.network
     folder = card.repo.rpartition("/")[2] if card.repo else "model"
-    pull = f"segkc-deploy pull {shlex.quote(card.repo)} --out {shlex.quote(folder)}\n" if card.repo else ""
+    extras = [*(["export"] if network.kind == "run" else []), *(["hub"] if card.repo else [])]
+    install = f'pip install ".[{",".join(extras)}]"' if extras else "pip install ."
+    lines = [f"{install}  # in a checkout of segkc-deploy"]
+    if card.repo:
+        lines.append(suggested_command("pull", card.repo, "--out", folder))
+    path = network.file
+    if card.repo:
+        path = folder if network.kind == "run" else f"{folder}/{network.file}"
     if network.kind == "run":
-        where = shlex.quote(folder if card.repo else network.file)
-        return (
-            f'```\npip install "segkc-deploy[export]"\n{pull}segkc-deploy eval {where} --data data.yaml\n'
-            f"segkc-deploy export {where} --engine onnx --data data.yaml\n```"
-        )
-    path = f"{folder}/{network.file}" if card.repo else network.file
-    in_shell, in_python = shlex.quote(path), json.dumps(path, ensure_ascii=False)
-    return (
-        f"```\npip install segkc-deploy\n{pull}segkc-deploy predict {in_shell} --source photos --out predicted\n```\n\n"
-        f"```python\nimport segkc_deploy\n\nwith segkc_deploy.load({in_python}) as predictor:\n"
+        lines.append(suggested_command("eval", path, "--data", "data.yaml"))
+        lines.append(suggested_command("export", path, "--engine", "onnx", "--data", "data.yaml"))
+    else:
+        lines.append(suggested_command("predict", path, "--source", "photos", "--out", "predicted"))
+    in_shell = "\n".join(lines)
+    usage = (
+        "segkc-deploy is not on PyPI. Install it from a checkout, or from a wheel that `pip wheel . --no-deps` makes"
+        f" there.\n\n```\n{in_shell}\n```"
+    )
+    if network.kind == "run":
+        return usage
+    return usage + (
+        "\n\n```python\nimport segkc_deploy\n\n"
+        f"with segkc_deploy.load({json.dumps(path, ensure_ascii=False)}) as predictor:\n"
         '    mask = predictor.predict("image.jpg")  # uint8 (H, W): class ids at the image\'s own size\n```'
     )
 

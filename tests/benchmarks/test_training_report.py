@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,24 @@ def test_runs_of_one_method_or_one_run_alone(tmp_path: Path) -> None:
     assert [row.scores for row in report.table.rows] == [{}]
     report = report_trainings([write_run(tmp_path / "r2", 0, alone(0, 60.0), **SUPERVISED)], tmp_path / "out")
     assert "What differs" not in (tmp_path / "out" / "trainings.md").read_text()
+
+
+def test_a_single_run_is_no_plural(tmp_path: Path) -> None:
+    runs = write_study(tmp_path / "runs")
+    for chosen, says in ((runs[:1], "<small>1 run, "), (runs[:2], "<small>2 runs, ")):
+        report_trainings(chosen, tmp_path / "out")
+        assert says in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_headings_and_values_of_text_are_both_aligned_left(tmp_path: Path) -> None:
+    report_trainings(write_study(tmp_path / "runs"), tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    for table in ("row-table", "run-table"):
+        rows = re.findall(r"<tr>.*?</tr>", page.partition(f'id="{table}"')[2].partition("</table>")[0], re.DOTALL)
+        headings, values = (re.findall(r"<t[hd]( [^>]*)?>", row) for row in rows[:2])
+        left = [bool(re.search(r'class="(left|text|name)"', cell)) for cell in values]
+        assert left == ["data-text" in heading for heading in headings]
+        assert True in left and False in left
 
 
 def test_names_from_elsewhere_stay_text(tmp_path: Path) -> None:

@@ -129,7 +129,28 @@ def test_odd_names_break_neither_the_table_nor_the_commands(command: CommandLine
     assert "| 0 | road\\|street | 50.0 |" in text
     assert "segkc-deploy pull 'me/my$streets' --out 'my$streets'\n" in text
     assert "segkc-deploy predict 'my$streets/my junior.onnx' --source photos" in text
+    foreign = write_scores(tmp_path / "its scores.json", weights_sha256="1" * 64, iou=dict.fromkeys(names, 50.0))
+    line = command.refused("card", artifact, "--license", "mit", "--overwrite", "--scores", foreign)
+    assert f"run `segkc-deploy eval 'my junior.onnx' --data data.yaml --json '{foreign}'`" in line
     assert 'segkc_deploy.load("my$streets/my junior.onnx")' in text
+
+
+@pytest.mark.parametrize(
+    ("is_run", "repo", "extras"),
+    [(False, None, ""), (False, "me/streets", "hub"), (True, None, "export"), (True, "me/streets", "export,hub")],
+)
+def test_a_card_names_an_installation_that_works(
+    command: CommandLine, run: Path, tmp_path: Path, is_run: bool, repo: str | None, extras: str
+) -> None:
+    """The package is not on PyPI, and `pull` needs its extra."""
+    target = run if is_run else make_artifact(tmp_path)
+    to_hub = ("--repo", repo) if repo else ()
+    assert command("card", target, "--license", "mit", "--out", tmp_path / "card.md", *to_hub).code == 0
+    text = (tmp_path / "card.md").read_text()
+    install = f'pip install ".[{extras}]"' if extras else "pip install ."
+    assert f"```\n{install}  # in a checkout of segkc-deploy\nsegkc-deploy " in text
+    assert "not on PyPI. Install it from a checkout, or from a wheel that `pip wheel . --no-deps` makes there." in text
+    assert "pip install segkc-deploy" not in text and 'pip install "segkc-deploy' not in text
 
 
 def test_mistakes_are_named(command: CommandLine, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shlex
 import sys
 import unicodedata
 import zipfile
@@ -141,12 +142,65 @@ def test_a_known_layout_is_named_by_its_files(command, tmp_path):
     assert load_data_spec(tmp_path / "own/data.yaml").resolve().labels.num_classes == 2
 
 
+def test_the_next_command_quotes_the_path(command, tmp_path):
+    _export(tmp_path / "my export")
+    path = tmp_path / "my export/data.yaml"
+    assert command("init", tmp_path / "my export").out.endswith(f"then: segkc-deploy check --data '{path}'\n")
+
+
 def test_nothing_to_train_on_is_said(command, tmp_path):
     write_image(tmp_path / "images" / "a.jpg")
     assert "no images with masks or annotations of the same names were found" in command.refused("init", tmp_path)
     assert "no folder" in command.refused("init", tmp_path / "missing")
     missing = command.refused("convert", tmp_path / "nothing", "--out", tmp_path / "out")
-    assert "neither a data spec (.yaml), a folder nor a .zip" in missing
+    assert missing == f"error: {tmp_path / 'nothing'}: no such file or folder"
+
+
+def test_an_annotation_file_leads_to_its_folder(command, tmp_path):
+    _export(tmp_path / "export")
+    line = command.refused("convert", tmp_path / "export/instances.json", "--out", tmp_path / "out")
+    assert "neither a data spec (.yaml), a folder nor a .zip; give the folder that holds it and the images" in line
+    assert line.endswith(f"such as {tmp_path / 'export'}")
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+def test_the_data_spec_in_a_folder_is_used(command, tmp_path, zipped):
+    _export(tmp_path / "export")
+    (tmp_path / "export/chosen.txt").write_text("a0\n")
+    (tmp_path / "export/data.yaml").write_text(
+        "classes: [background, tree, road]\nlabeled: {images: images, masks: instances.json}\n"
+        "val: {images: images, masks: instances.json, ids: chosen.txt}\n"
+    )
+    source, spec = tmp_path / "export", tmp_path / "export/data.yaml"
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "export.zip", "w") as file:
+            for path in sorted((tmp_path / "export").rglob("*")):
+                file.write(path, path.relative_to(tmp_path / "export"))
+        source, spec = tmp_path / "export.zip", tmp_path / "out/source/data.yaml"
+    finished = command("convert", source, "--out", tmp_path / "out")
+    assert finished.code == 0, finished.err
+    assert finished.out.splitlines()[0] == f"data spec: {spec}"
+    sets = load_data_spec(tmp_path / "out/data.yaml").resolve()
+    assert sets.labels.names == ("background", "tree", "road")
+    assert [sample.id for sample in sets.val] == ["a0"]
+
+
+@pytest.mark.parametrize(("write", "split"), [(write_coco, "data.yaml"), (write_yolo, "spec.yaml")])
+def test_without_a_data_spec_a_missing_validation_set_is_told(command, tmp_path, write, split):
+    """Also beside the data.yaml of YOLO, which is no data spec."""
+    folder = tmp_path / "my export"
+    _export(folder, write)
+    if write is write_yolo:
+        (folder / "data.yaml").write_text("names: [tree, road]\nnc: 2\ntrain: images\n")
+    finished = command("convert", folder, "--out", tmp_path / "out")
+    assert finished.code == 0, finished.err
+    remark = next(line for line in finished.out.splitlines() if "no image is set aside for validation; " in line)
+    assert remark.endswith(f"writes a data spec with a split: then convert {folder / split}")
+    assert command(*shlex.split(remark.split("`")[1])[1:]).code == 0
+    finished = command("convert", folder / split, "--out", tmp_path / "split")
+    assert finished.code == 0, finished.err
+    assert "no image is set aside" not in finished.out
+    assert len(load_data_spec(tmp_path / "split/data.yaml").resolve().val) == 1
 
 
 @pytest.mark.parametrize("source", ["data.yaml", "."])

@@ -283,6 +283,18 @@ def test_a_mistake_in_the_spec_is_one_line(root: Path, change: tuple[str, str], 
     assert expected in message
 
 
+def test_a_folder_is_no_spec_and_leads_to_one(tmp_path: Path) -> None:
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    with pytest.raises(ConfigError) as refused:
+        load_data_spec(folder)
+    assert str(refused.value) == f"{folder}: a folder, no data spec; `segkc-deploy init '{folder}'` writes one"
+    write_spec(folder, "classes: [a, b]\n")
+    with pytest.raises(ConfigError) as refused:
+        load_data_spec(folder)
+    assert str(refused.value) == f"{folder}: a folder, no data spec; give {folder / 'data.yaml'}"
+
+
 def test_a_spec_without_images_or_with_an_empty_folder_is_refused(root: Path) -> None:
     assert "names no images" in _message(root, "classes: [a, b]")
     (root / "empty").mkdir()

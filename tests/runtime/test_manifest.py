@@ -67,6 +67,12 @@ def test_a_manifest_of_format_1_is_read(tmp_path):
     assert read_manifest(artifact) == manifest
 
 
+def test_the_command_that_builds_it_anew_quotes_the_run(tmp_path):
+    manifest = manifest_of(make_artifact(tmp_path))
+    moved = manifest.model_copy(update={"source": manifest.source.model_copy(update={"run": "my runs/a"})})
+    assert rebuild_command(moved) == "segkc-deploy export 'my runs/a' --engine onnx --precision fp32"
+
+
 def test_sha256_is_that_of_the_whole_file(tmp_path):
     content = bytes(range(256)) * 9000  # more than one of the pieces it is read in
     (tmp_path / "file").write_bytes(content)
@@ -174,6 +180,30 @@ def test_a_missing_manifest_is_named(tmp_path):
     artifact = make_artifact(tmp_path)
     manifest_path(artifact).unlink()
     assert "tiny.onnx.json" in refusal(artifact)
+
+
+def test_given_a_manifest_the_artifact_is_named(tmp_path):
+    artifact = make_artifact(tmp_path)
+    line = f"{manifest_path(artifact)}: the manifest of an artifact; give the artifact itself, {artifact}"
+    assert refusal(manifest_path(artifact)) == line
+    artifact.unlink()
+    assert "a manifest, whose artifact tiny.onnx is missing; copy it beside" in refusal(manifest_path(artifact))
+
+
+def test_what_is_no_artifact_is_named_with_the_way_to_one(tmp_path):
+    run, photos, empty = (tmp_path / name for name in ("my run", "photos", "empty"))
+    for path in (run / "config.yaml", run / "junior.safetensors", photos / "deep/a.JPG", empty / "notes.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "ride.mp4").touch()
+    swapped = "not an artifact; the arguments may be swapped: the artifact comes first, images are for --source"
+    assert refusal(run) == f"{run}: a run directory, not an artifact; make one with `segkc-deploy export '{run}'`"
+    assert refusal(photos) == f"{photos}: a folder of images, {swapped}"
+    assert refusal(photos / "deep/a.JPG") == f"{photos / 'deep/a.JPG'}: an image, {swapped}"
+    assert refusal(tmp_path / "ride.mp4") == f"{tmp_path / 'ride.mp4'}: a video, {swapped}"
+    assert refusal(empty) == f"{empty}: a folder without an artifact; make one with `segkc-deploy export RUN`"
+    artifact = make_artifact(run)
+    assert refusal(run) == f"{run}: a folder; give an artifact in it, such as {artifact}"
 
 
 def test_a_manifest_of_another_format_is_refused(tmp_path):

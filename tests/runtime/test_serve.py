@@ -159,6 +159,16 @@ def test_what_cannot_be_predicted_is_refused_with_a_reason(
     assert says in answer.body.decode()
 
 
+def test_a_form_gets_the_command_that_sends_the_file_itself(served: RunningService):
+    """`curl -F file=@photo.jpg` sends one."""
+    part = b'Content-Disposition: form-data; name="file"; filename="photo.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    form = b"--x\r\n" + part + PNG + b"\r\n--x--\r\n"
+    answer = served.predict(form, Content_Type="multipart/form-data; boundary=x")
+    assert answer.status == 400
+    says = "a form, in which the file is one part of the body: send the file as the body, as `curl --data-binary @photo"
+    assert says in answer.body.decode()
+
+
 def test_a_body_is_refused_by_its_declared_length_before_it_is_sent(served: RunningService):
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 600000\r\n\r\n")

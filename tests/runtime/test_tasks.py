@@ -52,6 +52,13 @@ def write_tasks(root: Path, tool: str, names: tuple[str, ...]) -> dict[str, tupl
     return masks
 
 
+def test_the_folder_in_label_studios_step_is_quoted(tmp_path: Path) -> None:
+    writer = WRITERS["label-studio"](tmp_path / "out", Labels(names=WITHOUT, palette=default_palette(3)), None)
+    path = write_image(tmp_path / "my photos" / "a.png")
+    writer.add(TaskImage("a.png", path, 0.5, (Prediction("junior", np.zeros((60, 80), np.uint8), 0.75),)))
+    assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT='{tmp_path / 'my photos'}', paste" in writer.finish()
+
+
 def test_fiftyones_masks_of_images_that_share_a_stem_are_apart(tmp_path: Path) -> None:
     labels = Labels(names=WITH_BACKGROUND, palette=default_palette(3))
     writer = WRITERS["fiftyone"](tmp_path / "fiftyone", labels, 0)

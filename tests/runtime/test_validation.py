@@ -112,6 +112,9 @@ def test_load_yaml_reads_a_mapping(tmp_path: Path) -> None:
         (b"a: 1\nb: 2\na: 3\n", ", line 3, column 1: the key 'a' is given twice"),
         (b"- 1\n- 2\n", ": should hold `key: value` lines, but it is a list"),
         (b"a: \xff\n", ": not UTF-8 text (byte 3); save it as UTF-8"),
+        ("a: 1".encode("utf-16"), ": not UTF-8 text (byte 0); save it as UTF-8"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", ": a binary file, such as an image or a video; give a YAML file"),
+        (b"\x00\x00\x00\x18ftypmp42", ": a binary file, such as an image or a video; give a YAML file"),
     ],
 )
 def test_a_file_that_is_not_a_yaml_mapping_is_named_with_the_line(

@@ -133,9 +133,10 @@ def test_the_evaluation_is_the_data_sets(checkpoint: Path, tmp_path: Path, comma
     tensors = read_weights(checkpoint).tensors
     tensors |= {CLASSIFIER: torch.zeros(19, 64, 1, 1), CLASSIFIER.replace("weight", "bias"): torch.zeros(19)}
     save_file(tensors, tmp_path / "street.safetensors")
-    run = tmp_path / "run"
+    run = tmp_path / "the run"
     finished = command(*import_line(tmp_path / "street.safetensors", run, "--layout", "cityscapes"))
     assert finished.code == 0
+    assert f"next: segkc-deploy eval '{run}' --data data.yaml" in finished.out
     assert "24.8M parameters, 19 classes, raw weights" in finished.out
     recipe, _ = read_config(RunDirectory(run))
     assert (recipe.validation.window, recipe.validation.stride) == ((798, 798), (532, 532))

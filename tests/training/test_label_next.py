@@ -25,6 +25,7 @@ from segkc_deploy.data.samples import Sample
 from segkc_deploy.data.spec import load_data_spec
 from segkc_deploy.training.evaluation.prediction import mask_predictor
 from segkc_deploy.training.files.network_file import load_network
+from segkc_deploy.training.label_next.contact_sheet import _heat_map
 from segkc_deploy.training.label_next.lists import ListForm
 from segkc_deploy.training.label_next.networks import RunNetworks
 from segkc_deploy.training.recipe import ValidationConfig
@@ -446,10 +447,22 @@ def test_the_page_shows_masks_in_their_colors(command: CommandLine, run: Path, t
     palette = np.array(networks.labels.palette)
     for probabilities, picture in ((junior, pictures[1]), (senior, pictures[2])):
         np.testing.assert_array_equal(picture, palette[probabilities.argmax(dim=0).numpy()])
-    distance = np.sqrt(expected_scores(junior.double().numpy(), senior.double().numpy())["divergence"])
-    inferno = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_INFERNO)[0, :, ::-1]
-    expected = inferno[np.round(255 * distance).astype(int)].astype(int)
-    assert np.abs(pictures[3] - expected).max() < 12  # of 255; JPEG rounds
+    differ = (junior.argmax(dim=0) != senior.argmax(dim=0)).numpy()
+    agreeing, differing = cv2.applyColorMap(np.array([[0, 255]], np.uint8), cv2.COLORMAP_INFERNO)[0, :, ::-1]
+    np.testing.assert_array_equal(pictures[3], np.where(differ[..., None], differing, agreeing))
+    assert differ.mean() == pytest.approx(float(row["disagreement"]), abs=1e-6)
+    assert differing.min() > 150 and agreeing.max() < 10  # bright and dark
+    assert "<figcaption>disagreement: bright where they differ</figcaption>" in (tmp_path / "index.html").read_text()
+
+
+def test_a_smaller_picture_shows_the_share_of_the_pixels_that_differ() -> None:
+    differ = np.zeros((40, 60), np.float32)
+    differ[:, ::2] = 1  # every second pixel
+    differ[:20] = 1
+    picture = _heat_map(differ, (20, 30))
+    agreeing, half, differing = cv2.applyColorMap(np.array([[0, 128, 255]], np.uint8), cv2.COLORMAP_INFERNO)[0, :, ::-1]
+    assert (picture[:10] == differing).all() and (picture[10:] == half).all()
+    assert agreeing.sum() < half.sum() < differing.sum()
 
 
 def _decoded(uri: str) -> np.ndarray:

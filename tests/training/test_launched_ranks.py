@@ -55,6 +55,7 @@ def test_one_process_is_no_rank(monkeypatch: pytest.MonkeyPatch, variables: dict
     set_environment(monkeypatch, variables)
     assert launched_ranks() is None
     assert how_to_resume(Path("runs/a"), 2) == "segkc-deploy train --out runs/a --devices 2 --resume"
+    assert how_to_resume(Path("my runs/a"), 1) == "segkc-deploy train --out 'my runs/a' --resume"
 
 
 def test_slurm_has_to_say_how_many_tasks_a_node_runs(monkeypatch: pytest.MonkeyPatch) -> None:

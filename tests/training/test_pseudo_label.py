@@ -227,9 +227,10 @@ def test_its_data_spec_trains_on_the_masks_and_on_peoples_labels(
 
 
 def test_images_that_are_known_are_left_out(command: CommandLine, run: Path, data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "pseudo"
+    out = tmp_path / "pseudo labels"
     finished = command("pseudo-label", run, "--source", data.parent / "images", "--out", out, "--confidence", 0.5)
     assert finished.code == 0, finished.err
+    assert f"next: segkc-deploy train --data '{out / 'data.yaml'}' --recipe RECIPE --out RUN" in finished.out
     assert sorted(read_masks(out)) == [f"extra/{index:03}" for index in range(6)]
     assert "7 images that the data spec labels or validates on were left out" in finished.out
 

@@ -37,6 +37,12 @@ def test_it_does_not_warn_otherwise(miou: dict[str, float], ship: Literal["ema",
     )
 
 
+def test_the_next_command_quotes_the_path() -> None:
+    for miou, end in ((SCORES, ""), ({}, " --verify FOLDER, a folder of images on which the artifact is verified")):
+        told = summary(RunResult(Path("my runs/a"), 20, miou, "ema"))
+        assert told[-1] == f"next: segkc-deploy export 'my runs/a' --engine onnx{end}"
+
+
 def test_without_validation_images_the_next_command_works() -> None:
     told = lines({}, "ema")
     assert "not scored" in told[1]

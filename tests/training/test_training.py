@@ -407,6 +407,23 @@ def test_a_resumed_run_may_have_other_workers_and_nothing_else(finished: RunResu
         train_run(None, None, finished.path, ["seed=3"], resume=True)
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--steps", "20"], "schedule.steps=20 (--steps)"),
+        (["--epochs", "3"], "schedule.epochs=3 (--epochs)"),
+        (["--workers", "1", "--size", "64"], "crop_size=[64, 64] (--size)"),
+        (["-o", "optimizer.lr=1"], "-o optimizer.lr=1"),
+    ],
+)
+def test_a_value_that_a_resumed_run_cannot_take_is_named_with_the_way_on(
+    command: CommandLine, finished: RunResult, options: list[str], named: str
+) -> None:
+    line = command.refused("train", "--out", finished.path, "--resume", *options)
+    assert f"the values it began with, so leave out {named}; only -o workers=…," in line
+    assert line.endswith(f"start a new run from its weights: -o junior.pretrained={finished.path}")
+
+
 def test_a_resumed_run_may_be_given_its_recipe_and_other_workers(finished: RunResult, recipe: str) -> None:
     result = train_run(None, recipe, finished.path, ["workers=1"], resume=True, device="cpu")
     assert result.miou == finished.miou

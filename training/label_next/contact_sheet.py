@@ -114,8 +114,7 @@ def _pictures(networks: RunNetworks, image: np.ndarray) -> tuple[tuple[Picture, 
     heat: list[Tensor] = []
     for junior, senior in networks.probabilities(image):
         scores = pixel_scores(junior, senior)
-        # The root of the divergence is a distance, and shows small differences too.
-        heat.append(scores["entropy_junior"] if senior is None else scores["divergence"].sqrt())
+        heat.append(scores["entropy_junior" if senior is None else "disagreement"])
         masks["junior"].append(junior.argmax(dim=0))
         if senior is not None:
             masks["senior"].append(senior.argmax(dim=0))
@@ -125,8 +124,11 @@ def _pictures(networks: RunNetworks, image: np.ndarray) -> tuple[tuple[Picture, 
             mask = torch.cat(parts).to(torch.uint8).cpu().numpy()
             present |= set(np.unique(mask).tolist())
             pictures.append(Picture(role, _png(colorize(resize_mask(mask, size), networks.labels))))
-    caption = "disagreement" if networks.has_senior else "entropy"
-    pictures.append(Picture(caption, _jpeg(_heat_map(torch.cat(heat).float().cpu().numpy(), size))))
+    heat_map = _heat_map(torch.cat(heat).float().cpu().numpy(), size)
+    if networks.has_senior:
+        pictures.append(Picture("disagreement: bright where they differ", _png(heat_map)))
+    else:
+        pictures.append(Picture("entropy: bright where it is unsure", _jpeg(heat_map)))
     return tuple(pictures), present
 
 

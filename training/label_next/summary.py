@@ -50,7 +50,8 @@ def facts(run: Path, networks: RunNetworks, by: str, diversity: float) -> dict[s
             " features from the closest image chosen before"
         ),
         "heat map": (
-            "the square root of each pixel's divergence, 0 to 1: the Jensen-Shannon distance"
+            "1 where the junior and the senior give different classes, else 0; where the image is shown smaller, the"
+            " share of the pixels that differ. Its mean is the disagreement"
             if networks.has_senior
             else "the junior's entropy of each pixel, 0 to 1"
         ),

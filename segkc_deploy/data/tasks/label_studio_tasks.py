@@ -4,6 +4,7 @@ The format is documented at https://labelstud.io/guide/predictions and https://l
 """
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ class LabelStudioTasks(TaskWriter):
         atomic.write_text(self.target("label-config.xml"), ElementTree.tostring(view, "unicode") + "\n")
         return (
             f"Label Studio: start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and"
-            f" LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={self._root}, paste label-config.xml as the labeling interface,"
-            f" and import {self.folder / 'tasks.json'}"
+            f" LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shlex.quote(str(self._root))}, paste label-config.xml as the"
+            f" labeling interface, and import {self.folder / 'tasks.json'}"
         )
 
     def _prediction(self, prediction: Prediction) -> dict[str, Any]:
