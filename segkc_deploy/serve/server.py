@@ -91,6 +91,8 @@ def server_for(app: FastAPI, limits: Limits, stop_seconds: int = 30) -> uvicorn.
             app,
             http=ImpatientProtocol,
             ws="none",
+            # Its own configuration would close the handlers of every other library in the process.
+            log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
