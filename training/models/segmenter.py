@@ -74,8 +74,8 @@ class Segmenter(nn.Module):
 
     def upsample(self, logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         """Resize logits to `size` bilinearly, by the decoder's own corner convention."""
-        if torch.is_autocast_enabled(logits.device.type):
-            # CUDA would do it in 16 bits, and add up gradients in them.
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            # Of autocast: CUDA would go on in 16 bits, and add up gradients in them.
             logits = logits.float()
         return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=self.decoder.align_corners)
 
