@@ -21,7 +21,7 @@ from segkc_deploy.pixel_format import PixelFormat, by_band_group
 from segkc_deploy.runners.aoti_runner import quiet_torch
 from segkc_deploy.runners.onnx_runner import preload_cuda_libraries
 from segkc_deploy.training.files.network_file import load_network
-from segkc_deploy.training.models.cpp_compiler import require_cpp_compiler
+from segkc_deploy.training.models.compiler import require_compiler
 from segkc_deploy.training.models.device import choose_device
 from segkc_deploy.training.models.segmenter import Segmenter
 
@@ -76,7 +76,7 @@ class CompiledBaseline(EagerBaseline):
 
     def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
         super().__init__(run, device, threads)
-        require_cpp_compiler("torch.compile")
+        require_compiler("torch.compile", self._device.type)
         self._logits, pixels = torch.compile(self._network), self._network.pixels
         self.description = f"PyTorch {torch.__version__} torch.compile, {self._device.type}"
         with quiet_torch():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from segkc_deploy.export.baselines import EagerBaseline
 from segkc_deploy.runners.aoti_runner import quiet_torch
-from segkc_deploy.training.models.cpp_compiler import require_cpp_compiler
+from segkc_deploy.training.models.compiler import require_compiler
 
 
 class PublishedBaseline(EagerBaseline):
@@ -44,7 +44,7 @@ class AutocastBaseline(PublishedBaseline):
 
     def __init__(self, run: Path, device: str = "auto", threads: int | None = None) -> None:
         super().__init__(run, device, threads)
-        require_cpp_compiler("torch.compile")
+        require_compiler("torch.compile", self._device.type)
         self._logits = torch.compile(self._network)
         self.description = f"PyTorch {torch.__version__} torch.compile, BF16 autocast, {self._device.type}, PIL"
         with quiet_torch():

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from segkc_deploy import atomic
 from segkc_deploy.errors import ArtifactError
 from segkc_deploy.labels import Labels
-from segkc_deploy.no_artifact import why_no_artifact
 from segkc_deploy.pixel_format import MAX_BANDS, PixelFormat
 
 #: Counts up when a reader of the older format could misread a newer manifest. Format 1 is read too.
@@ -274,6 +273,8 @@ def read_manifest(artifact: str | Path) -> Manifest:
     artifact = Path(artifact)
     path = manifest_path(artifact)
     if not (artifact.is_file() and path.is_file()):
+        from segkc_deploy.no_artifact import why_no_artifact  # it loads OpenCV and Pillow, for the names of image files
+
         raise ArtifactError(f"{artifact}: {why_no_artifact(artifact)}")
     try:
         manifest = Manifest.model_validate_json(json.dumps(_read_content(path)))

@@ -23,7 +23,7 @@ from segkc_deploy.training.files.run_directory import RunDirectory
 from segkc_deploy.training.files.starting_weights import match_classes
 from segkc_deploy.training.methods.base import Method
 from segkc_deploy.training.methods.registry import build_method
-from segkc_deploy.training.models.cpp_compiler import require_cpp_compiler
+from segkc_deploy.training.models.compiler import require_compiler
 from segkc_deploy.training.models.fixed_size import check_size
 from segkc_deploy.training.recipe import Recipe, with_input, without_pretrained
 from segkc_deploy.training.schedule import total_steps
@@ -98,7 +98,7 @@ def prepare(
     accelerator = accelerator_of(device)
     _check_precision(recipe, accelerator, resume)
     if recipe.compile:
-        require_cpp_compiler("recipe: compile")
+        require_compiler("recipe: compile", accelerator)
     draws_rare = measure and recipe.weak.rare_class_crops > 0
     counted = needs_census(recipe.supervision.class_weights) or draws_rare
     census = count_classes(sets.labeled, sets) if counted else None

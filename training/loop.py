@@ -41,6 +41,7 @@ from segkc_deploy.training.resuming import how_to_resume
 from segkc_deploy.training.run_log import Log
 from segkc_deploy.training.run_networks import shipped_networks, write_networks
 from segkc_deploy.training.schedule import learning_rate_factor, peak_learning_rate
+from segkc_deploy.training.shared_flag import SharedFlag
 from segkc_deploy.training.stop_request import StopRequest
 from segkc_deploy.training.terms.sum_of_ranks import sum_of_ranks
 
@@ -91,7 +92,7 @@ class Trainer:
         self.writer = CheckpointWriter(run)
         self.validated_step = 0
         self._told_nothing_labeled = False
-        self._asked_to_stop: Tensor | None = None
+        self._stop_flag = SharedFlag(fabric.device)
         self.skipped = SkippedFiles(recipe.unreadable_files, (), self._how_to_go_on)
         self.cache = DecodedCache.of(recipe.cache)
 
@@ -234,15 +235,8 @@ class Trainer:
         return sum_of_ranks(slots)  # a sum with zeros: exact, and NaN stays NaN
 
     def _is_to_stop(self, stop: StopRequest) -> bool:
-        """Whether this rank, or before its last step another one, was asked to stop; all ranks get the same answer.
-
-        Several ranks answer one step late: a GPU has not yet done this step, for whose end the host would have to wait.
-        """
-        if self.split.ranks == 1:
-            return bool(stop)
-        asked = sum_of_ranks(torch.full((), float(bool(stop)), device=self.fabric.device))
-        before, self._asked_to_stop = self._asked_to_stop, asked
-        return before is not None and bool(before > 0)
+        """Whether training stops after this step; several ranks answer together, one step late."""
+        return bool(stop) if self.split.ranks == 1 else self._stop_flag.exchange(bool(stop))
 
     def _texts_of_all_ranks(self, texts: list[str]) -> list[list[str]]:
         gathered = [texts] * self.split.ranks

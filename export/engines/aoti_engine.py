@@ -20,7 +20,7 @@ from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, 
 from segkc_deploy.export.position_embedding import free_positions
 from segkc_deploy.manifest import Build
 from segkc_deploy.runners.aoti_runner import instruction_sets, one_line, quiet_torch
-from segkc_deploy.training.models.cpp_compiler import require_cpp_compiler
+from segkc_deploy.training.models.compiler import require_cpp_compiler
 
 _SETTINGS: dict[str, Any] = {
     # Else the number of threads of this process is compiled in.

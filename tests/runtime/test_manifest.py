@@ -1,5 +1,7 @@
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,6 +182,12 @@ def test_a_missing_manifest_is_named(tmp_path):
     artifact = make_artifact(tmp_path)
     manifest_path(artifact).unlink()
     assert "tiny.onnx.json" in refusal(artifact)
+
+
+def test_reading_manifests_loads_no_library_for_images():
+    loaded = "import sys, segkc_deploy.manifest; print(*{'cv2', 'PIL', 'torch'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert process.stdout == "\n"
 
 
 def test_given_a_manifest_the_artifact_is_named(tmp_path):

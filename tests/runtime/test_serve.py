@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import logging
 import re
 import signal
 import socket
@@ -32,7 +33,7 @@ from segkc_deploy.serve import service
 from segkc_deploy.serve.app import create_app
 from segkc_deploy.serve.limits import Limits
 from segkc_deploy.serve.protocol import ImpatientProtocol
-from segkc_deploy.serve.server import host_names, listen
+from segkc_deploy.serve.server import host_names, listen, server_for
 from segkc_deploy.serve.service import Service
 
 SIZE = (8, 12)
@@ -157,6 +158,21 @@ def test_what_cannot_be_predicted_is_refused_with_a_reason(
     answer = served.predict(body, query)
     assert answer.status == status
     assert says in answer.body.decode()
+
+
+def test_logging_of_other_libraries_is_left_alone():
+    """uvicorn's own configuration closes every handler of the process, and some close what they write to."""
+    closed = []
+
+    class Handler(logging.Handler):
+        def close(self):
+            closed.append(self)
+            super().close()
+
+    handler = Handler()
+    server_for(create_app(Service([], Limits())), Limits())
+    assert not closed
+    handler.close()
 
 
 def test_a_form_gets_the_command_that_sends_the_file_itself(served: RunningService):

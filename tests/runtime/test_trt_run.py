@@ -176,13 +176,10 @@ def masks_of(images: np.ndarray) -> np.ndarray:
 
 
 def assert_right_on_a_gpu(masks: np.ndarray, images: np.ndarray) -> None:
-    """Compare masks of real engines, which may give any of several classes with the same score."""
-    runner_up, best = np.moveaxis(
-        np.sort(np.stack([expected_scores(image) for image in images]), axis=-1)[..., -2:], -1, 0
-    )
-    clear = best > runner_up
-    assert clear.mean() > 0.9
-    np.testing.assert_array_equal(masks[clear], masks_of(images)[clear])
+    """Every pixel has a class of the highest score: which one of several, TensorRT does not promise."""
+    scores = np.stack([expected_scores(image) for image in images])
+    given = np.take_along_axis(scores, masks[..., None].astype(np.int64), axis=-1)[..., 0]
+    np.testing.assert_array_equal(given, scores.max(axis=-1))
 
 
 def refusal(activate: Callable[[], object], kind: type[SegKCError]) -> str:

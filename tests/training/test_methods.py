@@ -53,6 +53,11 @@ def enlarged_by_opencv(images: torch.Tensor, size: tuple[int, int]) -> torch.Ten
     return torch.from_numpy(np.stack(enlarged)).permute(0, 3, 1, 2)
 
 
+def pasted(values: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the values of two images, (2, H, W) or (2, C, H, W), each with those of the other inside its boxes."""
+    return np.where(boxes if values.ndim == 3 else boxes[:, None], values[[1, 0]], values)
+
+
 def test_these_methods_are_there() -> None:
     assert available_methods() == ["cps", "fixmatch", "segkc", "supervised", "unimatch-v2"]
 
@@ -122,17 +127,13 @@ def test_every_value_follows_the_boxes_of_cutmix() -> None:
     boxes = cutmix_boxes(2, (32, 64), method.recipe.strong).numpy()
     assert boxes.any(axis=(1, 2)).all()
 
-    def mixed(values: np.ndarray) -> np.ndarray:
-        inside = boxes if values.ndim == 3 else boxes[:, None]
-        return np.where(inside, values[[1, 0]], values)
-
     junior = method.online.get_submodule("junior")
     with torch.no_grad():
         weak = junior(data.unlabeled["weak"]).double().softmax(dim=1).numpy()
-        strong = torch.from_numpy(mixed(data.unlabeled["strong_1"].numpy()))
+        strong = torch.from_numpy(pasted(data.unlabeled["strong_1"].numpy(), boxes))
         log_p = junior(strong).double().log_softmax(dim=1).numpy()
-    labels, valid = mixed(weak.argmax(axis=1)), ~mixed(data.unlabeled["ignored"].numpy())
-    counted = (mixed(weak.max(axis=1)) >= 0.36) & valid
+    labels, valid = pasted(weak.argmax(axis=1), boxes), ~pasted(data.unlabeled["ignored"].numpy(), boxes)
+    counted = (pasted(weak.max(axis=1), boxes) >= 0.36) & valid
     assert 0.1 < counted.mean() < 0.9  # the threshold matters
     losses = -np.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
     assert got == pytest.approx((losses * counted).sum() / valid.sum(), rel=1e-4)

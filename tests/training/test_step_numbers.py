@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from test_methods import RESNET, make
+from test_methods import RESNET, make, pasted
 from test_segkc import batch, only
 
 from segkc_deploy.training.data.cutmix import cutmix_boxes
@@ -152,20 +152,16 @@ def test_relations_are_those_of_the_pasted_views() -> None:
     torch.manual_seed(5)
     boxes = cutmix_boxes(2, (32, 64), method.recipe.strong).numpy()
 
-    def pasted(values: np.ndarray) -> np.ndarray:
-        inside = boxes if values.ndim == 3 else boxes[:, None]
-        return np.where(inside, values[[1, 0]], values)
-
     def gram(probability: np.ndarray) -> np.ndarray:
         cells = pooled(probability, (8, 8)).reshape(2, 3, 64)
         cells /= np.linalg.norm(cells, axis=1, keepdims=True)
         return np.einsum("nci,ncj->nij", cells, cells)
 
-    strong = torch.from_numpy(pasted(data.unlabeled["strong_1"].numpy()))
+    strong = torch.from_numpy(pasted(data.unlabeled["strong_1"].numpy(), boxes))
     with torch.no_grad():
         logits = method.networks()["junior"](strong).double().numpy()
-    weak = pasted(np.exp(log_softmax(weak_logits(method, "junior", data))))
-    cells = pooled(~pasted(data.unlabeled["ignored"].numpy()).astype(bool) * 1.0, (8, 8)).reshape(2, 64) > 0.5
+    weak = pasted(np.exp(log_softmax(weak_logits(method, "junior", data))), boxes)
+    cells = pooled((~pasted(data.unlabeled["ignored"].numpy(), boxes)).astype(float), (8, 8)).reshape(2, 64) > 0.5
     pairs = cells[:, :, None] & cells[:, None, :]
     assert not pairs.all()
     expected = np.square(gram(np.exp(log_softmax(logits))) - gram(weak))[pairs].mean()

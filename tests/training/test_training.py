@@ -4,26 +4,22 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
 import yaml
 from command_line import CommandLine
-from lightning.fabric import Fabric
 from safetensors.torch import load_file, save_file
 from tiny_data import tiny_recipe, write_recipe, write_tiny_data
 
 from segkc_deploy.errors import (
     ConfigError,
     DataError,
-    MissingDependencyError,
     NonFiniteLossError,
     RunDirectoryError,
     TrainingStoppedError,
     UserError,
 )
-from segkc_deploy.training.autocast import precision_plugin
 from segkc_deploy.training.files.checkpoint import read_newest_checkpoint
 from segkc_deploy.training.files.network_file import load_network, read_metadata
 from segkc_deploy.training.files.run_directory import RunDirectory, create_run, is_trained_here, read_config
@@ -219,45 +215,6 @@ def test_bf16_trains(data: Path, recipe: str, tmp_path: Path) -> None:
     overrides = ["precision=bf16", "schedule.steps=1", "optimizer.clip_norm=1.0"]
     result = train_run(data, recipe, tmp_path / "run", overrides, device="cpu")
     assert result.steps == 1
-
-
-def test_without_a_compiler_nothing_is_compiled(data: Path, recipe: str, tmp_path: Path) -> None:
-    from torch._inductor import config, cpp_builder
-
-    cpp_builder.cpp_compiler_search.cache_clear()
-    # Not by `monkeypatch`, after which these settings do not exist any more.
-    without = config.patch({"cpp.cxx": ("no-such-compiler",)})
-    with without, pytest.raises(MissingDependencyError, match=r"^recipe: compile.*install g\+\+"):
-        train_run(data, recipe, tmp_path / "run", ["compile=true"], device="cpu")
-    cpp_builder.cpp_compiler_search.cache_clear()
-    assert not (tmp_path / "run").exists()
-
-
-class _Given(torch.nn.Module):
-    """Keeps what it was given, and computes with it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 1)
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        self.given = values
-        product: torch.Tensor = self.layer(values)
-        self.computed_in = product.dtype
-        return product
-
-
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_images_are_not_rounded_before_they_are_normalized(
-    precision: Literal["fp32", "bf16"], dtype: torch.dtype
-) -> None:
-    fabric = Fabric(accelerator="cpu", devices=1, plugins=precision_plugin(precision, "cpu"))
-    network = _Given()
-    wrapped = fabric.setup(network, torch.optim.SGD(network.parameters()))[0]
-    levels = torch.tensor([[10000, 10010, 10100]]) / 65535  # of a 16-bit image
-    assert wrapped(levels).dtype is torch.float32
-    assert network.computed_in is dtype
-    torch.testing.assert_close(network.given, levels, rtol=0, atol=0)
 
 
 @pytest.mark.gpu
