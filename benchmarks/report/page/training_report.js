@@ -29,7 +29,8 @@ const scaleOf = (chart, points, isLog) => {
   if (!isLog) {
     const values = points.flatMap((point) => [point.raw, point.value]);
     const [low, high] = d3.extent(values);
-    return { domain: [chart.low ?? low, chart.high ?? high], nice: chart.high === null, ticks: 5 };
+    const room = low === high ? Math.abs(low) / 50 || 1 : 0; // a single value has no range to mark off
+    return { domain: [chart.low ?? low - room, chart.high ?? high + room], nice: chart.high === null, ticks: 5 };
   }
   const [low, high] = d3.extent(points, (point) => point.raw);
   return { type: "log", domain: [low, high], ticks: Page.logTicks(low, high), tickFormat: (tick) => `${tick}` };
