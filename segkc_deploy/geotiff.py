@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segkc_deploy import atomic
-from segkc_deploy.data.tiff import stored_orientation
+from segkc_deploy.data import tiff
 from segkc_deploy.errors import DataError, MissingDependencyError
 from segkc_deploy.labels import Labels
 from segkc_deploy.predictor import Predictor
@@ -94,27 +94,30 @@ class _Bands:
     """Reads parts of a raster as RGB, with the values that `data.images.read_image` gives.
 
     Raises:
-        DataError: its values are neither 8-bit nor 16-bit and unsigned, it has a palette or CMYK of 16 bits, an
-            orientation tag turns it, or it has more than four bands and does not say that the first three are red,
-            green and blue.
+        DataError: its values are neither 8-bit nor 16-bit and unsigned, it has a palette of 16 bits or a color space
+            that GDAL does not turn into RGB, an orientation tag turns it, or it has more than four bands and does not
+            say that the first three are red, green and blue.
     """
 
     def __init__(self, image: Any, path: Path) -> None:
         from rasterio.enums import ColorInterp, MaskFlags
 
         # A mask turned like the image would not lie where the transform says; GDAL does not turn it either.
-        if (turn := stored_orientation(path)) != 1:
+        header = tiff.stored_header(path)
+        if header is not None and header.orientation != 1:
             raise DataError(
-                f"{path}: its orientation tag is {turn}, which --tile does not follow; save it upright, as"
-                " `magick OLD.tif -auto-orient NEW.tif` does"
+                f"{path}: its orientation tag is {header.orientation}, which --tile does not follow; save it upright,"
+                " as `magick OLD.tif -auto-orient NEW.tif` does"
             )
         if image.count > 4 and image.colorinterp[:3] != (ColorInterp.red, ColorInterp.green, ColorInterp.blue):
             raise DataError(
                 f"{path}: {image.count} bands, of which the first three are not marked as red, green and blue; choose"
                 " them, as `gdal_translate -b 3 -b 2 -b 1 -co PHOTOMETRIC=RGB OLD.tif NEW.tif` does"
             )
-        if image.colorinterp[0] == ColorInterp.cyan:  # of 16 bits: GDAL turns those of 8 into RGB
-            raise DataError(f"{path}: CMYK of 16 bits; save it as RGB")
+        if header is not None and not _becomes_rgb(header):
+            raise DataError(
+                f"{path}: {header.bits} bits in a color space that --tile does not turn into RGB; save it as RGB"
+            )
         kinds = set(image.dtypes[:3])
         if len(kinds) > 1 or not kinds <= {"uint8", "uint16"}:
             raise DataError(f"{path}: values are {', '.join(sorted(kinds))}; save it with 8 or 16 bits, unsigned")
@@ -163,6 +166,13 @@ class _Bands:
         if self._white_is_zero:
             values = 255 - values
         return np.ascontiguousarray(np.broadcast_to(np.moveaxis(values, 0, 2), (*values.shape[1:], 3)))
+
+
+def _becomes_rgb(header: tiff.TiffHeader) -> bool:
+    """Return whether GDAL gives gray or RGB, as `read_image` does; of CIELAB it gives other colors."""
+    if header.photometric in {tiff.MIN_IS_WHITE, tiff.MIN_IS_BLACK, tiff.RGB, tiff.PALETTE}:
+        return True
+    return header.bits == 8 and header.photometric in {tiff.CMYK, tiff.YCBCR}
 
 
 def import_rasterio() -> Any:

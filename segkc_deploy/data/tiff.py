@@ -31,7 +31,7 @@ TIFFFILE_ERRORS = (
     zlib.error,
 )
 
-MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
+MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 
 #: Compression tags of JPEG in its three forms, JPEG 2000, lossy WebP and JPEG XL: they change class ids.
 _LOSSY = frozenset({6, 7, 33003, 33005, 34712, 34892, 50001, 50002, 52546})
@@ -142,13 +142,13 @@ def is_stack(encoded: bytes) -> bool:
         return False
 
 
-def stored_orientation(path: Path) -> int:
-    """Return the EXIF orientation of a TIFF file, 1 to 8, of which only headers are read; 1 where it is damaged."""
+def stored_header(path: Path) -> TiffHeader | None:
+    """Return the header of a TIFF file, of which nothing else is read; None where it is damaged."""
     try:
         with tifffile.TiffFile(path) as file:
-            return _header_of(file).orientation
+            return _header_of(file)
     except TIFFFILE_ERRORS:
-        return 1
+        return None
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

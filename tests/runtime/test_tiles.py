@@ -12,6 +12,7 @@ import pytest
 import tifffile
 import torch
 from command_line import CommandLine
+from PIL import Image
 from tiny_artifact import BIAS, LABELS, expected_mask, expected_scores, make_artifact
 
 import segkc_deploy
@@ -229,21 +230,24 @@ def test_where_there_is_no_data_the_mask_is_ignored(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize(
-    ("photometric", "bands", "orientation", "told"),
+    ("photometric", "bands", "bits", "orientation", "told"),
     [
-        ("rgb", 3, 6, "its orientation tag is 6, which --tile does not follow; save it upright"),
-        ("rgb", 3, 1, None),
-        ("rgb", 5, 1, None),
-        ("separated", 4, 1, "CMYK of 16 bits; save it as RGB"),
-        ("minisblack", 5, 1, "5 bands, of which the first three are not marked as red, green and blue"),
+        ("rgb", 3, 8, 6, "its orientation tag is 6, which --tile does not follow; save it upright"),
+        ("rgb", 3, 8, 1, None),
+        ("rgb", 5, 8, 1, None),
+        ("separated", 4, 16, 1, "16 bits in a color space that --tile does not turn into RGB; save it as RGB"),
+        ("ycbcr", 3, 16, 1, "16 bits in a color space that --tile does not turn into RGB"),
+        ("cielab", 3, 8, 1, "8 bits in a color space that --tile does not turn into RGB"),
+        ("icclab", 3, 8, 1, "8 bits in a color space that --tile does not turn into RGB"),
+        ("minisblack", 5, 8, 1, "5 bands, of which the first three are not marked as red, green and blue"),
     ],
 )
 def test_tiffs_whose_pixels_would_be_misread_are_refused(
-    tmp_path: Path, photometric: str, bands: int, orientation: int, told: str | None, big: bool
+    tmp_path: Path, photometric: str, bands: int, bits: int, orientation: int, told: str | None, big: bool
 ) -> None:
     from segkc_deploy.geotiff import _Bands
 
-    values = RNG.integers(0, 256, (40, 50, bands)).astype(np.uint16 if photometric == "separated" else np.uint8)
+    values = RNG.integers(0, 256, (40, 50, bands)).astype(f"uint{bits}")
     path = tmp_path / "image.tif"
     tags = [(274, "H", 1, orientation, True)]
     tifffile.imwrite(path, values, photometric=photometric, planarconfig="contig", bigtiff=big, extratags=tags)
@@ -253,6 +257,17 @@ def test_tiffs_whose_pixels_would_be_misread_are_refused(
         else:
             with pytest.raises(DataError, match=rf"image\.tif: {re.escape(told)}"):
                 _Bands(image, path)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("space", ["CMYK", "YCbCr"])
+def test_tiffs_of_other_color_spaces_are_read_as_without_tiles(tmp_path: Path, space: str) -> None:
+    from segkc_deploy.geotiff import _Bands
+
+    path = tmp_path / "image.tif"
+    Image.fromarray(soft_image(40, 50)).convert(space).save(path, compression="tiff_lzw")
+    with rasterio.open(path) as image:
+        assert np.array_equal(_Bands(image, path).read(0, 0, 40, 50), read_image(path))
 
 
 @pytest.mark.parametrize("fault", ["cut", "float", "text"])
