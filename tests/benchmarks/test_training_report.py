@@ -73,7 +73,7 @@ def test_damage_before_the_last_line_is_told(tmp_path: Path) -> None:
     lines = (path / "metrics.jsonl").read_text().splitlines()
     (path / "metrics.jsonl").write_text("\n".join([*lines[:1], "\udcff".encode(errors="replace").decode(), *lines[1:]]))
     run = one(path)
-    assert run.notes == ["1 lines of metrics.jsonl cannot be read and are left out"]
+    assert run.notes == ["unreadable lines of metrics.jsonl, which are left out: 1"]
     assert run.state == "finished"
 
 

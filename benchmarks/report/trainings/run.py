@@ -143,7 +143,7 @@ def _scores(validation: Curves, step: int) -> dict[str, float]:
 def _notes(damaged: int, steps: int | None, training: Curves) -> list[str]:
     notes = []
     if damaged:
-        notes.append(f"{damaged} lines of metrics.jsonl cannot be read and are left out")
+        notes.append(f"unreadable lines of metrics.jsonl, which are left out: {damaged}")
     if steps is None:
         notes.append("neither config.yaml nor train.log says how many steps it has, so its scores are not compared")
     if training.joined > 1:
