@@ -137,7 +137,7 @@ def _is_pattern(folder: Path, target: NamedTarget) -> bool:
 def _matches(folder: Path, pattern: str, suite: Path) -> list[Path]:
     """Return the artifacts and run directories that a pattern finds.
 
-    Other files beside them are passed over, and artifacts that the export's gate has rejected.
+    Other files beside them are passed over, and artifacts that the export's verification has rejected.
     """
     # Unlike `Path.glob` it passes hidden files over, such as an export's unfinished ones, and takes absolute patterns.
     found = [folder / name for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True))]  # noqa: PTH207

@@ -81,7 +81,7 @@ def export_fastest(
 ) -> tuple[Exported, EngineChoice]:
     """Export the junior of a run for the engine and precision with the lowest latency on this machine.
 
-    Every artifact has to pass the export's gate. A choice that is stored for this network, machine and settings is used
+    Every artifact has to pass verification. A choice that is stored for this network, machine and settings is used
     without measuring again, as long as its artifact passes. The arguments are those of `export_run`, except:
 
     Args:

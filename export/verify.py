@@ -1,4 +1,4 @@
-"""The gate that every artifact passes before it gets its name: does it give what its network gives?"""
+"""Verification, which every artifact passes before it gets its name: does it give what its network gives?"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

@@ -40,7 +40,7 @@ class TriedEngine(_Part):
     precision: str
     threads: int | None = None
     latency_ms: float | None = None
-    verified: str = Field(default="", description="what the export's gate found, in words")
+    verified: str = Field(default="", description="what the export's verification found, in words")
     rejected: str = ""
 
 

@@ -84,7 +84,7 @@ def random_subjects(names: Iterable[str], out: Path, images: Sequence[Path]) -> 
 
 
 def given_subject(name: str, run: Path, data: Path, out: Path) -> Subject:
-    """Return a trained network with artifacts of its own input size, as the baselines use, that pass the gate."""
+    """Return a trained network with artifacts of its own input size, as the baselines use, that pass verification."""
     return _subject(name, run, data, out / f"{run.name}-artifacts", None, trained=True)
 
 

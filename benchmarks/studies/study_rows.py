@@ -155,7 +155,7 @@ def study_rows(result: BenchmarkResult, *, study: str, labels: str, seed: int, c
                 "p99_ms": point.total.p99,
                 "images_per_s": point.images_per_s,
             }
-            # Of artifacts: the share of pixels on which the export's gate found the PyTorch junior's class.
+            # Of artifacts: the share of pixels on which the export's verification found the PyTorch junior's class.
             proven = {name: measured.about[name] for name in ("agreement", "verified") if name in measured.about}
             rows.append(StudyRow.model_validate(values | proven))
     return rows

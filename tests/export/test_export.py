@@ -1,4 +1,4 @@
-"""The export and its gate: the artifact agrees with the junior, or it does not get its name."""
+"""The export and its verification: the artifact agrees with the junior, or it does not get its name."""
 
 import json
 import os
