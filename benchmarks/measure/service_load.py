@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,20 +87,24 @@ def compare(port: int, predictor: Predictor, body: bytes, turns: int) -> dict[st
     """Return latencies in milliseconds of the service and of the same work without it, and the median difference.
 
     Both are asked in turn, so the interval is that of the differences between neighbors.
+
+    Raises:
+        ConfigError: the service does not answer with a mask.
     """
-    client = _Client(port)
-    ways: dict[str, Callable[[], Any]] = {
-        "service": lambda: client.ask(body),
-        "bare": lambda: _bare(predictor, body),
-    }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(turns + 10):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            if turn >= 10:  # the first ones warm up
-                taken[name].append(time.perf_counter() - started)
-    client.close()
+    with closing(_Client(port)) as client:
+
+        def ask() -> None:
+            if (status := client.ask(body)) != 200:
+                raise ConfigError(f"--image: the service answered with status {status} instead of a mask; give another")
+
+        ways: dict[str, Callable[[], Any]] = {"service": ask, "bare": lambda: _bare(predictor, body)}
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(turns + 10):
+            for name, way in ways.items():
+                started = time.perf_counter()
+                way()
+                if turn >= 10:  # the first ones warm up
+                    taken[name].append(time.perf_counter() - started)
     added = 1000 * (np.array(taken["service"]) - np.array(taken["bare"]))
     interval = median_interval(added)
     return {name: percentiles(values) for name, values in taken.items()} | {

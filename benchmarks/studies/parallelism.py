@@ -196,7 +196,7 @@ class _Workers:
 
 def _code_version() -> str:
     """Return the commit of the code that is about to train, with `+changes` where files differ from it."""
-    commit, root = current_commit(), Path(__file__).resolve().parents[1]
+    commit, root = current_commit(), Path(__file__).resolve().parents[2]
     git = ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", "training", "segkc_deploy"]
     try:
         changes = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()

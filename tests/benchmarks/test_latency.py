@@ -254,6 +254,13 @@ def test_the_gpus_own_times(clock: Clock) -> None:
     assert of_time.samples == 200
 
 
+def test_a_gpus_first_runs_warm_it_up(clock: Clock) -> None:
+    predictor = KnownDevice(clock.pass_ms, [50.0] * 10 + [1.0] * 190)
+    device = measure_device(predictor, IMAGES, Budget(samples=50))
+    assert device is not None
+    assert (device.max, device.samples) == (pytest.approx(1 / 5), 50)
+
+
 def test_a_runner_without_events_runs_once(clock: Clock) -> None:
     predictor = KnownDevice(clock.pass_ms, [1.0])
     predictor.tells = False

@@ -69,6 +69,17 @@ def test_losses_to_the_junior_that_overlap_are_not_distinguished() -> None:
     assert chosen([first, second, third])["accuracy"].remarks == ["not distinguishable on these images from b"]
 
 
+def test_losses_to_different_juniors_are_not_compared() -> None:
+    first, second, _ = artifacts()
+    for junior, remarks in (("j", ["not distinguishable on these images from b"]), ("another", [])):
+        alike = (-0.2, 0.4)
+        first.accuracy = scored(55.1, alike).model_copy(update={"miou_interval": (54.0, 56.0)})
+        second.accuracy = scored(51.0, alike).model_copy(
+            update={"miou_interval": (50.0, 52.0), "agreement_with": junior}
+        )
+        assert chosen([first, second])["accuracy"].remarks == remarks
+
+
 def test_a_lost_accuracy_is_a_remark_of_the_recommendation() -> None:
     rows = artifacts()
     rows[2].accuracy = None

@@ -140,6 +140,7 @@ def test_rows_that_are_judged_by_unreliable_timings_are_named() -> None:
     ]
     assert gate(None, "latency.p50 > 9").unreliable(made(row())) == []
     assert gate(None, "miou < 9").unreliable(made(restless)) == []
+    assert gate(None, "b.onnx: latency.p50 > 9", "a.onnx: miou < 9").unreliable(made(restless)) == []
 
 
 def test_a_violation_tells_row_metric_both_values_and_the_limit() -> None:

@@ -14,6 +14,7 @@ from made_up_results import full_row, latency, result, rich_result
 from segkc_deploy.benchmarks.measure.latency import summarize
 from segkc_deploy.benchmarks.report import formatting, page_file
 from segkc_deploy.benchmarks.report.markdown_table import markdown
+from segkc_deploy.benchmarks.report.pictures import chooser
 from segkc_deploy.benchmarks.report.report_files import render_stored, write_report
 from segkc_deploy.benchmarks.report.summary import summary
 from segkc_deploy.benchmarks.schema import (
@@ -320,3 +321,13 @@ def test_the_committed_page_is_small_and_has_no_photograph() -> None:
     page = Path(__file__).parents[2] / "benchmarks/results/camvid-report/index.html"
     assert page.stat().st_size < 5_000_000
     assert "data:image" not in page.read_text()
+
+
+def test_the_juniors_mistakes_choose_the_pictures() -> None:
+    scores = Accuracy(images=1, miou=50.0, pixel_accuracy=90.0, iou=[50.0], image_miou={"a": 50.0})
+    roles = {"s": "senior", "a": "artifact", "unscored": "junior", "j": "junior", "second": "junior"}
+    rows = [full_row(name, role, 50.0, 20.0) for name, role in roles.items()]
+    for row in rows:
+        row.accuracy = None if row.name == "unscored" else scores
+    found = [chooser(rows), chooser(rows[:3]), chooser(rows[:1]), chooser(rows[2:3])]
+    assert [row and row.name for row in found] == ["j", "a", "s", None]

@@ -27,12 +27,8 @@ def test_weights_count_by_the_rows_precision() -> None:
     image = np.zeros((352, 480, 3), np.uint8)
     mask = np.zeros((352, 480), np.uint8)
     assert moved_bytes(1000, "fp32", image.nbytes + mask.nbytes) == 4 * 1000 + 352 * 480 * 4
-    assert [moved_bytes(1000, precision, 0) for precision in ("fp16", "bf16", "int8", "fp8")] == [
-        2000,
-        2000,
-        1000,
-        1000,
-    ]
+    weights = {"fp16": 2000, "bf16": 2000, "int8": 1000, "fp8": 1000, "int8-fp16": 1000, "fp8-fp16": 1000}
+    assert {precision: moved_bytes(1000, precision, 0) for precision in weights} == weights
 
 
 def test_the_slower_of_computing_and_moving_bounds_the_inference() -> None:

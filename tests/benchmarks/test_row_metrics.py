@@ -46,6 +46,13 @@ def test_a_row_without_anything_has_no_metrics() -> None:
     assert METRICS["throughput.1.images_per_s"].of(row) is None
 
 
+def test_a_batch_that_was_not_measured_is_not_another_one() -> None:
+    row = full_row("j", "junior", 50.0, 20.0)
+    row.throughput = [point for point in row.throughput if point.batch == 1]
+    assert METRICS["throughput.1.images_per_s"].of(row) == 45.0
+    assert METRICS["throughput.4.images_per_s"].of(row) is None
+
+
 def test_only_findings_are_metrics() -> None:
     assert {"name", "size", "images", "latency.samples", "throughput.1.batch", "latency.times_ms"}.isdisjoint(METRICS)
     assert not any(name.startswith(("about", "threads", "accuracy", "latency.total")) for name in METRICS)

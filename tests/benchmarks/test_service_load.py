@@ -1,10 +1,12 @@
 """The load test of the service, in short."""
 
+import itertools
 import json
 import socket
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,7 +14,14 @@ import psutil
 import pytest
 from tiny_artifact import make_artifact
 
-from segkc_deploy.benchmarks.measure.service_load import _Client, bear, measure, percentiles, started_service
+from segkc_deploy.benchmarks.measure.service_load import (
+    _Client,
+    bear,
+    compare,
+    measure,
+    percentiles,
+    started_service,
+)
 from segkc_deploy.errors import ConfigError
 
 
@@ -65,6 +74,59 @@ def test_the_last_answers_come_late_and_their_time_counts(monkeypatch):
     load = bear(0, psutil.Process(), b"image", clients=2, seconds=0.1)
     assert load["statuses"] == {"200": 2}
     assert load["images_per_s"] <= 2 / 0.4
+
+
+def test_refusals_are_no_latencies(monkeypatch):
+    """Most of the answers are refusals, which come at once."""
+    answers = itertools.cycle((200, 429, 429))
+
+    def ask(self, body):
+        status = next(answers)
+        time.sleep(0.1 if status == 200 else 0)
+        return status
+
+    monkeypatch.setattr(_Client, "_connect", lambda self: None)
+    monkeypatch.setattr(_Client, "close", lambda self: None)
+    monkeypatch.setattr(_Client, "ask", ask)
+    load = bear(0, psutil.Process(), b"image", clients=1, seconds=1)
+    assert load["statuses"].keys() == {"200", "429"}
+    assert load["others"] == 0
+    assert load["service"]["p50_ms"] >= 100
+
+
+def test_what_the_service_adds_is_the_difference_of_neighbors(monkeypatch):
+    """The machine slows down all the while; the service takes two ticks more than the same work without it."""
+    clock = SimpleNamespace(ticks=0, slow=0)  # 1024 in a second, so that no difference is rounded
+
+    def lasting(ticks):
+        clock.ticks += ticks + clock.slow
+
+    def bare(predictor, body):
+        lasting(5)
+        clock.slow += 1
+
+    def ask(client, body):
+        lasting(7)
+        return 200
+
+    monkeypatch.setattr(f"{bear.__module__}.time", SimpleNamespace(perf_counter=lambda: clock.ticks / 1024))
+    monkeypatch.setattr(f"{bear.__module__}._bare", bare)
+    monkeypatch.setattr(_Client, "_connect", lambda self: None)
+    monkeypatch.setattr(_Client, "close", lambda self: None)
+    monkeypatch.setattr(_Client, "ask", ask)
+    found = compare(0, None, b"image", turns=21)
+    ms = 1000 / 1024
+    assert found["service"]["p50_ms"] == round((7 + 10 + 10) * ms, 3), "ten turns warm up"
+    assert found["bare"]["p50_ms"] == round((5 + 10 + 10) * ms, 3)
+    assert (found["added_p50_ms"], found["added_p50_interval_ms"]) == (round(2 * ms, 3), [round(2 * ms, 3)] * 2)
+
+
+def test_an_image_that_the_service_refuses_is_not_timed(monkeypatch):
+    monkeypatch.setattr(_Client, "_connect", lambda self: None)
+    monkeypatch.setattr(_Client, "close", lambda self: None)
+    monkeypatch.setattr(_Client, "ask", lambda self, body: 413)
+    with pytest.raises(ConfigError, match="--image: the service answered with status 413 instead of a mask"):
+        compare(0, None, b"image", turns=1)
 
 
 def test_a_service_that_does_not_begin_is_a_message(tmp_path):

@@ -63,6 +63,11 @@ def test_a_lowered_power_limit(limit: float, told: bool) -> None:
     assert found == (["the GPU's power limit is 600 W instead of its default of 700 W"] if told else [])
 
 
+def test_a_power_limit_that_was_lowered_on_the_way() -> None:
+    found = readings("latency", gpu_limit_watts=[700.0, 600.0]) + readings("batch 4", gpu_limit_watts=[700.0])
+    assert flags(found, default_watts=700.0) == ["the GPU's power limit is 600 W instead of its default of 700 W"]
+
+
 def test_other_processes() -> None:
     # Weighted by time: 3 s at 2%, then 1 s at 20%, is 6.5%; the first reading is about the time before the part.
     times = [(0.0, 99.0), (3.0, 2.0), (4.0, 20.0)]

@@ -172,6 +172,23 @@ def train(directory: FakeStudyDirectory, programs: list[str], parallelism: Paral
     return sorted(outcomes, key=lambda outcome: outcome.trial.seed)
 
 
+def test_code_that_differs_from_its_commit_is_recorded_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segkc_deploy.benchmarks.studies import parallelism
+
+    here = tmp_path / "benchmarks" / "studies" / "parallelism.py"
+    for path in (here, tmp_path / "training" / "loop.py", tmp_path / "segkc_deploy" / "metrics.py"):
+        path.parent.mkdir(parents=True)
+        path.write_text("committed\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "code"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(parallelism, "__file__", str(here))
+    monkeypatch.setattr(parallelism, "current_commit", lambda: "0123abc")
+    assert parallelism._code_version() == "0123abc"
+    (tmp_path / "training" / "loop.py").write_text("changed\n")
+    assert parallelism._code_version() == "0123abc+changes"
+
+
 def test_a_failing_training_stops_no_other(tmp_path: Path) -> None:
     programs = ["1 / 0", "pass", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "import os; os._exit(0)"]
     outcomes = train(FakeStudyDirectory(tmp_path), programs, Parallelism(workers=2))

@@ -127,6 +127,13 @@ def test_it_is_read(tmp_path: Path, files: dict[str, Any], masks: str, image: st
     np.testing.assert_array_equal(_mask(tmp_path, files, masks, image), EXPECTED)
 
 
+def test_a_circle_of_labelme_reaches_to_its_second_point(tmp_path: Path) -> None:
+    mask = _mask(tmp_path, {"masks/a.json": _labelme(shape_type="circle", points=[[20, 15], [26, 23]])})
+    rows, columns = np.nonzero(mask == 1)
+    assert np.hypot(columns - 19.5, rows - 14.5).max() == pytest.approx(10, abs=0.8)
+    assert (mask == 1).sum() == pytest.approx(np.pi * 100, rel=0.04)
+
+
 def test_labelmes_own_name_of_the_background(tmp_path: Path) -> None:
     content = _labelme()
     content["shapes"].append({"label": "_background_", "points": ROAD, "shape_type": "polygon"})
@@ -142,6 +149,58 @@ def test_a_separator_at_the_end_of_cvats_points(tmp_path: Path) -> None:
     head = f'<image id="0" name="a.png" width="{WIDTH}" height="{HEIGHT}">'
     content = f"<annotations>{head}{shapes}</image></annotations>"
     np.testing.assert_array_equal(_mask(tmp_path, {"a.xml": content}, "a.xml"), EXPECTED)
+
+
+def test_cvats_shapes_of_one_layer_are_painted_in_their_order(tmp_path: Path) -> None:
+    shapes = "".join(f'<polygon label="{label}" points="{_points(ROAD)}" z_order="0"/>' for label in ("tree", "road"))
+    shapes += f'<polygon label="tree" points="{_points(TREE)}" z_order="0"/>'
+    head = f'<image id="0" name="a.png" width="{WIDTH}" height="{HEIGHT}">'
+    content = f"<annotations>{head}{shapes}</image></annotations>"
+    np.testing.assert_array_equal(_mask(tmp_path, {"a.xml": content}, "a.xml"), EXPECTED)
+
+
+def _points(points: list[tuple[int, int]]) -> str:
+    return ";".join(f"{x},{y}" for x, y in points)
+
+
+TURNED_IN_CVAT = (
+    f'<annotations><image id="0" name="a.png" width="{WIDTH}" height="{HEIGHT}">'
+    '<box label="road" xtl="10" ytl="10" xbr="50" ybr="16" rotation="30" z_order="0"/>'
+    '<ellipse label="tree" cx="55" cy="45" rx="15" ry="5" rotation="330" z_order="0"/></image></annotations>'
+)
+TURNED_IN_LABEL_STUDIO = _tasks(
+    {"image": "a.png"},
+    *(
+        {"original_width": WIDTH, "original_height": HEIGHT, "value": value}
+        for value in (
+            {"x": 12.5, "y": 100 / 6, "width": 50, "height": 10, "rotation": 30, "rectanglelabels": ["road"]},
+            {"x": 68.75, "y": 75, "radiusX": 18.75, "radiusY": 25 / 3, "rotation": 330, "ellipselabels": ["tree"]},
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "ends_of_box"),
+    [
+        ("p.xml", TURNED_IN_CVAT, [(11.2, 5.6), (48.8, 20.4)]),  # about its center
+        ("p.json", TURNED_IN_LABEL_STUDIO, [(7.0, 15.2), (44.6, 30.0)]),  # about its top left corner
+    ],
+)
+def test_boxes_and_ellipses_turn_clockwise(
+    tmp_path: Path, file: str, content: Any, ends_of_box: list[tuple[float, float]]
+) -> None:
+    mask = _mask(tmp_path, {file: content}, file)
+    np.testing.assert_allclose(_ends(mask == 1), ends_of_box, atol=1.5)
+    np.testing.assert_allclose(_ends(mask == 2), [(41.8, 51.5), (68.2, 38.5)], atol=1.5)
+    assert (mask == 1).sum() == pytest.approx(40 * 6, rel=0.05)
+    assert (mask == 2).sum() == pytest.approx(np.pi * 15 * 5, rel=0.05)
+
+
+def _ends(region: np.ndarray) -> list[tuple[float, float]]:
+    """Return (x, y) of the leftmost and of the rightmost place of a region."""
+    columns = np.flatnonzero(region.any(axis=0))
+    return [(x + end, np.flatnonzero(region[:, x]).mean() + 0.5) for x, end in ((columns[0], 0), (columns[-1], 1))]
 
 
 def _changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:

@@ -199,6 +199,11 @@ def test_a_spec_may_differ_from_its_layout(camvid: Path) -> None:
     assert named.labels.palette == tuple((CAMVID.classes or {}).values())
 
 
+def test_a_specs_own_mapping_wins_over_the_layouts(camvid: Path) -> None:
+    sets = _resolve(camvid, "layout: camvid\nlabel_mapping: {11: 9}")
+    assert sets.coding.label_mapping == {11: 9}
+
+
 def test_a_missing_part_of_a_layout_is_named(camvid: Path) -> None:
     (camvid / "images/val").rename(camvid / "images/test")
     with pytest.raises(ConfigError, match=r"val\.images: no folder .*images/val; .*images has test, train"):

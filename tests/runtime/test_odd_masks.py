@@ -67,6 +67,12 @@ def test_whole_numbers_of_any_type_are_ids(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(values, IDS)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+def test_the_rotation_of_a_tiff_mask_is_applied_whichever_library_reads_it(tmp_path: Path, dtype: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", IDS.astype(dtype), extratags=[(274, "H", 1, 6, True)])
+    np.testing.assert_array_equal(raw_mask(tmp_path / "a.tif"), np.rot90(IDS, -1))
+
+
 def test_negative_values_can_be_mapped(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, IDS.astype(np.int16) - 1)

@@ -52,6 +52,14 @@ def test_values_mean_the_names_of_the_file_not_the_order_of_the_classes(tmp_path
         load_data_spec(path).resolve()
 
 
+def test_a_specs_own_mapping_of_a_value_wins_over_the_files(tmp_path: Path) -> None:
+    masks = export(tmp_path)
+    spec = f"classes: [background, tree, road]\nlabel_mapping: {{2: 255}}\n{SETS}"
+    sets = load_data_spec(write_spec(tmp_path, spec)).resolve()
+    for sample in (*sets.labeled, *sets.val):
+        np.testing.assert_array_equal(read_mask(sample, sets.coding), np.array([0, 2, 255])[masks[sample.id]])
+
+
 def test_two_exports_have_to_agree(tmp_path: Path) -> None:
     export(tmp_path)
     (tmp_path / "valid/_classes.csv").write_text("Pixel Value, Class\n0, background\n2, road\n1, tree\n")

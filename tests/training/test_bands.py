@@ -138,6 +138,26 @@ def test_views_keep_bands_and_range(dtype: type[np.unsignedinteger], bands: int)
     np.testing.assert_array_equal(strong_view(weak, nothing, np.random.default_rng(0)), weak)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_bands_are_stretched_about_their_own_means_and_brightened_together(dtype: type[np.unsignedinteger]) -> None:
+    largest = np.iinfo(dtype).max
+    noise = np.random.default_rng(1).uniform(-0.1, 0.1, (40, 50, 4))
+    image = ((np.array([0.2, 0.4, 0.6, 0.8]) + noise) * largest).astype(dtype)
+    still = {"jitter_probability": 1, "brightness": 0, "contrast": 0, "hue": 0}
+    still |= {"grayscale_probability": 0, "blur_probability": 0}
+    spreads = []
+    for seed in range(8):
+        contrast = StrongAugmentation.model_validate(still | {"contrast": 0.9})
+        view = strong_view(image, contrast, np.random.default_rng(seed)).astype(np.float64)
+        np.testing.assert_allclose(view.mean(axis=(0, 1)), image.mean(axis=(0, 1)), atol=0.5)
+        spreads.append(view.std(axis=(0, 1)) / image.std(axis=(0, 1)))
+        np.testing.assert_allclose(spreads[-1], spreads[-1][0], rtol=0.1)
+        brightness = StrongAugmentation.model_validate(still | {"brightness": 0.9})
+        view = strong_view(image, brightness, np.random.default_rng(seed))
+        assert (view >= image).all() or (view <= image).all(), "what is too bright is as bright as can be"
+    assert min(spread[0] for spread in spreads) < 0.7 and max(spread[0] for spread in spreads) > 1.3
+
+
 def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
     sets = load_data_spec(write_band_data(tmp_path, 5, 16)).resolve()
     values = np.concatenate(

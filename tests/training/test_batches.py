@@ -31,6 +31,23 @@ def test_images_are_floats_masks_are_classes_and_padding_is_boolean(data: Path) 
         assert batch.unlabeled.keys() == {"weak", "strong_1", "ignored"}
 
 
+def test_later_steps_and_several_ranks_get_the_micro_batches_of_one_whole_training(data: Path) -> None:
+    recipe, sets = tiny_recipe(batch={"labeled": 4, "unlabeled": 8, "accumulation": 2}), load_data_spec(data).resolve()
+
+    def tensors(steps: range, rank: int = 0, ranks: int = 1) -> list[dict[str, torch.Tensor]]:
+        split = split_batch(recipe, ranks, uses_unlabeled=True)
+        made = batches(recipe, sets, None, 1, split, rank, steps, torch.device("cpu"), SkippedFiles(0))
+        return [batch.labeled | (batch.unlabeled or {}) for batch in made]
+
+    whole = tensors(range(3))
+    shares = zip(*(tensors(range(1, 3), rank, 2) for rank in (0, 1)), strict=True)
+    joined = [{name: torch.cat([one[name] for one in ranks]) for name in ranks[0]} for ranks in shares]
+    for later in (tensors(range(1, 3)), joined):
+        assert len(later) == 4
+        for expected, found in zip(whole[2:], later, strict=True):
+            assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "16", "RANK": "9", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"}
 SLURM = {"SLURM_NTASKS": "16", "SLURM_NTASKS_PER_NODE": "8", "SLURM_PROCID": "9", "SLURM_JOB_NAME": "train"}
 

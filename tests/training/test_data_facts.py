@@ -83,6 +83,13 @@ def test_everything_that_masks_are_read_by_is_recorded_as_json() -> None:
         assert changes_in_words(facts, changed, "runs/a"), field
 
 
+def test_images_are_recorded_in_their_order() -> None:
+    coding = MaskCoding(Labels(names=("sky", "car"), palette=((0, 0, 0), (9, 9, 9)), ignore_index=255))
+    labeled, unlabeled = (tuple(Sample(name, Path(f"{name}.png")) for name in names) for names in ("ba", "dc"))
+    facts = data_facts(ImageSets(coding, labeled, unlabeled))
+    assert (facts["labeled"], facts["unlabeled"]) == (["b", "a"], ["d", "c"])
+
+
 def test_what_an_earlier_version_did_not_record_is_unknown() -> None:
     new = ("name_mapping", "colors", "by_color", "object_names")
     before = {key: value for key, value in FACTS.items() if key not in new}

@@ -111,6 +111,19 @@ def test_a_file_that_changed_is_decoded_anew(cache: DecodedCache, sets: ImageSet
     assert len(entries(cache.folder)) == 1
 
 
+def test_a_file_that_changes_while_it_is_decoded_is_not_kept(cache: DecodedCache, tmp_path: Path) -> None:
+    source = tmp_path / "image"
+    source.write_text("before")
+    before, after = (np.full((4, 5, 3), value, np.uint8) for value in (1, 2))
+
+    def decode() -> np.ndarray:
+        source.write_text("later")
+        return before
+
+    cache.read(source, "image", decode)
+    np.testing.assert_array_equal(cache.read(source, "image", lambda: after), after)
+
+
 def test_a_file_with_the_content_of_before_is_not(cache: DecodedCache, sets: ImageSets) -> None:
     path = sets.unlabeled[0].image
     before = cache.image(path, RGB)

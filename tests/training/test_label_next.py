@@ -137,6 +137,24 @@ def test_the_feature_is_the_seniors_pooled_one(run: Path) -> None:
     np.testing.assert_allclose(networks.feature(), pooled / np.linalg.norm(pooled), atol=1e-6)
 
 
+def test_every_window_counts_in_the_feature(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["recipe"]["validation"] = {"every": 2, "window": [32, 32], "stride": [16, 32]}
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    image[:, 32:] //= 8
+    networks = RunNetworks(other, "cpu")
+    whole(networks, image)
+    senior, _ = load_network(run / "senior.safetensors")
+    windows = [image[top : top + 32, left : left + 32] for top in (0, 16) for left in (0, 32)]
+    with torch.inference_mode():
+        values = torch.from_numpy(np.stack(windows).transpose(0, 3, 1, 2)).float() / 255
+        pooled = senior.features(values)[-1].double().numpy().mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(networks.feature(), pooled / np.linalg.norm(pooled), atol=1e-6)
+
+
 def test_networks_whose_windows_differ_are_compared_row_by_row() -> None:
     """Parts of 3, 1 and 4 rows beside parts of 2, 6 and 0."""
     junior, senior = torch.rand(2, 5, 8, 7)
@@ -223,6 +241,9 @@ def test_true_masks_tell_how_well_the_scores_do(command: CommandLine, run: Path,
             for i in range(3)
         ]
         assert float(row["miou_error"]) == pytest.approx(100 - 100 * np.mean(hits), abs=1e-4)
+    content = json.loads((out / "comparison.json").read_text())
+    assert content["highest"] == [row["id"] for row in rows(out)[:2]]
+    assert content["chosen"] == [row["id"] for row in sorted(rows(out), key=lambda row: row["chosen"]) if row["chosen"]]
 
 
 def test_tasks_hold_both_networks_masks_of_the_chosen_images(command: CommandLine, run: Path, tmp_path: Path) -> None:

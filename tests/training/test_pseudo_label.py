@@ -126,6 +126,28 @@ def test_calibration_on_parts_of_images_is_that_on_whole_images(data: Path) -> N
     assert all(quality.kept for quality in found[0].qualities)
 
 
+def test_ignored_pixels_count_for_nothing_and_each_part_is_held_out(tmp_path: Path) -> None:
+    data = write_tiny_data(tmp_path / "data", labeled=1, unlabeled=1, val=3)
+    for path in (data.parent / "masks" / "val").iterdir():
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        mask[:20] = 255
+        cv2.imwrite(str(path), mask)
+    sets = load_data_spec(data).resolve()
+    given, parts = {}, []
+    for index, sample in enumerate(sets.val):
+        image, truth = read_sample(sample, sets)
+        assert truth is not None
+        hint = 4 * np.stack([truth == index for index in range(3)])
+        noise = torch.randn(3, *truth.shape, generator=torch.Generator().manual_seed(index))
+        given[image.tobytes()] = (2 * noise + torch.from_numpy(hint)).softmax(dim=0)
+        probabilities, known = given[image.tobytes()].numpy(), truth != 255
+        parts.append(counted(*(values[known] for values in (probabilities.argmax(0), probabilities.max(0), truth))))
+    found = calibrate(lambda image: [given[image.tobytes()]], sets, 0.8, None, "data")
+    assert found.qualities == tuple(measure(ConfidenceCounts.sum(parts), found.thresholds))
+    assert sum(quality.pixels for quality in found.qualities) == 3 * (48 - 20) * 64
+    assert found.held_out == tuple(measure_held_out(parts, 0.8) or ())
+
+
 # The command
 
 

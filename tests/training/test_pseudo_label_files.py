@@ -1,6 +1,7 @@
 """`pseudo-label`: masks of people that cannot be used, other ignored values, its own files, and how calls go on."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from tiny_data import write_tiny_data
 
 from segkc_deploy.data.masks import read_sample
 from segkc_deploy.data.spec import load_data_spec
+from segkc_deploy.labels import Labels, default_palette
+from segkc_deploy.training.pseudo_label.calibrate import Calibration
+from segkc_deploy.training.pseudo_label.confidence import ClassQuality, Thresholds
+from segkc_deploy.training.pseudo_label.record import Record, Settings
 
 OPTIONS = ("--confidence", 0.3, "--device", "cpu")
 
@@ -52,6 +57,18 @@ def test_the_written_spec_has_the_runs_ignored_value(command: CommandLine, run: 
         assert mask is not None
         np.testing.assert_array_equal(np.where(mask == 9, 255, mask), written)
     assert read_sample(after.labeled[2], after)[1] is not None
+
+
+def test_a_call_that_goes_on_has_the_thresholds_of_before(tmp_path: Path) -> None:
+    """A class of which no confidence is enough stays one of which nothing is kept."""
+    settings = Settings("run", "junior", "0" * 64, 0.95, None, "whole images")
+    labels = Labels(names=("a", "b", "c"), palette=default_palette(3))
+    thresholds = Thresholds((0.5, math.inf, 0.875), (True, True, False))
+    qualities = (ClassQuality(9, 5, 4), ClassQuality(8, 0, 0), ClassQuality(7, 3, 3))
+    for held_out in (None, qualities[::-1]):
+        calibration = Calibration(thresholds, 3, qualities, held_out)
+        Record(settings, labels, calibration).write(tmp_path)
+        assert Record.calibration_of(tmp_path, settings, labels) == calibration
 
 
 def test_its_own_masks_are_no_images(command: CommandLine, run: Path, tmp_path: Path) -> None:

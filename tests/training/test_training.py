@@ -4,7 +4,10 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -158,6 +161,54 @@ def test_the_log_begins_with_batch_and_learning_rate(finished: RunResult) -> Non
     assert "learning rate: 0.001 for backbones, 0.001 for the rest" in lines[2]
 
 
+def test_the_optimizer_is_the_recipes_at_every_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, seen = Trainer._train_step, []
+
+    def watched(self: Trainer, number: int, *arguments: object) -> int:
+        images = step(self, number, *arguments)  # type: ignore[arg-type]
+        names = {id(parameter): name for name, parameter in self.method.online.named_parameters()}
+        groups = self.optimizer.param_groups
+        assert [{"backbone" in names[id(one)] for one in group["params"]} for group in groups] == [{True}, {False}]
+        assert sum(len(group["params"]) for group in groups) == len(names)
+        assert {(group["betas"], group["weight_decay"]) for group in groups} == {((0.8, 0.95), 0.3)}
+        seen.append([group["lr"] for group in groups])
+        return images
+
+    monkeypatch.setattr(Trainer, "_train_step", watched)
+    recipe = tiny_recipe(
+        senior=None,
+        method={"name": "supervised"},
+        optimizer={"lr": 1e-3, "decoder_lr_multiplier": 5, "betas": (0.8, 0.95), "weight_decay": 0.3},
+        schedule={"steps": 4, "warmup_steps": 2, "poly_power": 0.5},
+        validation={"every": 4},
+    )
+    run = train_run(data, str(write_recipe(tmp_path / "r.yaml", recipe)), tmp_path / "run", device="cpu")
+    rates = [1e-3 * min((number + 1) / 2, 1) * (1 - number / 4) ** 0.5 for number in range(4)]
+    np.testing.assert_allclose(seen, [(rate, 5 * rate) for rate in rates])
+    assert [record["lr"] for record in metrics(run.path) if "lr" in record] == pytest.approx(rates)
+
+
+def test_validations_are_no_part_of_the_training_speed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("segkc_deploy.training.loop.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    for name, seconds in (("_train_step", 1), ("_validate", 100)):
+        inner = getattr(Trainer, name)
+
+        def lasting(self: Trainer, *arguments: object, inner: Any = inner, seconds: int = seconds) -> Any:
+            clock.now += seconds
+            return inner(self, *arguments)
+
+        monkeypatch.setattr(Trainer, name, lasting)
+    recipe = tiny_recipe(senior=None, method={"name": "supervised"})
+    run = train_run(data, str(write_recipe(tmp_path / "r.yaml", recipe)), tmp_path / "run", device="cpu")
+    speeds = [record["images_per_s"] for record in metrics(run.path) if record["kind"] == "train"]
+    assert speeds == [2, 2, 2, 2]
+
+
 def test_eval_scores_a_run_as_its_training_did(
     data: Path, recipe: str, tmp_path: Path, command: CommandLine, finished: RunResult
 ) -> None:
@@ -175,6 +226,18 @@ def test_eval_scores_a_run_as_its_training_did(
         told = command("eval", run.path, "--data", data, "--device", "cpu", "--json", file)
         assert f"protocol: {protocol}" in told.out
         assert json.loads(file.read_text())["miou"] == run.miou["junior_ema"]
+
+
+def test_weights_that_are_shipped_without_their_average_are_scored_as_eval_scores_them(
+    command: CommandLine, data: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(senior=None, method={"name": "supervised"}, ship="raw")
+    run = train_run(data, str(write_recipe(tmp_path / "r.yaml", recipe)), tmp_path / "run", device="cpu")
+    assert not read_metadata(run.path / "junior.safetensors").ema
+    told = command("eval", run.path, "--data", data, "--device", "cpu", "--json", tmp_path / "scores.json")
+    assert told.code == 0, told.err
+    assert json.loads((tmp_path / "scores.json").read_text())["miou"] == run.miou["junior"]
+    assert run.miou["junior"] != run.miou["junior_ema"]
 
 
 def test_short_memory_is_told_with_what_helps(
