@@ -27,7 +27,7 @@ from segkc_deploy.export.to_onnx import base_graph
 from segkc_deploy.export.torch_activations import run_activation_peak
 from segkc_deploy.export.torch_runner import TorchRunner, count_flops, describe_run, load_run_predictor
 from segkc_deploy.export.verify import Limits, failure_reason, usual_images
-from segkc_deploy.manifest import Verification, companion_path, read_manifest, sha256_of
+from segkc_deploy.manifest import ShapeCheck, Verification, companion_path, read_manifest, sha256_of
 from segkc_deploy.runners.onnx_runner import OnnxRuntimeRunner
 from segkc_deploy.training.files.network_file import load_network
 from segkc_deploy.training.models.segmenter import Segmenter
@@ -293,7 +293,37 @@ def test_flops_are_two_per_multiply_add() -> None:
     assert count_flops(graph, (64, 96)) == by_hand
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"agreement": 0.9989}, "only 99.8900% of the pixels agree"),
+        ({"graph_agreement": 0.9991}, ""),
+        ({"graph_agreement": 0.9989}, "99.8900% of its graph's"),
+        ({"confidence_difference": 0.04}, ""),
+        ({"confidence_difference": 0.06}, "the confidence differs by 0.06"),
+        ({"confidence_difference": float("nan")}, "the confidence differs by nan"),
+        ({"finite": True}, ""),
+        ({"finite": False}, "logits are NaN or infinite"),
+        ({"shapes": (ShapeCheck(shape=(4, 32, 64), agreement=0.96),)}, ""),
+        ({"shapes": (ShapeCheck(shape=(4, 32, 64), agreement=0.94),)}, "for 4 images of 32x64 (height x width)"),
+        ({"miou_artifact": 69.6}, ""),
+        ({"miou_artifact": 69.4}, "mIoU fell by 0.60, from 70.00 to 69.40"),
+        ({"miou_artifact": 90.0}, ""),
+        ({"miou_artifact": float("nan")}, "mIoU fell by nan"),
+    ],
+)
+def test_the_gate_draws_its_lines_where_it_says(changes: dict[str, Any], told: str) -> None:
+    facts = {"images": 3, "agreement": 0.9995, "required_agreement": 0.999}
+    facts |= {"miou_network": 70.0, "miou_artifact": 70.0, "max_miou_loss": 0.5}
+    reason = failure_reason(Verification(**(facts | changes)))
+    assert told in reason
+    assert bool(reason) == bool(told)
+
+
 def test_limits_are_the_precisions_own_unless_named() -> None:
+    assert ExportSettings().effective_limits == Limits(0.999, None)
+    assert ExportSettings(precision="bf16").effective_limits == Limits(0.995, None)
     assert ExportSettings(precision="fp16").effective_limits == Limits(0.995, None)
     assert ExportSettings(precision="fp16", limits=Limits(miou_loss=1.0)).effective_limits == Limits(0.995, 1.0)
     assert ExportSettings(precision="int8").effective_limits == Limits(None, 0.5)

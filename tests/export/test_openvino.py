@@ -22,7 +22,9 @@ from torch import nn
 from segkc_deploy.errors import ArtifactError, BuildError, ConfigError, MissingDependencyError
 from segkc_deploy.export.deploy_graph import OUTPUT_NAMES, DeployGraph
 from segkc_deploy.export.engines.base import BuildOptions, BuildRequest, Built, Range
+from segkc_deploy.export.engines.openvino_biases import add_missing_biases
 from segkc_deploy.export.engines.openvino_engine import OpenVINOEngine
+from segkc_deploy.export.engines.openvino_precision import tensors_in_fp32
 from segkc_deploy.export.mask_head import attach_mask_head
 from segkc_deploy.export.precision.attention import decompose_attention
 from segkc_deploy.export.precision.calibration import collect
@@ -163,6 +165,17 @@ def test_the_build_says_what_built_it_and_the_precision_that_layers_have(tmp_pat
     assert built.layer_precision.layers == {"fp32": {"Convolution": 1, "TopK": 1}}
 
 
+def test_weights_are_stored_with_all_their_digits(tmp_path: Path) -> None:
+    model = network(SIZE, -1, ("logits",))
+    (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == "weights")
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + np.float32(0.1), "weights"))
+    build(model, tmp_path / "tiny.xml")
+    images = random_images(2)
+    with OpenVINORunner(tmp_path / "tiny.xml", threads=1) as runner:
+        logits = runner.infer(images)["logits"]
+    np.testing.assert_allclose(logits, emulate(model)(images)[0], atol=1e-3)  # half the digits would give 0.02
+
+
 def test_half_precision_is_kept_where_the_cpu_has_it_and_told_where_not(tmp_path: Path) -> None:
     built = build(half_precision(), tmp_path / "half.xml", precision="fp16")
     assert built.layer_precision is not None
@@ -268,6 +281,15 @@ def test_bf16_is_a_hint_and_fallbacks_are_marked_in_the_graph(tmp_path: Path) ->
     assert (masks == emulate(model)(images)[0]).mean() > 0.9
 
 
+def test_the_mask_head_compares_in_fp32_whatever_the_hint() -> None:
+    model = three_convolutions()
+    (exponentials,) = (reason for reason in TYPED_ENGINES_ONLY if "exponentials" in reason)
+    fallbacks = (fallback("second", "Conv", "x2 reaches 6e+04"), fallback("softmax", "Softmax", exponentials))
+    head = {name for node in model.graph.node if node.name.startswith("mask_head/") for name in node.output}
+    assert "masks" in head
+    assert tensors_in_fp32(model, fallbacks) == head | {"x2"}
+
+
 def shared_convolution(reader: str, bias: bool) -> onnx.ModelProto:
     """A quantized convolution whose result is an output and is read by a second operator as well."""
     rng = np.random.default_rng(0)
@@ -319,6 +341,23 @@ def test_a_quantized_convolution_with_two_readers_is_scaled_once(tmp_path: Path,
     for name, expected in zip(("conv", "second"), emulate(model)(images), strict=True):
         # A value halfway between two integers may be rounded either way.
         assert relative_rms(outputs[name], expected) < 2e-3, name
+
+
+def test_only_a_quantized_convolution_that_is_read_twice_gets_a_bias() -> None:
+    """On CPUs whose 8-bit products are not exact the test above cannot fail: they run the graph in FP32."""
+
+    def inputs_of(model: onnx.ModelProto) -> list[str]:
+        (convolution,) = (node for node in add_missing_biases(model).graph.node if node.name == "shared")
+        return list(convolution.input)
+
+    given = shared_convolution("Relu", bias=False)
+    assert inputs_of(given)[2:] == ["conv/bias"]
+    (bias,) = (tensor for tensor in add_missing_biases(given).graph.initializer if tensor.name == "conv/bias")
+    assert list(bias.dims) == [8]
+    assert 0 < np.abs(numpy_helper.to_array(bias)).max() < 1e-20
+    assert inputs_of(shared_convolution("Relu", bias=True))[2:] == ["bias"]
+    del given.graph.output[0]
+    assert len(inputs_of(given)) == 2
 
 
 def relative_rms(got: np.ndarray, expected: np.ndarray) -> float:

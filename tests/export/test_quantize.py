@@ -13,7 +13,7 @@ from segkc_deploy.errors import VerificationError
 from segkc_deploy.export.precision.calibration import Histogram, collect, entropy, percentile
 from segkc_deploy.export.precision.emulation import emulate
 from segkc_deploy.export.precision.qdq import FP8, INT8, Format, find_layers, insert_qdq
-from segkc_deploy.export.precision.quantize import Quantized, quantize
+from segkc_deploy.export.precision.quantize import Quantized, _a_few, quantize
 
 _SIZE = 12
 _FORMATS = pytest.mark.parametrize("number_format", [INT8, FP8], ids=["int8", "fp8"])
@@ -309,6 +309,20 @@ def test_histogram_of_zeros_then_values() -> None:
     assert (histogram.largest, entropy(histogram), percentile(histogram, 99)) == (0, 0, 0)
     histogram.add(np.array([-2, 1], np.float32))
     assert (histogram.largest, histogram.counts.sum(), histogram.counts[0]) == (2, 9, 7)
+
+
+def test_every_image_of_a_batch_is_calibrated_on() -> None:
+    model, images = _one_conv(), _images(3)
+    together, apart = (collect(model, ["lifted"], batches)["lifted"] for batches in ([images], np.split(images, 3)))
+    assert together.counts.sum() == images[..., 0].size * 32
+    np.testing.assert_array_equal(together.counts, apart.counts)
+    assert together.largest == apart.largest
+
+
+def test_a_few_images_are_spread_over_all_batches() -> None:
+    batches = [np.arange(first, first + 5, dtype=np.uint8).reshape(5, 1, 1, 1) for first in (0, 5)]
+    assert [image.item() for image in _a_few(batches, 4)] == [0, 3, 6, 9]
+    assert [image.item() for image in _a_few(batches, 99)] == list(range(10))
 
 
 @pytest.mark.parametrize("percent", [90.0, 99.9, 99.99])

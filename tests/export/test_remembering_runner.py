@@ -36,6 +36,12 @@ def test_the_same_images_are_computed_once() -> None:
     assert network.calls == 3
 
 
+def test_the_same_bytes_in_another_shape_are_other_images() -> None:
+    runner = RememberingRunner(_Mean())
+    for size in ((4, 6), (6, 4), (2, 12)):
+        assert runner.infer(np.zeros((1, *size, 3), np.uint8))["logits"].shape == (1, *size)
+
+
 def test_a_view_of_other_strides_is_the_same_image() -> None:
     network = _Mean()
     runner = RememberingRunner(network)

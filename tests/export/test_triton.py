@@ -103,6 +103,8 @@ def test_the_model_is_warmed_up_with_one_image_and_a_full_batch(tmp_path):
 def test_a_batch_is_never_larger_than_the_artifact_takes(tmp_path):
     assert written(tmp_path / "a", max_batch=4)[1].max_batch_size == 4
     assert written(tmp_path / "b", max_batch=32)[1].max_batch_size == 32
+    assert written(tmp_path / "c", {"max_batch": 16}, max_batch=4)[1].max_batch_size == 4
+    assert written(tmp_path / "d", {"max_batch": 2}, max_batch=4)[1].max_batch_size == 2
 
 
 def test_serving_options_are_written(tmp_path):

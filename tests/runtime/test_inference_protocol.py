@@ -20,7 +20,7 @@ from tiny_artifact import LABELS, expected_mask, expected_scores, make_artifact
 
 import segkc_deploy
 from segkc_deploy.errors import ArtifactError, ConfigError, DataError
-from segkc_deploy.inference_protocol import decode_request, decode_response, encode
+from segkc_deploy.inference_protocol import InferResponse, decode_request, decode_response, encode, tensor_of
 from segkc_deploy.runners import remote_runner
 from segkc_deploy.serve import inference
 
@@ -273,6 +273,17 @@ def test_a_server_that_closes_without_an_answer_while_it_is_sent_to() -> None:
             runner.infer(np.zeros((8, 1024, 1024, 3), np.uint8))
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+def test_an_answer_with_fewer_masks_than_images_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = remote_runner.RemoteRunner("http://localhost/v2/models/a", outputs=("masks",))
+    tensor, content = tensor_of("masks", np.ones((2, *SIZE), np.uint8), binary=True)
+    answer = encode(InferResponse(model_name="a", outputs=[tensor]), [content])
+    monkeypatch.setattr(runner, "_ask", lambda *arguments: answer)
+    assert runner.infer(IMAGES[:2])["masks"].shape == (2, *SIZE)
+    for count in (1, 3):
+        with pytest.raises(ArtifactError, match=f"answered without masks for each of {count} images"):
+            runner.infer(IMAGES[:count])
 
 
 def test_a_length_of_thousands_of_digits_is_refused(served: RunningService) -> None:

@@ -90,3 +90,9 @@ def test_areas_are_shares_of_all_pixels_and_sorted():
     assert [area.share for area in areas] == pytest.approx([1 / 2, 1 / 6, 1 / 6])
     assert [area.confidence for area in areas] == pytest.approx([0.75, 0.5, 0.2])
     assert class_areas(mask, LABELS)[0].confidence is None
+
+
+def test_pixels_are_counted_one_by_one_however_many_there_are():
+    mask = np.zeros((4097, 4097), np.uint8)  # an odd number of more than 24 bits, which single precision cannot hold
+    mask[0, :2] = 1
+    assert [area.pixels for area in class_areas(mask, LABELS)] == [4097**2 - 2, 2]

@@ -85,6 +85,17 @@ def test_results_of_one_folder_are_made_alike(
     assert (out / "masks/001.png").exists()
 
 
+def test_tiles_of_one_folder_have_one_stride(command: CommandLine, tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    artifact, out = make_artifact(tmp_path / "artifact", size=SIZE), tmp_path / "out"
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", out, "--tile", "--tile-stride")
+    assert command(*arguments, 4).code == 0
+    assert "made with tile_stride 4, not 8" in command.refused(*arguments, 8, "--resume")
+    (out / "masks/001.png").unlink()
+    assert command(*arguments, 4, "--resume").code == 0
+    assert (out / "masks/001.png").exists()
+
+
 def test_results_of_other_images_do_not_count(command: CommandLine, tmp_path: Path) -> None:
     """Cameras begin their numbers anew every day."""
     images = write_images(tmp_path / "monday", 3)

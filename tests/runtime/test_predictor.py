@@ -101,15 +101,18 @@ def test_a_batch_is_no_larger_than_the_artifact_takes(tmp_path, wanted, got):
         assert predictor.batch_size(wanted) == got
 
 
-def test_confidence_has_the_images_own_size(tmp_path):
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_confidence_has_the_images_own_size(tmp_path, batch_size):
     small, large = random_image(), np.kron(random_image(seed=1), np.ones((3, 3, 1), dtype=np.uint8))
     with load(tmp_path, outputs=("masks", "confidence")) as predictor:
-        results = predictor.predict_with_confidence([small, large], batch_size=1)
+        results = predictor.predict_with_confidence([small, large], batch_size)
         for image, (mask, _) in zip([small, large], results, strict=True):
             np.testing.assert_array_equal(mask, predictor.predict(image))
     scores = torch.from_numpy(expected_scores(small)).double()
     np.testing.assert_allclose(results[0][1], scores.softmax(dim=2).amax(dim=2), atol=1e-5)
-    assert results[1][1].shape == large.shape[:2]
+    shrunk = torch.from_numpy(expected_scores(resize_image(large, SIZE))).double().softmax(dim=2).amax(dim=2)
+    enlarged = torch.nn.functional.interpolate(shrunk[None, None], large.shape[:2], mode="bilinear")[0, 0]
+    np.testing.assert_allclose(results[1][1], enlarged, atol=1e-4)
     assert results[1][1].dtype == np.float32
 
 

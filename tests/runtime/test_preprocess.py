@@ -32,7 +32,7 @@ def resized(image, rows, columns):
     return np.einsum("yh,hwc,xw->yxc", rows, image.astype(np.float64), columns)
 
 
-@pytest.mark.parametrize("size", [(61, 83), (40, 50), (23, 31), (100, 41)])
+@pytest.mark.parametrize("size", [(61, 83), (40, 50), (23, 31), (100, 41), (31, 30)])  # 30 is half of the width
 def test_image_is_interpolated_between_pixel_centers(size):
     image = random_image(45, 60)
     expected = resized(image, bilinear_matrix(45, size[0]), bilinear_matrix(60, size[1]))

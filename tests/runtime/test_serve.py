@@ -96,6 +96,17 @@ def test_polygons_are_geojson(served: RunningService):
     assert sorted(map(tuple, red["geometry"]["coordinates"][0][:-1])) == [(15, 0), (15, 20), (30, 0), (30, 20)]
 
 
+def test_a_tolerance_saves_points_of_polygons(served: RunningService):
+    y, x = np.mgrid[:60, :60]
+    image = np.where(((x - 30) ** 2 + (y - 30) ** 2 < 400)[..., None], (255, 0, 0), (0, 0, 0)).astype(np.uint8)
+    points = []
+    for tolerance in (0, 8):  # the network's pixels are 5 wide and 7.5 high here
+        answer = served.predict(encoded(image), f"?format=polygons&model=plain&tolerance={tolerance}")
+        features = json.loads(answer.body)["features"]
+        points.append(sum(len(ring) for one in features for ring in one["geometry"]["coordinates"]))
+    assert points[1] < points[0] * 0.7
+
+
 def test_json_and_polygons_are_made_outside_the_event_loop(served: RunningService, monkeypatch: pytest.MonkeyPatch):
     """Of a small mask of noise they take seconds, in which no other request was answered."""
     threads: list[str] = []
@@ -213,6 +224,7 @@ def test_models_health_ready_and_openapi(served: RunningService):
     sure, plain = json.loads(served.request("GET", "/models").body)
     assert (sure["name"], plain["name"]) == ("sure", "plain")
     assert sure["confidence"] and not plain["confidence"]
+    assert [(one["height"], one["width"], one["any_size"]) for one in (sure, plain)] == [(8, 12, False)] * 2
     assert [entry["name"] for entry in sure["classes"]] == ["dark", "red", "green", "blue"]
     assert json.loads(served.request("GET", "/health").body) == {"status": "ok"}
     assert json.loads(served.request("GET", "/ready").body) == {"status": "ready"}

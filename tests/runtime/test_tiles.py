@@ -20,35 +20,54 @@ from segkc_deploy import tiles
 from segkc_deploy.blending import upsample
 from segkc_deploy.data.images import read_image
 from segkc_deploy.errors import ConfigError, DataError
+from segkc_deploy.predictor import Predictor
 from segkc_deploy.training.evaluation.sliding_window import summed_probabilities
 
 rasterio = pytest.importorskip("rasterio")
 RNG = np.random.default_rng(0)
 WINDOW = (24, 36)
+SIZES = [(24, 36), (25, 36), (100, 130), (10, 20), (10, 90), (61, 36)]
+STRIDES = [None, (24, 36), (7, 11)]
+
+#: By a pixel's place in its window: added to the scores, it makes windows disagree, as those of a real network do.
+BY_PLACE = np.random.default_rng(1).normal(scale=4, size=(*WINDOW, len(BIAS))).astype(np.float32)
 
 
 def soft_image(height: int, width: int) -> np.ndarray:
-    """An image whose scores are close to each other, so that sums of probabilities matter."""
-    return cv2.GaussianBlur(RNG.integers(60, 120, (height, width, 3), dtype=np.uint8), (0, 0), 2)
+    """An image whose scores are close to each other, so that sums of probabilities matter: dark ones are 200."""
+    return cv2.GaussianBlur(RNG.integers(170, 230, (height, width, 3), dtype=np.uint8), (0, 0), 2)
 
 
-def protocol_mask(image: np.ndarray, stride: tuple[int, int]) -> np.ndarray:
-    """The mask by the training's own sliding window, of a network that computes as the tiny artifact does.
+def test_the_image_of_these_tests_has_every_class() -> None:
+    image = soft_image(100, 130)
+    assert np.bincount(expected_mask(image).ravel(), minlength=len(BIAS)).min() > 100
+    best = np.sort(expected_scores(image), axis=2)
+    assert np.median(best[..., -1] - best[..., -2]) < 8
 
-    A ramp over the window makes the windows disagree about a pixel, as those of a real network do.
+
+def protocol_sums(image: np.ndarray, stride: tuple[int, int], by_place: np.ndarray | float = 0.0) -> np.ndarray:
+    """The sums of probabilities, float32 (H, W, C), by the training's own sliding window.
+
+    Of a network that computes as the tiny artifact does, with `by_place` added to its scores.
     """
 
     def network(window: torch.Tensor) -> torch.Tensor:
         pixels = (window[0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8)
-        return torch.from_numpy(expected_scores(pixels).astype(np.float32)).permute(2, 0, 1)[None]
+        scores = expected_scores(pixels).astype(np.float32) + by_place
+        return torch.from_numpy(scores).permute(2, 0, 1)[None]
 
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    rows = [part[0].argmax(dim=0) for part in summed_probabilities(network, tensor, WINDOW, stride)]
-    return torch.cat(rows).numpy().astype(np.uint8)
+    rows = [part[0] for part in summed_probabilities(network, tensor, WINDOW, stride)]
+    return torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
 
 
-@pytest.mark.parametrize("size", [(24, 36), (25, 36), (100, 130), (10, 20), (10, 90), (61, 36)])
-@pytest.mark.parametrize("stride", [None, (24, 36), (7, 11)])
+def protocol_mask(image: np.ndarray, stride: tuple[int, int]) -> np.ndarray:
+    """The mask of `protocol_sums`."""
+    return protocol_sums(image, stride).argmax(axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stride", STRIDES)
 def test_blended_tiles_equal_the_evaluation_protocol(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], stride: tuple[int, int] | None
 ) -> None:
@@ -60,10 +79,46 @@ def test_blended_tiles_equal_the_evaluation_protocol(
     assert np.array_equal(mask, protocol_mask(image, stride or (16, 24)))
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stride", STRIDES)
+def test_windows_that_disagree_are_summed_as_the_evaluation_protocol_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], stride: tuple[int, int] | None
+) -> None:
+    monkeypatch.setattr(tiles, "BLOCK", 16)
+    monkeypatch.setattr(tiles, "_PANEL_BYTES", 1)  # several panels
+    image = soft_image(*size)
+    with segkc_deploy.load(make_artifact(tmp_path, size=WINDOW, outputs=("logits",)), "cpu") as predictor:
+        infer = predictor.infer
+        monkeypatch.setattr(predictor, "infer", lambda batch: {"logits": infer(batch)["logits"] + BY_PLACE})
+        mask, confidence = tiles.predict_tiled_with_confidence(predictor, image, stride, batch_size=3)
+    sums = protocol_sums(image, stride or (16, 24), BY_PLACE)
+    best = np.sort(sums, axis=2)
+    clear = best[..., -1] - best[..., -2] > 1e-4  # closer ones are decided by rounding
+    assert clear.mean() > 0.95
+    assert np.array_equal(mask[clear], sums.argmax(axis=2)[clear])
+    np.testing.assert_allclose(confidence, sums.max(axis=2) / sums.sum(axis=2), atol=1e-5)
+
+
+def test_a_small_image_stands_in_the_corner_of_a_black_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = RNG.integers(1, 256, (10, 20, 3), dtype=np.uint8)
+    shown: list[np.ndarray] = []
+    with segkc_deploy.load(make_artifact(tmp_path, size=WINDOW), "cpu") as predictor:
+        infer = predictor.infer
+        monkeypatch.setattr(predictor, "infer", lambda batch: shown.append(batch) or infer(batch))
+        tiles.predict_tiled(predictor, image)
+    ((window,),) = shown
+    assert np.array_equal(window[:10, :20], image)
+    assert window.sum() == image.sum()
+
+
+@pytest.mark.parametrize("several_panels", [False, True])
 @pytest.mark.parametrize("size", [(24, 36), (100, 130), (10, 20), (61, 36)])
 def test_without_logits_every_pixel_comes_from_the_window_with_the_nearest_middle(
-    tmp_path: Path, size: tuple[int, int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], several_panels: bool
 ) -> None:
+    if several_panels:
+        monkeypatch.setattr(tiles, "BLOCK", 16)
+        monkeypatch.setattr(tiles, "_PANEL_BYTES", 1)
     image = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
     with segkc_deploy.load(make_artifact(tmp_path, size=WINDOW), "cpu") as predictor:
         assert np.array_equal(tiles.predict_tiled(predictor, image), expected_mask(image))
@@ -75,14 +130,26 @@ def test_without_logits_every_pixel_comes_from_the_window_with_the_nearest_middl
             shown.append((top, left))
             return image[top : top + height, left : left + width]
 
-        predictor.infer = lambda batch: {"masks": np.full((1, *WINDOW), next(windows), np.uint8)}  # type: ignore[method-assign]
-        mask = np.full(size, 255, np.uint8)
+        def infer(batch: np.ndarray) -> dict[str, np.ndarray]:
+            number = next(windows)
+            return {
+                "masks": np.full((1, *WINDOW), number, np.uint8),
+                "confidence": np.full((1, *WINDOW), number / 256, np.float32),
+            }
 
-        def write(top: int, left: int, part: np.ndarray) -> None:
-            mask[top : top + len(part), left : left + part.shape[1]] = part
+        predictor.infer = infer  # type: ignore[method-assign]
+        mask, confidence = np.full(size, 255, np.uint8), np.full(size, 255, np.float32)
+
+        def into(whole: np.ndarray) -> tiles.Write:
+            def write(top: int, left: int, part: np.ndarray) -> None:
+                whole[top : top + len(part), left : left + part.shape[1]] = part
+
+            return write
 
         tiling = tiles.Tiling(size, WINDOW, tiles.default_stride(WINDOW))
-        assert list(tiles.predict_windows(predictor, tiling, read, write))[-1] == 1
+        done = list(tiles.predict_windows(predictor, tiling, read, into(mask), write_confidence=into(confidence)))
+        assert done[-1] == 1
+    assert np.array_equal(confidence, mask / np.float32(256))
     middles = np.array([(top + 11.5, left + 17.5) for top, left in shown])
     rows, columns = np.mgrid[: size[0], : size[1]]
     distance = np.abs(np.stack([rows, columns], -1)[:, :, None] - middles)
@@ -96,6 +163,22 @@ def test_upsampling_is_that_of_pytorch(align: bool) -> None:
     tensor = torch.from_numpy(logits).permute(2, 0, 1)[None]
     reference = torch.nn.functional.interpolate(tensor, (19, 23), mode="bilinear", align_corners=align)
     np.testing.assert_allclose(upsample(logits, (19, 23), align), reference[0].permute(1, 2, 0).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_logits_of_a_window_are_upsampled_as_the_contract_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, align: bool
+) -> None:
+    low = np.random.default_rng(2).normal(size=(6, 9, len(BIAS))).astype(np.float32)
+    artifact = make_artifact(tmp_path, size=WINDOW, outputs=("logits",), align_corners=align)
+    with segkc_deploy.load(artifact, "cpu") as predictor:
+        monkeypatch.setattr(predictor, "infer", lambda batch: {"logits": low[None]})
+        mask, confidence = tiles.predict_tiled_with_confidence(predictor, soft_image(*WINDOW))
+    full = torch.nn.functional.interpolate(
+        torch.from_numpy(low).permute(2, 0, 1)[None], WINDOW, mode="bilinear", align_corners=align
+    )[0]
+    np.testing.assert_allclose(confidence, full.softmax(dim=0).amax(dim=0).numpy(), atol=1e-5)
+    assert (mask == full.argmax(dim=0).numpy()).mean() > 0.99
 
 
 def test_a_stride_that_leaves_gaps_is_refused(tmp_path: Path) -> None:
@@ -142,6 +225,36 @@ def test_the_command_writes_geotiff_with_the_georeference_of_the_source(command:
             assert np.array_equal(mask.read(1), expected)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("options", "windows"), [((), 4), (("--tile-stride", 24), 3), (("--tile-stride", 12), 5)])
+def test_the_command_steps_by_the_stride_asked_for(
+    command: CommandLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    options: tuple[object, ...],
+    windows: int,
+) -> None:
+    artifact = make_artifact(tmp_path / "artifact", size=WINDOW)
+    source = tmp_path / f"image{suffix}"
+    image = soft_image(72, 36)
+    if suffix == ".tif":
+        write_geotiff(source, image)
+    else:
+        cv2.imwrite(str(source), image)
+    shown: list[int] = []
+    infer = Predictor.infer
+
+    def watched(predictor: Predictor, batch: np.ndarray) -> dict[str, np.ndarray]:
+        shown.append(len(batch))
+        return infer(predictor, batch)
+
+    monkeypatch.setattr(Predictor, "infer", watched)
+    finished = command("predict", artifact, "--source", source, "--out", tmp_path / "out", "--tile", *options)
+    assert finished.code == 0, finished.err
+    assert sum(shown) == windows
+
+
 def test_a_tiffs_overlay_is_shrunk_and_further_files_are_refused(
     command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +267,39 @@ def test_a_tiffs_overlay_is_shrunk_and_further_files_are_refused(
     height, width = cv2.imread(str(tmp_path / "out/overlays/image.jpg")).shape[:2]
     assert height > 265  # the legend is below
     assert 200 <= width < 400
+
+
+@pytest.mark.parametrize(("longest_side", "size"), [(100, (100, 75)), (500, (400, 300))])
+def test_a_shrunk_tiff_and_its_mask_show_the_same_pixels(
+    tmp_path: Path, longest_side: int, size: tuple[int, int]
+) -> None:
+    from segkc_deploy.geotiff import reduced_pair
+
+    rows, columns = np.mgrid[:400, :300]
+    write_geotiff(tmp_path / "image.tif", np.dstack([rows // 4, columns // 3, columns % 7]).astype(np.uint8))
+    write_geotiff(tmp_path / "mask.tif", ((rows // 4 + columns // 3) % 250).astype(np.uint8)[..., None])
+    image, mask = reduced_pair(tmp_path / "image.tif", tmp_path / "mask.tif", longest_side)
+    assert image.shape == (*size, 3)
+    assert np.array_equal(mask, (image[..., 0].astype(int) + image[..., 1]) % 250)
+    assert np.abs(image[..., 0] - np.linspace(0, 99, size[0])[:, None]).max() < 2
+
+
+def test_a_geotiff_of_which_a_block_was_never_stored_is_not_whole(tmp_path: Path) -> None:
+    """As on a full disk: it would be read as zeros, which are a class."""
+    from segkc_deploy.geotiff import _require_whole
+
+    profile = {"driver": "GTiff", "height": 500, "width": 1100, "count": 1, "dtype": "uint8", "sparse_ok": True}
+    profile |= {"tiled": True, "blockxsize": tiles.BLOCK, "blockysize": tiles.BLOCK}
+    profile |= {"transform": rasterio.Affine(1, 0, 9, 0, -1, 9)}
+    for columns, whole in ((1100, True), (1024, False)):
+        with rasterio.open(tmp_path / "mask.tif", "w", **profile) as raster:
+            window = rasterio.windows.Window(0, 0, columns, 500)
+            raster.write(np.ones((500, columns), np.uint8), 1, window=window)
+        if whole:
+            _require_whole(rasterio, tmp_path / "mask.tif")
+            continue
+        with pytest.raises(rasterio.errors.RasterioIOError, match="a block is missing"):
+            _require_whole(rasterio, tmp_path / "mask.tif")
 
 
 def mean_probability(image: np.ndarray, stride: tuple[int, int]) -> np.ndarray:
@@ -212,19 +358,47 @@ def test_a_confidence_that_an_artifact_lacks_is_refused(command: CommandLine, tm
     assert "--outputs logits, or masks,confidence" in command.refused(*arguments, "--tile", "--overwrite")
 
 
-def test_where_there_is_no_data_the_mask_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told_by", ["value", "alpha", "mask"])
+def test_where_there_is_no_data_the_mask_is_ignored(tmp_path: Path, told_by: str) -> None:
     from segkc_deploy.geotiff import predict_geotiff
 
     image = soft_image(40, 50)
     image[:, :20] = 0
-    write_geotiff(tmp_path / "image.tif", image, nodata=0)
+    there = np.where(np.arange(50) < 20, 0, 255) * np.ones((40, 1))
+    if told_by == "alpha":
+        with_alpha = np.dstack([image, there.astype(np.uint8)])
+        write_geotiff(tmp_path / "image.tif", with_alpha, photometric="rgb", alpha="yes")
+    else:
+        write_geotiff(tmp_path / "image.tif", image, **({"nodata": 0} if told_by == "value" else {}))
+    if told_by == "mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "image.tif", "r+") as raster:
+            raster.write_mask(there.astype(np.uint8))
+    labels = LABELS.model_copy(update={"ignore_index": 250})
+    with segkc_deploy.load(make_artifact(tmp_path, size=WINDOW, labels=labels), "cpu") as predictor:
+        list(predict_geotiff(predictor, tmp_path / "image.tif", tmp_path / "mask.tif"))
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert mask.nodata == 250
+        ids = mask.read(1)
+    assert np.all(ids[:, :20] == 250)
+    assert np.array_equal(ids[:, 20:], expected_mask(image)[:, 20:])
+
+
+def test_ground_control_points_are_those_of_the_source(tmp_path: Path) -> None:
+    from segkc_deploy.geotiff import predict_geotiff
+
+    points = [
+        rasterio.control.GroundControlPoint(row, column, x=9 + column / 1e4, y=48 - row / 1e4)
+        for row, column in ((0, 0), (0, 50), (40, 0), (40, 50))
+    ]
+    profile = {"driver": "GTiff", "height": 40, "width": 50, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "image.tif", "w", **profile, gcps=points, crs="EPSG:4326") as raster:
+        raster.write(np.moveaxis(soft_image(40, 50), 2, 0))
     with segkc_deploy.load(make_artifact(tmp_path, size=WINDOW), "cpu") as predictor:
         list(predict_geotiff(predictor, tmp_path / "image.tif", tmp_path / "mask.tif"))
     with rasterio.open(tmp_path / "mask.tif") as mask:
-        assert mask.nodata == LABELS.ignore_index
-        ids = mask.read(1)
-    assert np.all(ids[:, :20] == 255)
-    assert np.array_equal(ids[:, 20:], expected_mask(image)[:, 20:])
+        found, crs = mask.gcps
+    assert crs == rasterio.CRS.from_epsg(4326)
+    assert [(one.row, one.col, one.x, one.y) for one in found] == [(one.row, one.col, one.x, one.y) for one in points]
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -252,6 +252,9 @@ def test_masks_from_onnx_are_those_of_pytorch(command: CommandLine, trained: tup
     assert manifest.verification is not None and manifest.verification.agreement >= 0.999
 
     network, metadata = load_network(run / "junior.safetensors")
+    assert manifest.normalization.mean != manifest.normalization.std
+    assert manifest.normalization.mean == tuple(network.backbone.mean)
+    assert manifest.normalization.std == tuple(network.backbone.std)
     predict = mask_predictor(network, torch.device("cpu"), ValidationConfig(every=1, size=metadata.input_size))
     source = data.parent / "images" / "val"
     finished = command("predict", artifact, "--source", source, "--out", tmp_path / "out", "--device", "cpu")
@@ -328,6 +331,14 @@ def test_pictures_of_bands_are_stretched() -> None:
     assert (picture.shape, picture.dtype, picture.min(), picture.max()) == ((10, 20, 3), np.uint8, 0, 255)
     rgb = draw(np.random.default_rng(0))[0]
     assert as_picture(rgb) is rgb
+    # Each band by itself: a dark one and a bright one are both seen.
+    ranges = [(10, 30), (40_000, 60_000), (500, 900), (0, 65_535)]
+    bands = np.stack([np.linspace(*ends, 200).reshape(10, 20) for ends in ranges], axis=2).astype(np.uint16)
+    for count in (3, 4):
+        shown = as_picture(bands[..., :count])
+        assert shown.shape == (10, 20, 3)
+        assert np.abs(shown.astype(int) - picture).max() <= 13  # 20 values take steps of 13
+    assert np.array_equal(as_picture(bands[..., 1:3]), as_picture(bands[..., 1:2]))
 
 
 def test_a_dry_run_takes_the_bands(tmp_path: Path) -> None:
