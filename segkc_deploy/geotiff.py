@@ -38,7 +38,8 @@ def predict_geotiff(
 
     Args:
         predictor: what predicts.
-        source: up to 16 bits a channel, unsigned and stored upright; gray, palette, or the first three bands as RGB.
+        source: up to 16 bits a channel, unsigned and stored upright; gray, palette, or the bands marked as RGB, or else
+            the first three.
         target: the file to write.
         stride: see `tiles.predict_tiled`.
         batch_size: windows that run at once.
@@ -96,7 +97,7 @@ class _Bands:
     Raises:
         DataError: its values are neither 8-bit nor 16-bit and unsigned, it has a palette of 16 bits or a color space
             that GDAL does not turn into RGB, an orientation tag turns it, or it has more than four bands and does not
-            say that the first three are red, green and blue.
+            say which are red, green and blue.
     """
 
     def __init__(self, image: Any, path: Path) -> None:
@@ -109,11 +110,16 @@ class _Bands:
                 f"{path}: its orientation tag is {header.orientation}, which --tile does not follow; save it upright,"
                 " as `magick OLD.tif -auto-orient NEW.tif` does"
             )
-        if image.count > 4 and image.colorinterp[:3] != (ColorInterp.red, ColorInterp.green, ColorInterp.blue):
+        colors = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        if set(colors) <= set(image.colorinterp):
+            self._indexes = [image.colorinterp.index(color) + 1 for color in colors]
+        elif image.count > 4:
             raise DataError(
-                f"{path}: {image.count} bands, of which the first three are not marked as red, green and blue; choose"
-                " them, as `gdal_translate -b 3 -b 2 -b 1 -co PHOTOMETRIC=RGB OLD.tif NEW.tif` does"
+                f"{path}: {image.count} bands, not marked as red, green and blue; choose these, as"
+                " `gdal_translate -b 3 -b 2 -b 1 -co PHOTOMETRIC=RGB OLD.tif NEW.tif` does"
             )
+        else:
+            self._indexes = [1, 2, 3] if image.count >= 3 else [1]
         if header is not None and not _becomes_rgb(header):
             raise DataError(
                 f"{path}: {header.bits} bits in a color space that --tile does not turn into RGB; save it as RGB"
@@ -123,7 +129,6 @@ class _Bands:
             raise DataError(f"{path}: values are {', '.join(sorted(kinds))}; save it with 8 or 16 bits, unsigned")
         self._image = image
         self._path = path
-        self._indexes = [1, 2, 3] if image.count >= 3 else [1]
         # Values of fewer bits, such as 12, come as they are stored, in 8 or 16.
         bits = image.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") or np.iinfo(image.dtypes[0]).bits
         self._largest = 2 ** int(bits) - 1

@@ -162,7 +162,8 @@ def images_to_predict(
             console.print(f"{len(images) - len(todo)} of {len(images)} images have results already", soft_wrap=True)
     else:
         remove_earlier(out)
-    record_settings(out, settings)
+    # A call without overlays leaves those that are there, and with them how strong their colors are.
+    record_settings(out, recorded_settings(out) | settings)
     return todo
 
 
@@ -190,8 +191,9 @@ def settings_of(network: str | None, outputs: Outputs, tile: bool = False, strid
 
     `network` is that of `network_of`, None where it is not known.
     """
-    known = {} if network is None else {"network": network}
-    return known | {"palette": outputs.palette, "tile": tile, "tile_stride": stride}
+    known = {"network": network, "alpha": outputs.alpha}
+    pixels = {"palette": outputs.palette, "tile": tile, "tile_stride": stride}
+    return {name: value for name, value in known.items() if value is not None} | pixels
 
 
 def network_of(predictor: Predictor) -> str:

@@ -40,7 +40,10 @@ def add_missing_biases(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type in _CONVOLUTIONS and node.input[1] in scales and readers[node.output[0]] > 1:
             if len(node.input) > 2 and node.input[2]:
                 continue
-            bias = numpy_helper.from_array(np.full(scales[node.input[1]], _BIAS), f"{node.output[0]}/bias")
+            # Weights of a grouped ConvTranspose have a scale for each output channel of one group.
+            groups = next((one.i for one in node.attribute if one.name == "group"), 1)
+            channels = scales[node.input[1]] * (groups if node.op_type == "ConvTranspose" else 1)
+            bias = numpy_helper.from_array(np.full(channels, _BIAS), f"{node.output[0]}/bias")
             graph.initializer.append(bias)
             node.input[:] = [*node.input[:2], bias.name]
     return result

@@ -19,6 +19,9 @@ from segkc_deploy.progress import track
 
 _BINS = 4096
 
+#: Bins of a smaller range would have a width whose inverse is beyond FP32.
+_SMALLEST_RANGE = 1e-30
+
 #: Magnitudes that a signed 8-bit integer tells apart.
 _LEVELS = 128
 
@@ -47,7 +50,8 @@ class Histogram:
         magnitudes = np.abs(values, dtype=np.float32).ravel()
         top = float(magnitudes.max())
         self.largest = max(self.largest, top)
-        self._range = self._range or top
+        if top:
+            self._range = self._range or max(top, _SMALLEST_RANGE)
         while self._range < top:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(_BINS // 2, np.int64)])
             self._range *= 2

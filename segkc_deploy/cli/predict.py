@@ -112,6 +112,8 @@ def predict_command(
 
     if ray_workers and not ray:
         raise ConfigError("--ray-workers is for --ray")
+    if tile_stride is not None and not tile:
+        raise ConfigError("--tile-stride is for --tile")
     if streams is not None and (ray or tile):
         raise ConfigError(f"--streams is not for {'--ray, use --ray-workers' if ray else '--tile'}")
     opened = partial(_open, artifact, device, threads, api_key_file)
@@ -125,6 +127,8 @@ def predict_command(
             raise ConfigError(
                 f"{shown(source)}: a stream cannot be resumed; leave --resume out and choose another --out"
             )
+        if tile:
+            raise ConfigError(f"{shown(source)}: --tile is for images; frames are predicted as a whole")
         if ray:
             raise ConfigError(f"{shown(source)}: --ray is for images; a video is predicted by one machine")
         live = not Path(source).is_file()  # its frames should not wait for one another
@@ -132,6 +136,8 @@ def predict_command(
         _predict_video(source, out, overwrite, resume, opened, (batch, strength, frames, smooth))
         return
 
+    if smooth or frames != "areas":
+        raise ConfigError(f"{source}: --smooth and --frames are for videos; --also says what is written of an image")
     images = find_images(source, exclude=out)
     outputs = Outputs(strength, palette, further)
     if ray:

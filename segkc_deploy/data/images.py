@@ -228,8 +228,8 @@ def _unreadable_kind(header: "TiffHeader") -> str | None:
 def _bands_to_rgb(values: np.ndarray, header: "TiffHeader") -> np.ndarray:
     from segkc_deploy.data import tiff
 
-    # One band is gray, of two the second is alpha or something else, of three and four the first three are RGB.
-    values = values[..., :1] if header.bands < 3 else values[..., :3]
+    # One band is gray, of two the second is alpha or something else, of three and four three are RGB.
+    values = values[..., :1] if header.bands < 3 else values[..., header.rgb]
     if header.bits != 8:
         values = np.floor(values / (2**header.bits - 1) * 255 + 0.5).astype(np.uint8)
     if header.photometric == tiff.MIN_IS_WHITE:

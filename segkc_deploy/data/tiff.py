@@ -3,6 +3,7 @@
 import io
 import logging
 import math
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ _LOSSY = frozenset({6, 7, 33003, 33005, 34712, 34892, 50001, 50002, 52546})
 #: Of these and LERC those that Pillow's libtiff decodes, where at all, on some systems alone.
 _BY_IMAGECODECS = (_LOSSY | {34887}) - {6, 7}
 _MOST_BANDS = 64
+#: What GDAL notes of a band in the tag `GDAL_METADATA`: its number from 0, and its color.
+_COLOR_OF_BAND = re.compile(r'<Item name="COLORINTERP" sample="(\d+)"[^>]*>(\w+)</Item>')
+_GDAL_METADATA = 42112
+
 #: Tiles pad an image to whole ones, and a decoder takes memory and time for all of these pixels.
 _MOST_PADDING = 4096 * 4096
 
@@ -51,7 +56,8 @@ class TiffHeader:
 
     `kind` is NumPy's: `u` unsigned, `i` signed, `f` floating point. `planar` files store band after band.
     `orientation` is the EXIF value, 1 to 8. `by_imagecodecs` files have a compression that Pillow may lack.
-    `padded` is how many pixels the tiles or strips hold, beyond the image's edges too.
+    `padded` is how many pixels the tiles or strips hold, beyond the image's edges too. `rgb` are the bands that GDAL
+    has marked as red, green and blue, the first three where it has not.
     """
 
     size: tuple[int, int]
@@ -64,6 +70,7 @@ class TiffHeader:
     lossy: bool
     by_imagecodecs: bool = False
     padded: int = 0
+    rgb: tuple[int, int, int] = (0, 1, 2)
 
 
 def is_tiff(encoded: bytes) -> bool:
@@ -186,7 +193,15 @@ def _header_of(file: tifffile.TiffFile) -> TiffHeader:
         lossy=int(page.compression) in _LOSSY,
         by_imagecodecs=int(page.compression) in _BY_IMAGECODECS,
         padded=_padded_pixels(page),
+        rgb=_rgb_bands(page),
     )
+
+
+def _rgb_bands(page: tifffile.TiffPage) -> tuple[int, int, int]:
+    tag = page.tags.get(_GDAL_METADATA)
+    marked = {color: int(band) for band, color in _COLOR_OF_BAND.findall(str(tag.value) if tag is not None else "")}
+    red, green, blue = (marked.get(color, page.samplesperpixel) for color in ("Red", "Green", "Blue"))
+    return (red, green, blue) if max(red, green, blue) < page.samplesperpixel else (0, 1, 2)
 
 
 def _padded_pixels(page: tifffile.TiffPage) -> int:

@@ -360,6 +360,25 @@ def test_only_a_quantized_convolution_that_is_read_twice_gets_a_bias() -> None:
     assert len(inputs_of(given)) == 2
 
 
+def test_a_grouped_transposed_convolution_gets_a_bias_for_every_channel() -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["integers", "scales"], ["weight"], axis=1),
+        helper.make_node("ConvTranspose", ["planes", "weight"], ["conv"], group=4),
+        helper.make_node("Relu", ["conv"], ["second"]),
+    ]
+    constants = {"integers": np.ones((4, 2, 3, 3), np.int8), "scales": np.ones(2, np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "grouped",
+        [helper.make_tensor_value_info("planes", TensorProto.FLOAT, [1, 4, 5, 5])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8, 7, 7]) for name in ("conv", "second")],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    model = add_missing_biases(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10))
+    onnx.checker.check_model(model, full_check=True)
+    assert list(model.graph.initializer[-1].dims) == [8]
+
+
 def relative_rms(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.sqrt(np.mean((got - expected) ** 2)) / expected.std())
 

@@ -311,6 +311,14 @@ def test_histogram_of_zeros_then_values() -> None:
     assert (histogram.largest, histogram.counts.sum(), histogram.counts[0]) == (2, 9, 7)
 
 
+def test_histogram_of_values_that_are_nearly_zero() -> None:
+    histogram = Histogram()
+    for values in ([1e-36, 0], [1e-42, 1e-44], [1, -0.5]):
+        histogram.add(np.array(values, np.float32))
+    assert (histogram.largest, histogram.counts.sum()) == (1, 6)
+    assert percentile(histogram, 99) == 1
+
+
 def test_every_image_of_a_batch_is_calibrated_on() -> None:
     model, images = _one_conv(), _images(3)
     together, apart = (collect(model, ["lifted"], batches)["lifted"] for batches in ([images], np.split(images, 3)))

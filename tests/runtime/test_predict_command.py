@@ -219,6 +219,7 @@ def test_a_wrong_stride_deletes_nothing(command, artifact, tmp_path):
     arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", tmp_path / "out")
     assert command(*arguments).code == 0
     before = files_below(tmp_path / "out")
+    assert "--tile-stride is for --tile" in command.refused(*arguments, "--tile-stride", 9, "--overwrite")
     assert "a stride of 9999x9999" in command.refused(*arguments, "--tile", "--tile-stride", 9999, "--overwrite")
     assert files_below(tmp_path / "out") == before
 

@@ -65,6 +65,7 @@ def test_only_what_is_missing_is_predicted(command: CommandLine, tmp_path: Path)
         ((), "made with another network"),
         (("--tile",), "made with tile False, not True"),
         (("--palette",), "made with palette False, not True"),
+        (("--alpha", 0.9), "made with alpha 0.5, not 0.9"),
     ],
 )
 def test_results_of_one_folder_are_made_alike(
@@ -83,6 +84,16 @@ def test_results_of_one_folder_are_made_alike(
     (out / "predicted.settings.json").unlink()  # as earlier versions left their folders
     assert command("predict", artifact, *arguments, "--resume").code == 0
     assert (out / "masks/001.png").exists()
+
+
+def test_overlays_keep_their_strength_where_a_call_between_wrote_none(command: CommandLine, tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2)
+    artifact, out = make_artifact(tmp_path / "artifact", size=SIZE), tmp_path / "out"
+    arguments = ("predict", artifact, "--source", tmp_path / "in", "--out", out)
+    assert command(*arguments, "--alpha", 0.1).code == 0
+    assert command(*arguments, "--no-overlay", "--resume").code == 0
+    assert "made with alpha 0.1, not 0.9" in command.refused(*arguments, "--alpha", 0.9, "--resume")
+    assert command(*arguments, "--alpha", 0.1, "--resume").code == 0
 
 
 def test_tiles_of_one_folder_have_one_stride(command: CommandLine, tmp_path: Path) -> None:

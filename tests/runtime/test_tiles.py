@@ -413,7 +413,7 @@ def test_ground_control_points_are_those_of_the_source(tmp_path: Path) -> None:
         ("ycbcr", 3, 16, 1, "16 bits in a color space that --tile does not turn into RGB"),
         ("cielab", 3, 8, 1, "8 bits in a color space that --tile does not turn into RGB"),
         ("icclab", 3, 8, 1, "8 bits in a color space that --tile does not turn into RGB"),
-        ("minisblack", 5, 8, 1, "5 bands, of which the first three are not marked as red, green and blue"),
+        ("minisblack", 5, 8, 1, "5 bands, not marked as red, green and blue"),
     ],
 )
 def test_tiffs_whose_pixels_would_be_misread_are_refused(
@@ -431,6 +431,28 @@ def test_tiffs_whose_pixels_would_be_misread_are_refused(
         else:
             with pytest.raises(DataError, match=rf"image\.tif: {re.escape(told)}"):
                 _Bands(image, path)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("colors", ["blue green red", "blue green red undefined", "undefined red green blue"])
+def test_bands_that_are_marked_as_colors_are_read_as_these(tmp_path: Path, colors: str, interleave: str) -> None:
+    """Satellites often store blue first."""
+    from rasterio.enums import ColorInterp
+
+    from segkc_deploy.geotiff import _Bands
+
+    path, names = tmp_path / "image.tif", colors.split()
+    values = RNG.integers(0, 256, (40, 50, len(names)), dtype=np.uint8)
+    options = {"count": len(names), "height": 40, "width": 50, "dtype": "uint8", "interleave": interleave}
+    with rasterio.open(path, "w", driver="GTiff", photometric="minisblack", **options) as image:
+        image.write(np.moveaxis(values, 2, 0))
+        image.colorinterp = [ColorInterp[name] for name in names]
+    expected = values[..., [names.index(color) for color in ("red", "green", "blue")]]
+    with rasterio.open(path) as image:
+        assert np.array_equal(_Bands(image, path).read(0, 0, 40, 50), expected)
+        assert np.array_equal(_Bands(image, path).read_reduced(40, 50), expected)
+    assert np.array_equal(read_image(path), expected)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from command_line import CommandLine
@@ -105,6 +106,27 @@ def test_sound_that_mp4_cannot_hold_becomes_matroska_and_odd_sides_even(tmp_path
     assert [frame.pixels.shape for frame in frames] == [(48, 64, 3)] * COUNT
     first = lines_of(tmp_path / "out/clip.jsonl")[0]
     assert {one["properties"]["class"] for one in first["polygons"]["features"]} == {"red", "green"}
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "told"),
+    [
+        ("clip.mp4", ("--tile",), "clip.mp4: --tile is for images"),
+        ("clip.mp4", ("--palette",), "clip.mp4: --also and --palette are for images"),
+        ("photo.png", ("--smooth", 0.5), "photo.png: --smooth and --frames are for videos"),
+        ("photo.png", ("--frames", "rle"), "photo.png: --smooth and --frames are for videos"),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(
+    command: CommandLine, tmp_path: Path, source: str, options: tuple[str, ...], told: str
+) -> None:
+    make_video(tmp_path / "clip.mp4")
+    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((48, 64, 3), np.uint8))
+    artifact = make_artifact(tmp_path / "artifact", size=SIZE)
+    assert told in command.refused(
+        "predict", artifact, "--source", tmp_path / source, "--out", tmp_path / "o", *options
+    )
+    assert not (tmp_path / "o").exists()
 
 
 def test_smoothing_lowers_the_flicker(tmp_path: Path) -> None:
