@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -22,8 +23,9 @@ STAGES = ["tests", "throughput", "study", "export", "benchmark"]
 
 def run(camvid: Path, out: Path, **settings: str) -> str:
     """Run the script and return what it prints."""
+    environment = os.environ | {"PYTHON": sys.executable} | settings
     done = subprocess.run(
-        [SCRIPT, camvid, out], env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [SCRIPT, camvid, out], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
