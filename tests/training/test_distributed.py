@@ -149,7 +149,10 @@ def test_ranks_under_torchrun_train_as_one(tmp_path: Path, ranks: int) -> None:
     run, alone = tmp_path / "shared", tmp_path / "alone"
     torchrun = [Path(sys.executable).with_name("torchrun"), "--standalone", "--max-restarts", "1"]
     torchrun += ["--nproc-per-node", ranks, "-m", "segkc_deploy", "train", *given, "--out", run]
-    with subprocess.Popen([*map(str, torchrun)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
+    # With PyTorch 2.15.0 restarted ranks would look for each other at the addresses of the first attempt.
+    environment = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*map(str, torchrun)], env=environment, text=True, **outputs) as job:
         if ranks == 2:
             kill_rank_1_after("step 5/30", run / "train.log", job)
         printed, told = job.communicate()
