@@ -120,10 +120,9 @@ class _Bands:
             )
         else:
             self._indexes = [1, 2, 3] if image.count >= 3 else [1]
-        if header is not None and not _becomes_rgb(header):
-            raise DataError(
-                f"{path}: {header.bits} bits in a color space that --tile does not turn into RGB; save it as RGB"
-            )
+        # A file that GDAL alone can read has no header here.
+        if image.colorinterp[0] == ColorInterp.cyan or (header is not None and not _becomes_rgb(header)):
+            raise DataError(f"{path}: in a color space that --tile does not turn into RGB; save it as RGB")
         kinds = set(image.dtypes[:3])
         if len(kinds) > 1 or not kinds <= {"uint8", "uint16"}:
             raise DataError(f"{path}: values are {', '.join(sorted(kinds))}; save it with 8 or 16 bits, unsigned")
